@@ -1,0 +1,66 @@
+//! Attempts: what a node was handed, and until when it is believed.
+
+use hearth_workflows::FrameSet;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{NodeName, Timestamp};
+
+/// What an attempt is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Render these frames. They shrink when a late result of another attempt brings some of them.
+    Chunk(FrameSet),
+    /// Put the finished frames together in the output place.
+    Assembly,
+    /// Remove what a cancelled job has left.
+    CleanUp,
+}
+
+impl Work {
+    pub fn is_chunk(&self) -> bool {
+        matches!(self, Self::Chunk(_))
+    }
+
+    /// The frames it answers for; none for a chore.
+    pub fn frames(&self) -> Option<&FrameSet> {
+        match self {
+            Self::Chunk(frames) => Some(frames),
+            Self::Assembly | Self::CleanUp => None,
+        }
+    }
+}
+
+/// One try of one chunk (or chore) on one node.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    pub node: NodeName,
+    pub work: Work,
+    pub assigned: Timestamp,
+    /// When its frames go back to waiting unless something is heard.
+    pub lease_until: Timestamp,
+    pub progress: Option<Progress>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptPhase {
+    Staging,
+    Queued,
+    Running,
+    Collecting,
+    Publishing,
+}
+
+/// How far an attempt is; told by the agent, kept in memory only.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    pub phase: AttemptPhase,
+    /// Graph node at work and its title.
+    pub graph_node: String,
+    pub graph_node_title: String,
+    /// Steps done and in all of that graph node.
+    pub step: f64,
+    pub steps: f64,
+    /// Part of the graph that is done, 0 to 1.
+    pub fraction: f64,
+}

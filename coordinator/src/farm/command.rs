@@ -1,0 +1,200 @@
+//! What the farm is told, and what it answers.
+
+use std::sync::Arc;
+
+use hearth_workflows::{FrameSet, Workflow};
+
+use super::{
+    attempt::Progress,
+    ids::{AttemptId, JobId, NodeName, Priority, Session},
+    job::{Failure, FailureKind, JobSpec},
+    node::{Capabilities, NodeAbout},
+    records::Key,
+};
+
+/// Something that happened, or that somebody wants.
+#[derive(Debug, Clone)]
+pub enum Command {
+    Submit(Box<Submission>),
+    Pause(JobId),
+    Resume(JobId),
+    Cancel(JobId),
+    Retry(JobId),
+    SetPriority(JobId, Priority),
+    Drain(NodeName),
+    Undrain(NodeName),
+    /// A node's agent has connected.
+    Hello {
+        session: Session,
+        about: Box<NodeAbout>,
+        capabilities: Box<Capabilities>,
+        slots: usize,
+        reason: String,
+        held: Vec<Held>,
+    },
+    /// Its ComfyUI came or went.
+    Readiness {
+        session: Session,
+        node: NodeName,
+        slots: usize,
+        reason: String,
+        capabilities: Option<Box<Capabilities>>,
+    },
+    Heartbeat {
+        session: Session,
+        node: NodeName,
+        attempts: Vec<AttemptId>,
+    },
+    /// Its agent's connection ended.
+    Gone {
+        session: Session,
+        node: NodeName,
+    },
+    Progress {
+        node: NodeName,
+        attempt: AttemptId,
+        progress: Progress,
+    },
+    Result {
+        session: Session,
+        node: NodeName,
+        attempt: AttemptId,
+        /// The frames it was handed; empty for a chore.
+        frames: FrameSet,
+        outcome: Outcome,
+    },
+    Tick,
+}
+
+/// A checked submission: the clip exists, the parameters fit.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    pub spec: JobSpec,
+    pub priority: Priority,
+    pub workflow: Arc<Workflow>,
+}
+
+/// An attempt that a node says it holds.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub attempt: AttemptId,
+    /// Empty for a chore.
+    pub frames: FrameSet,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Succeeded {
+        /// Seconds on the GPU.
+        seconds: f64,
+    },
+    Failed {
+        kind: FailureKind,
+        message: String,
+        /// For a bad frame: which.
+        frames: FrameSet,
+    },
+}
+
+/// What follows from a command.
+#[derive(Debug)]
+pub struct Step {
+    /// Records to write; [`super::Farm::record`] tells their present value.
+    pub changes: Vec<Key>,
+    /// What may happen once they are durable.
+    pub effects: Vec<Effect>,
+    /// What the caller is told once they are durable.
+    pub answer: Result<Answer, Refusal>,
+}
+
+impl Default for Step {
+    fn default() -> Self {
+        Self { changes: Vec::new(), effects: Vec::new(), answer: Ok(Answer::Done) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    Submitted { job: JobId, already: bool },
+}
+
+/// Why a command was not carried out. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("no job {0}; `hearth jobs` lists them")]
+    NoSuchJob(JobId),
+    #[error("no node {0}; `hearth nodes` lists them")]
+    NoSuchNode(NodeName),
+    #[error("job {job} has already {how}")]
+    AlreadyEnded { job: JobId, how: &'static str },
+    #[error("job {job} has nothing to retry: no frame of it has failed")]
+    NothingToRetry { job: JobId },
+    #[error("job {other} already writes to {output}; give another output folder")]
+    OutputTaken { other: JobId, output: String },
+    #[error("the farm has {limit} jobs that have not ended, its limit; cancel some or wait")]
+    TooManyJobs { limit: usize },
+}
+
+/// What may happen once the changes of its step are durable.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    Assign {
+        session: Session,
+        assignment: Box<Assignment>,
+    },
+    /// The node may stop: its work is not wanted any more.
+    Cancel {
+        session: Session,
+        attempt: AttemptId,
+        reason: &'static str,
+    },
+    /// The result is durable.
+    Acknowledge {
+        session: Session,
+        attempt: AttemptId,
+    },
+    /// For those who watch.
+    Job {
+        job: JobId,
+        event: JobEvent,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub enum JobEvent {
+    /// Look at it again.
+    Changed,
+    ChunkFinished {
+        attempt: AttemptId,
+        node: NodeName,
+        frames: FrameSet,
+        seconds: f64,
+    },
+    ChunkFailed(Failure),
+}
+
+/// Work for a node.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    pub attempt: AttemptId,
+    pub spec: Arc<JobSpec>,
+    pub workflow: Arc<Workflow>,
+    pub work: AssignedWork,
+}
+
+#[derive(Debug, Clone)]
+pub enum AssignedWork {
+    Chunk(FrameSet),
+    Assembly(Vec<Segment>),
+    CleanUp,
+}
+
+/// Which attempt made which frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    pub attempt: AttemptId,
+    pub node: NodeName,
+    pub frames: FrameSet,
+}

@@ -1,0 +1,197 @@
+//! What people may do to jobs and nodes.
+
+use hearth_workflows::FrameSet;
+
+use super::{
+    Farm,
+    attempt::Work,
+    command::{Answer, JobEvent, Refusal, Step},
+    ids::{AttemptId, JobId, NodeName, Priority, Timestamp},
+    job::{Ended, Job, Phase},
+    records::Key,
+};
+
+impl Farm {
+    pub(super) fn pause(&mut self, id: JobId, step: &mut Step) -> Result<Answer, Refusal> {
+        self.active(id)?.paused = true;
+        self.changed(id, step);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn resume(&mut self, now: Timestamp, id: JobId, step: &mut Step) -> Result<Answer, Refusal> {
+        self.active(id)?.paused = false;
+        self.changed(id, step);
+        self.fill_open(now, step);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_priority(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        priority: Priority,
+        step: &mut Step,
+    ) -> Result<Answer, Refusal> {
+        self.unrank(id);
+        match self.active(id) {
+            Ok(job) => job.priority = priority,
+            Err(refusal) => {
+                self.rank(id);
+                return Err(refusal);
+            }
+        }
+        self.changed(id, step);
+        self.fill_open(now, step);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn cancel(&mut self, now: Timestamp, id: JobId, step: &mut Step) -> Result<Answer, Refusal> {
+        let job = self.jobs.get(&id).ok_or(Refusal::NoSuchJob(id))?;
+        match job.phase {
+            Phase::Ended(Ended::Done) => {
+                return Err(Refusal::AlreadyEnded { job: id, how: "finished" });
+            }
+            // Asking twice is no mistake.
+            Phase::Ended(Ended::Cancelled { .. }) => return Ok(Answer::Done),
+            Phase::Rendering | Phase::Assembling | Phase::Ended(Ended::Failed) => {}
+        }
+        self.abandon(now, id, step);
+        self.fill_chores(now, step);
+        self.fill_open(now, step);
+        Ok(Answer::Done)
+    }
+
+    /// Stops the job's attempts and marks it cancelled; what it has left on storage is cleaned up next.
+    pub(super) fn abandon(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        // First of all it wants no chunk any more: the nodes that are freed below must not get one of it.
+        job.phase = Phase::Ended(Ended::Cancelled { cleaned: false });
+        let running = job.running.clone();
+        self.rank(id);
+        for attempt in running {
+            self.withdraw(now, attempt, "the job was cancelled", step);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let pieces = std::mem::take(&mut job.pieces);
+        step.changes.extend(pieces.keys().map(|number| Key::Piece(AttemptId { job: id, number: *number })));
+        job.waiting = job.spec.frames.clone();
+        job.done = FrameSet::new();
+        job.failed = FrameSet::new();
+        // Before the first attempt there is nothing to clean up.
+        let ended = Ended::Cancelled { cleaned: job.next_attempt == 1 };
+        self.end(now, id, ended, step);
+    }
+
+    pub(super) fn retry_failed(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        step: &mut Step,
+    ) -> Result<Answer, Refusal> {
+        let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
+        match job.phase {
+            Phase::Ended(Ended::Done) => {
+                return Err(Refusal::AlreadyEnded { job: id, how: "finished" });
+            }
+            Phase::Ended(Ended::Cancelled { .. }) => {
+                return Err(Refusal::AlreadyEnded { job: id, how: "been cancelled; submit it again" });
+            }
+            Phase::Rendering | Phase::Assembling if job.failed.is_empty() => {
+                return Err(Refusal::NothingToRetry { job: id });
+            }
+            Phase::Rendering | Phase::Assembling | Phase::Ended(Ended::Failed) => {}
+        }
+        let frames = std::mem::take(&mut job.failed);
+        let ended = job.ended.take();
+        job.forgive(&frames);
+        job.waiting.insert_all(&frames);
+        job.chore_tries = 0;
+        job.message.clear();
+        job.avoid.clear();
+        job.phase = if job.waiting.is_empty() && job.running.is_empty() {
+            Phase::Assembling
+        } else {
+            Phase::Rendering
+        };
+        if let Some(ended) = ended {
+            self.ended.remove(&(ended, id));
+        }
+        let output = self.jobs[&id].spec.output.to_string();
+        self.outputs.insert(output, id);
+        self.changed(id, step);
+        self.fill_chores(now, step);
+        self.fill_open(now, step);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_drained(
+        &mut self,
+        now: Timestamp,
+        name: &NodeName,
+        drained: bool,
+        step: &mut Step,
+    ) -> Result<Answer, Refusal> {
+        let node = self.nodes.get_mut(name).ok_or_else(|| Refusal::NoSuchNode(name.clone()))?;
+        node.drained = drained;
+        step.changes.push(Key::Node(name.clone()));
+        self.reopen(name);
+        if !drained {
+            self.fill_chores(now, step);
+            self.fill_node(now, name, step);
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Marks the job changed and puts it where it belongs in the queue.
+    pub(super) fn changed(&mut self, id: JobId, step: &mut Step) {
+        step.changes.push(Key::Job(id));
+        self.event(step, id, JobEvent::Changed);
+        self.rank(id);
+    }
+
+    /// The job's end, whatever it is.
+    pub(super) fn end(&mut self, now: Timestamp, id: JobId, ended: Ended, step: &mut Step) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Some(before) = job.ended.replace(now) {
+            self.ended.remove(&(before, id));
+        }
+        job.phase = Phase::Ended(ended);
+        job.avoid.clear();
+        self.ended.insert((now, id));
+        self.outputs.remove(job.spec.output.as_str());
+        self.changed(id, step);
+    }
+
+    /// Takes an attempt back from its node and tells the node; its frames go back to waiting.
+    pub(super) fn withdraw(&mut self, now: Timestamp, id: AttemptId, reason: &'static str, step: &mut Step) {
+        let session = self
+            .attempts
+            .get(&id)
+            .and_then(|attempt| self.nodes.get(&attempt.node))
+            .and_then(|node| node.session);
+        let Some(attempt) = self.release(id, step) else { return };
+        if let (Work::Chunk(frames), Some(job)) = (&attempt.work, self.jobs.get_mut(&id.job)) {
+            job.waiting.insert_all(frames);
+        }
+        self.rank(id.job);
+        if let Some(session) = session {
+            step.effects.push(super::Effect::Cancel { session, attempt: id, reason });
+        }
+        self.fill_node(now, &attempt.node, step);
+    }
+
+    fn active(&mut self, id: JobId) -> Result<&mut Job, Refusal> {
+        let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
+        match job.phase {
+            Phase::Rendering | Phase::Assembling => Ok(job),
+            Phase::Ended(Ended::Done) => Err(Refusal::AlreadyEnded { job: id, how: "finished" }),
+            Phase::Ended(Ended::Failed) => Err(Refusal::AlreadyEnded {
+                job: id,
+                how: "failed; `hearth retry` makes its failed frames wait again",
+            }),
+            Phase::Ended(Ended::Cancelled { .. }) => {
+                Err(Refusal::AlreadyEnded { job: id, how: "been cancelled" })
+            }
+        }
+    }
+}

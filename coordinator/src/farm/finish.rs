@@ -1,0 +1,165 @@
+//! Results, and the end of a job: rendered, assembled, done.
+
+use hearth_workflows::FrameSet;
+
+use super::{
+    Farm,
+    attempt::Work,
+    command::{Effect, JobEvent, Outcome, Step},
+    ids::{AttemptId, JobId, NodeName, Session, Timestamp},
+    job::{Ended, Phase, Piece},
+    records::Key,
+};
+
+impl Farm {
+    /// An attempt has ended, well or not. The report may be late (its lease has run out) or come twice.
+    pub(super) fn result(
+        &mut self,
+        now: Timestamp,
+        session: Session,
+        name: &NodeName,
+        id: AttemptId,
+        frames: &FrameSet,
+        outcome: Outcome,
+        step: &mut Step,
+    ) {
+        // Whatever it means, it must not be reported for ever.
+        step.effects.push(Effect::Acknowledge { session, attempt: id });
+        let ours = self.attempts.get(&id).is_some_and(|attempt| attempt.node == *name);
+        match outcome {
+            Outcome::Failed { kind, message, frames: named } => {
+                if ours {
+                    self.fail(now, id, kind, message, &named, step);
+                }
+            }
+            Outcome::Succeeded { seconds } => {
+                let held = if ours { self.release(id, step) } else { None };
+                match held.map(|attempt| attempt.work) {
+                    Some(Work::Assembly | Work::CleanUp) => self.chore_done(now, id.job, step),
+                    None if frames.is_empty() => self.chore_done(now, id.job, step),
+                    Some(Work::Chunk(left)) => {
+                        self.chunk_done(now, name, id, (frames, seconds), step);
+                        // What the node answered for but did not bring. Nothing, from an honest agent.
+                        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+                        let mut missing = left;
+                        missing.remove_all(&job.done);
+                        missing.remove_all(&job.failed);
+                        job.waiting.insert_all(&missing);
+                        self.rank(id.job);
+                    }
+                    None => self.chunk_done(now, name, id, (frames, seconds), step),
+                }
+                self.settle(now, id.job, step);
+                self.fill_chores(now, step);
+                self.fill_node(now, name, step);
+            }
+        }
+    }
+
+    /// Frames have been rendered. Used as far as they are still not done; never counted twice.
+    fn chunk_done(
+        &mut self,
+        now: Timestamp,
+        name: &NodeName,
+        id: AttemptId,
+        (frames, seconds): (&FrameSet, f64),
+        step: &mut Step,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        let known_number = id.number < job.next_attempt && !job.pieces.contains_key(&id.number);
+        if job.phase != Phase::Rendering && job.phase != Phase::Ended(Ended::Failed) || !known_number {
+            return;
+        }
+        let mut fresh = frames.intersection(&job.spec.frames);
+        fresh.remove_all(&job.done);
+        if fresh.is_empty() {
+            return;
+        }
+        job.done.insert_all(&fresh);
+        job.waiting.remove_all(&fresh);
+        job.failed.remove_all(&fresh);
+        job.forgive(&fresh);
+        job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone() });
+        step.changes.push(Key::Piece(id));
+        let workflow = job.spec.workflow.clone();
+        // Before any node is given work below, the queue must know that these frames wait no more.
+        self.rank(id.job);
+        if let Some(known) = self.workflows.get_mut(&workflow)
+            && self.nodes.get(name).is_some_and(super::Node::is_ready)
+        {
+            known.pace.measure(name, frames.len(), seconds);
+        }
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.frames_done += fresh.len();
+            node.chunks_done += 1;
+        }
+        // A late result may bring what another node is rendering again by now.
+        let others = self.jobs.get(&id.job).map(|job| job.running.clone());
+        for other in others.into_iter().flatten() {
+            let Some(Work::Chunk(theirs)) = self.attempts.get_mut(&other).map(|held| &mut held.work) else {
+                continue;
+            };
+            let before = theirs.len();
+            theirs.remove_all(&fresh);
+            if theirs.is_empty() {
+                self.withdraw(now, other, "another attempt has finished its frames", step);
+            } else if theirs.len() < before {
+                step.changes.push(Key::Attempt(other));
+            }
+        }
+        let node = name.clone();
+        let event = JobEvent::ChunkFinished { attempt: id, node, frames: fresh, seconds };
+        self.event(step, id.job, event);
+        self.revive(id.job);
+        self.changed(id.job, step);
+    }
+
+    /// A failed job whose last missing frames came late after all is not failed any more.
+    fn revive(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.phase == Phase::Ended(Ended::Failed) && job.failed.is_empty() {
+            job.phase = Phase::Rendering;
+            job.message.clear();
+            if let Some(ended) = job.ended.take() {
+                self.ended.remove(&(ended, id));
+            }
+            self.outputs.insert(job.spec.output.to_string(), id);
+        }
+    }
+
+    fn chore_done(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        match job.phase {
+            Phase::Assembling => {
+                // The sequence's own manifest tells who made what from now on.
+                let pieces = std::mem::take(&mut job.pieces);
+                let keys = pieces.keys().map(|number| Key::Piece(AttemptId { job: id, number: *number }));
+                step.changes.extend(keys);
+                job.tries.clear();
+                self.end(now, id, Ended::Done, step);
+            }
+            Phase::Ended(Ended::Cancelled { cleaned: false }) => {
+                self.end(now, id, Ended::Cancelled { cleaned: true }, step);
+            }
+            Phase::Rendering | Phase::Ended(_) => {}
+        }
+    }
+
+    /// Moves a job on when no frame of it waits or runs any more.
+    pub(super) fn settle(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let rendered = job.phase == Phase::Rendering && job.waiting.is_empty() && job.running.is_empty();
+        if !rendered {
+            return;
+        }
+        if job.failed.is_empty() {
+            job.phase = Phase::Assembling;
+            job.chore_tries = 0;
+            self.changed(id, step);
+            return;
+        }
+        let latest = job.failures.back().map_or("", |failure| failure.message.as_str());
+        job.message = format!("frames {} failed: {latest}", job.failed);
+        self.end(now, id, Ended::Failed, step);
+    }
+}

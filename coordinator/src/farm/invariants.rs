@@ -1,0 +1,115 @@
+//! What must hold after every step. The simulation and the tests check it; nothing else needs it.
+
+use hearth_workflows::FrameSet;
+
+use super::{
+    Farm,
+    attempt::Work,
+    ids::JobId,
+    job::{Ended, Job, Phase},
+};
+
+/// Checks every invariant of the farm; the text says which is broken, and where.
+pub fn check(farm: &Farm) -> Result<(), String> {
+    for (id, job) in &farm.jobs {
+        check_frames(farm, *id, job).map_err(|what| format!("job {id}: {what}"))?;
+        check_queues(farm, *id, job).map_err(|what| format!("job {id}: {what}"))?;
+    }
+    check_nodes(farm)?;
+    if farm.leases.len() != farm.attempts.len() {
+        return Err(format!("{} leases for {} attempts", farm.leases.len(), farm.attempts.len()));
+    }
+    for (id, attempt) in &farm.attempts {
+        if !farm.leases.contains(&(attempt.lease_until, *id)) {
+            return Err(format!("attempt {id} has no lease"));
+        }
+        let running = farm.jobs.get(&id.job).is_some_and(|job| job.running.contains(id));
+        if !running {
+            return Err(format!("attempt {id} is not among its job's"));
+        }
+    }
+    Ok(())
+}
+
+/// Every frame is in exactly one of waiting, running, done, failed; done is exactly what the pieces say.
+fn check_frames(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
+    let mut running = FrameSet::new();
+    for attempt in &job.running {
+        let held = farm.attempts.get(attempt).ok_or(format!("attempt {attempt} is unknown"))?;
+        if let Work::Chunk(frames) = &held.work {
+            if frames.is_empty() {
+                return Err(format!("attempt {attempt} answers for nothing"));
+            }
+            running.insert_all(frames);
+        }
+    }
+    let sets = [&job.waiting, &running, &job.done, &job.failed];
+    let mut union = FrameSet::new();
+    sets.iter().for_each(|set| union.insert_all(set));
+    // Sets that overlap have more frames together than their union; attempts that overlap, too.
+    let chunks = job.running.iter().filter_map(|attempt| farm.attempts.get(attempt)?.work.frames());
+    let running_sum: u64 = chunks.map(FrameSet::len).sum();
+    let sum = job.waiting.len() + running_sum + job.done.len() + job.failed.len();
+    if union != job.spec.frames || sum != union.len() {
+        return Err(format!(
+            "frames {:?} are not split into waiting {:?}, running {running:?}, done {:?}, failed {:?}",
+            job.spec.frames, job.waiting, job.done, job.failed
+        ));
+    }
+    let mut pieces = FrameSet::new();
+    let mut piece_sum = 0;
+    for (number, piece) in &job.pieces {
+        if *number >= job.next_attempt {
+            return Err(format!("piece {number} has a number that was never given out"));
+        }
+        piece_sum += piece.frames.len();
+        pieces.insert_all(&piece.frames);
+    }
+    let assembled = job.phase == Phase::Ended(Ended::Done);
+    if !assembled && (pieces != job.done || piece_sum != job.done.len()) {
+        return Err(format!("done {:?} is not what the pieces say: {pieces:?}", job.done));
+    }
+    match job.phase {
+        Phase::Rendering => Ok(()),
+        Phase::Assembling | Phase::Ended(Ended::Done) if job.done == job.spec.frames => Ok(()),
+        Phase::Ended(Ended::Failed) if job.running.is_empty() => Ok(()),
+        Phase::Ended(Ended::Cancelled { .. }) if running.is_empty() && job.done.is_empty() => Ok(()),
+        phase => Err(format!("in {phase:?} with done {:?}, running {running:?}", job.done)),
+    }
+    .map_err(|what| format!("{what} (farm {}, job {id})", farm.tag.0))
+}
+
+fn check_queues(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
+    let queued = farm.queue.iter().any(|rank| rank.job == id);
+    if queued != job.wants_chunk() {
+        return Err(format!("queued: {queued}, though wants a chunk: {}", job.wants_chunk()));
+    }
+    let chore = farm.chores.iter().any(|rank| rank.job == id);
+    if chore != job.wants_chore() {
+        return Err(format!("queued for a chore: {chore}, though wants one: {}", job.wants_chore()));
+    }
+    if job.is_ended() != job.ended.is_some() {
+        return Err("its end and the time of its end disagree".to_owned());
+    }
+    Ok(())
+}
+
+/// No node holds more than its slots, or what it cannot run.
+fn check_nodes(farm: &Farm) -> Result<(), String> {
+    let mut held = 0;
+    for (name, node) in &farm.nodes {
+        held += node.chunks.len() + usize::from(node.chore.is_some());
+        if node.is_open() != node.open_at.is_some() {
+            return Err(format!("node {name}: open or not is kept wrong"));
+        }
+        for attempt in node.chunks.iter().chain(&node.chore) {
+            if farm.attempts.get(attempt).is_none_or(|held| held.node != *name) {
+                return Err(format!("node {name} holds attempt {attempt}, which is not its own"));
+            }
+        }
+    }
+    if held != farm.attempts.len() {
+        return Err(format!("nodes hold {held} of {} attempts", farm.attempts.len()));
+    }
+    Ok(())
+}

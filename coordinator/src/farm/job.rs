@@ -1,0 +1,264 @@
+//! Jobs: one clip through one workflow. Frames are in exactly one of waiting, running, done, failed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use hearth_workflows::{
+    Frame, FrameRange, FrameSet, RootPath, SequencePath, Workflow, WorkflowId, parameters::ParameterTexts,
+    path::SequenceName,
+};
+use serde::{Deserialize, Serialize};
+
+use super::ids::{AttemptId, NodeName, Priority, Timestamp};
+
+/// Failures that a job remembers.
+pub(super) const KEPT_FAILURES: usize = 20;
+
+/// What was submitted; never changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    pub name: String,
+    pub show: String,
+    pub user: String,
+    /// Empty: any node.
+    pub pool: String,
+    pub workflow: WorkflowId,
+    pub workflow_name: String,
+    /// Every parameter, defaults included.
+    pub parameters: ParameterTexts,
+    pub clip: SequencePath,
+    /// First and last frame of the clip, within which handles may be taken.
+    pub clip_range: FrameRange,
+    /// The frames to make.
+    pub frames: FrameSet,
+    pub output: RootPath,
+    /// Fixed size of a chunk; `None`: by what was measured.
+    pub chunk_frames: Option<u64>,
+    /// W3C trace context; empty when it is not traced.
+    pub traceparent: String,
+    /// The client's own id of the submission; empty for none.
+    pub request_id: String,
+}
+
+/// A finished pass: its name and its files, relative to the output folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassFiles {
+    pub pass: String,
+    pub folder: Option<String>,
+    pub name: SequenceName,
+}
+
+impl PassFiles {
+    /// As a pattern below the output folder: `depth/plate_depth.%04d.png`.
+    pub fn pattern(&self) -> String {
+        match &self.folder {
+            Some(folder) => format!("{folder}/{}", self.name),
+            None => self.name.to_string(),
+        }
+    }
+}
+
+impl JobSpec {
+    /// The folder of unfinished work: hidden, beside the output, named for farm and job.
+    pub fn work_dir(&self, tag: &str, job: u64) -> RootPath {
+        let name = format!(".hearth-{tag}-{job}");
+        // A sibling of a valid path under a plain name is valid; the output itself is the fallback.
+        self.output.sibling(&name).unwrap_or_else(|_| self.output.clone())
+    }
+
+    /// How the passes' files are named: one pass lies in the output folder itself, several get a folder each.
+    pub fn pass_files(&self, workflow: &Workflow) -> Vec<PassFiles> {
+        let stem = self.clip.name().stem();
+        let padding = self.clip.name().padding();
+        let passes = &workflow.manifest().passes;
+        passes
+            .iter()
+            .map(|pass| {
+                let alone = passes.len() == 1;
+                let prefix = if alone { format!("{stem}.") } else { format!("{stem}_{}.", pass.name) };
+                let suffix = format!(".{}", pass.format.extension());
+                PassFiles {
+                    pass: pass.name.clone(),
+                    folder: (!alone).then(|| pass.name.clone()),
+                    name: SequenceName::new(&prefix, padding, &suffix),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Frames wait or run.
+    Rendering,
+    /// Every frame is done; the sequence is being put together.
+    Assembling,
+    Ended(Ended),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    Done,
+    /// Some frames, or the assembly, failed for good. What was rendered is kept for a retry.
+    Failed,
+    /// `cleaned`: nothing of it is left on storage.
+    Cancelled {
+        cleaned: bool,
+    },
+}
+
+/// Why an attempt failed; see the contract for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    Refused,
+    Missing,
+    Execution,
+    OutOfMemory,
+    BadFrame,
+    ComfyDied,
+    Hung,
+    Storage,
+    BadOutput,
+    Lost,
+    Interrupted,
+    Internal,
+}
+
+/// A failed attempt, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Number of the attempt in its job.
+    pub attempt: u32,
+    pub node: NodeName,
+    pub frames: FrameSet,
+    pub kind: FailureKind,
+    pub message: String,
+    pub at: Timestamp,
+}
+
+/// Frames that one attempt has finished.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    pub node: NodeName,
+    pub frames: FrameSet,
+}
+
+/// One clip through one workflow.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub spec: std::sync::Arc<JobSpec>,
+    pub priority: Priority,
+    pub phase: Phase,
+    pub paused: bool,
+    pub waiting: FrameSet,
+    pub done: FrameSet,
+    pub failed: FrameSet,
+    /// `tries[n]`: frames that have failed more than `n` times.
+    pub tries: Vec<FrameSet>,
+    /// Failures of the assembly or clean-up in a row.
+    pub chore_tries: u32,
+    /// Who made what, by number of the attempt; together they are `done`.
+    pub pieces: BTreeMap<u32, Piece>,
+    pub running: BTreeSet<AttemptId>,
+    pub next_attempt: u32,
+    /// Latest last.
+    pub failures: VecDeque<Failure>,
+    /// Why it failed for good, for people.
+    pub message: String,
+    pub submitted: Timestamp,
+    pub started: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    /// Nodes that failed it, and until when they leave it alone. Not durable.
+    pub avoid: BTreeMap<NodeName, Timestamp>,
+    /// The chore is not tried before this time. Not durable.
+    pub chore_not_before: Timestamp,
+}
+
+impl Job {
+    pub(super) fn new(spec: JobSpec, priority: Priority, now: Timestamp) -> Self {
+        Self {
+            waiting: spec.frames.clone(),
+            spec: spec.into(),
+            priority,
+            phase: Phase::Rendering,
+            paused: false,
+            done: FrameSet::new(),
+            failed: FrameSet::new(),
+            tries: Vec::new(),
+            chore_tries: 0,
+            pieces: BTreeMap::new(),
+            running: BTreeSet::new(),
+            next_attempt: 1,
+            failures: VecDeque::new(),
+            message: String::new(),
+            submitted: now,
+            started: None,
+            ended: None,
+            avoid: BTreeMap::new(),
+            chore_not_before: Timestamp(0),
+        }
+    }
+
+    /// Whether chunks may be carved from it.
+    pub fn wants_chunk(&self) -> bool {
+        self.phase == Phase::Rendering && !self.paused && !self.waiting.is_empty()
+    }
+
+    /// Whether it waits for an assembly or a clean-up that no node has yet.
+    pub fn wants_chore(&self) -> bool {
+        self.running.is_empty()
+            && matches!(self.phase, Phase::Assembling | Phase::Ended(Ended::Cancelled { cleaned: false }))
+    }
+
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// One more failure for `frames`. Returns those that have failed `limit` times now.
+    pub(super) fn count_failure(&mut self, frames: &FrameSet, limit: u32) -> FrameSet {
+        let mut given_up = FrameSet::new();
+        let mut risen = frames.clone();
+        // A frame that is in tries[n] rises to tries[n + 1]; what rises past the last is given up.
+        for level in 0..limit.max(1) as usize {
+            if level + 1 == limit.max(1) as usize {
+                given_up = risen;
+                break;
+            }
+            if self.tries.len() <= level {
+                self.tries.push(FrameSet::new());
+            }
+            let next = risen.intersection(&self.tries[level]);
+            self.tries[level].insert_all(&risen);
+            risen = next;
+            if risen.is_empty() {
+                break;
+            }
+        }
+        given_up
+    }
+
+    /// Forgets earlier failures of `frames`.
+    pub(super) fn forgive(&mut self, frames: &FrameSet) {
+        for level in &mut self.tries {
+            level.remove_all(frames);
+        }
+        while self.tries.last().is_some_and(FrameSet::is_empty) {
+            self.tries.pop();
+        }
+    }
+
+    /// How often the frame has failed.
+    pub fn tries_of(&self, frame: Frame) -> usize {
+        self.tries.iter().take_while(|level| level.contains(frame)).count()
+    }
+
+    pub(super) fn remember(&mut self, failure: Failure) {
+        self.failures.push_back(failure);
+        while self.failures.len() > KEPT_FAILURES {
+            self.failures.pop_front();
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Who holds what, and until when. A node that is not heard of in time loses its attempts; a node that
+//! comes back keeps what is still wanted.
+
+use std::collections::HashSet;
+
+use hearth_workflows::FrameSet;
+
+use super::{
+    Farm,
+    attempt::{Attempt, Progress, Work},
+    command::{Effect, Held, JobEvent, Step},
+    ids::{AttemptId, JobId, NodeName, Session, Timestamp},
+    job::{FailureKind, Phase},
+    node::{Capabilities, Node, NodeAbout},
+    records::Key,
+};
+
+impl Farm {
+    /// A node's agent has connected, for the first time or again.
+    pub(super) fn hello(
+        &mut self,
+        now: Timestamp,
+        session: Session,
+        about: NodeAbout,
+        capabilities: Capabilities,
+        (slots, reason): (usize, String),
+        held: Vec<Held>,
+        step: &mut Step,
+    ) {
+        let name = about.name.clone();
+        let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(about.clone(), now));
+        if node.session.is_some_and(|newer| newer > session) {
+            return;
+        }
+        node.about = about;
+        node.capabilities = capabilities;
+        node.fits.clear();
+        node.session = Some(session);
+        node.slots = slots;
+        node.reason = reason;
+        node.last_seen = now;
+        let ours: Vec<AttemptId> = node.chunks.iter().copied().chain(node.chore).collect();
+
+        // What the node does not hold any more never arrived, or died with its agent: no failure of the
+        // job's, so the frames wait again at once.
+        let holds: HashSet<AttemptId> = held.iter().map(|held| held.attempt).collect();
+        for attempt in ours {
+            if holds.contains(&attempt) {
+                self.renew(now, attempt);
+            } else {
+                self.put_back(now, attempt, step);
+            }
+        }
+        for Held { attempt, frames } in held {
+            self.adopt(now, session, &name, attempt, &frames, step);
+        }
+        self.reopen(&name);
+        self.fill_chores(now, step);
+        self.fill_node(now, &name, step);
+    }
+
+    /// Keeps an attempt that the node goes on with, or tells it to stop.
+    fn adopt(
+        &mut self,
+        now: Timestamp,
+        session: Session,
+        name: &NodeName,
+        id: AttemptId,
+        frames: &FrameSet,
+        step: &mut Step,
+    ) {
+        if self.attempts.get(&id).is_some_and(|attempt| attempt.node == *name) {
+            return;
+        }
+        let wanted = !self.attempts.contains_key(&id)
+            && self.jobs.get(&id.job).is_some_and(|job| {
+                job.phase == Phase::Rendering
+                    && id.number < job.next_attempt
+                    && !job.pieces.contains_key(&id.number)
+                    && !frames.is_empty()
+                    && frames.is_subset(&job.waiting)
+            });
+        if !wanted {
+            let reason = "it is not wanted any more";
+            step.effects.push(Effect::Cancel { session, attempt: id, reason });
+            return;
+        }
+        // Its lease had run out, but nobody has taken the frames since.
+        if let Some(job) = self.jobs.get_mut(&id.job) {
+            job.waiting.remove_all(frames);
+            job.running.insert(id);
+        }
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.chunks.insert(id);
+        }
+        self.enter(
+            id,
+            Attempt {
+                node: name.clone(),
+                work: Work::Chunk(frames.clone()),
+                assigned: now,
+                lease_until: now.after(self.config.lease),
+                progress: None,
+            },
+        );
+        step.changes.push(Key::Attempt(id));
+        self.changed(id.job, step);
+    }
+
+    /// The node's ComfyUI came or went.
+    pub(super) fn readiness(
+        &mut self,
+        now: Timestamp,
+        session: Session,
+        name: &NodeName,
+        (slots, reason): (usize, String),
+        capabilities: Option<Box<Capabilities>>,
+        step: &mut Step,
+    ) {
+        let Some(node) = self.current(session, name) else { return };
+        node.slots = slots;
+        node.reason = reason;
+        node.last_seen = now;
+        if let Some(capabilities) = capabilities {
+            node.capabilities = *capabilities;
+            node.fits.clear();
+        }
+        self.reopen(name);
+        self.fill_node(now, name, step);
+    }
+
+    pub(super) fn heartbeat(
+        &mut self,
+        now: Timestamp,
+        session: Session,
+        name: &NodeName,
+        attempts: &[AttemptId],
+    ) {
+        let Some(node) = self.current(session, name) else { return };
+        node.last_seen = now;
+        for attempt in attempts {
+            if self.attempts.get(attempt).is_some_and(|held| held.node == *name) {
+                self.renew(now, *attempt);
+            }
+        }
+    }
+
+    /// The connection ended. The attempts live on until their leases run out: the agent may come back.
+    pub(super) fn gone(&mut self, now: Timestamp, session: Session, name: &NodeName) {
+        let Some(node) = self.current(session, name) else { return };
+        node.session = None;
+        node.last_seen = now;
+        self.reopen(name);
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        now: Timestamp,
+        name: &NodeName,
+        id: AttemptId,
+        progress: Progress,
+        step: &mut Step,
+    ) {
+        if self.attempts.get(&id).is_none_or(|attempt| attempt.node != *name) {
+            return;
+        }
+        self.renew(now, id);
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            attempt.progress = Some(progress);
+        }
+        self.event(step, id.job, JobEvent::Changed);
+    }
+
+    pub(super) fn expire_leases(&mut self, now: Timestamp, step: &mut Step) {
+        while let Some(&(until, id)) = self.leases.first() {
+            if until > now {
+                break;
+            }
+            let message = match self.attempts.get(&id) {
+                Some(attempt) => format!(
+                    "nothing was heard of it from {} for {} s; look whether the host and its agent run",
+                    attempt.node,
+                    self.config.lease.as_secs()
+                ),
+                None => String::new(),
+            };
+            self.fail(now, id, FailureKind::Lost, message, &FrameSet::new(), step);
+        }
+        self.fill_open(now, step);
+    }
+
+    /// Forgets that nodes should leave jobs alone, where the time is over. True when any was.
+    pub(super) fn wake(&mut self, now: Timestamp) -> bool {
+        let mut woken = false;
+        while let Some(&(at, id)) = self.wakeups.first() {
+            if at > now {
+                break;
+            }
+            self.wakeups.pop_first();
+            woken = true;
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.avoid.retain(|_, until| *until > now);
+            }
+        }
+        woken
+    }
+
+    /// The node, if this session of it is the present one.
+    fn current(&mut self, session: Session, name: &NodeName) -> Option<&mut Node> {
+        self.nodes.get_mut(name).filter(|node| node.session == Some(session))
+    }
+
+    pub(super) fn enter(&mut self, id: AttemptId, attempt: Attempt) {
+        self.leases.insert((attempt.lease_until, id));
+        self.attempts.insert(id, attempt);
+    }
+
+    fn renew(&mut self, now: Timestamp, id: AttemptId) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        self.leases.remove(&(attempt.lease_until, id));
+        attempt.lease_until = now.after(self.config.lease);
+        self.leases.insert((attempt.lease_until, id));
+    }
+
+    /// Ends an attempt's hold on node and lease. What becomes of its frames is the caller's.
+    pub(super) fn release(&mut self, id: AttemptId, step: &mut Step) -> Option<Attempt> {
+        let attempt = self.attempts.remove(&id)?;
+        self.leases.remove(&(attempt.lease_until, id));
+        if let Some(job) = self.jobs.get_mut(&id.job) {
+            job.running.remove(&id);
+        }
+        if let Some(node) = self.nodes.get_mut(&attempt.node) {
+            node.chunks.remove(&id);
+            node.chore.take_if(|chore| *chore == id);
+        }
+        self.reopen(&attempt.node);
+        step.changes.push(Key::Attempt(id));
+        Some(attempt)
+    }
+
+    /// Ends an attempt and lets its frames, or its chore, wait again.
+    fn put_back(&mut self, now: Timestamp, id: AttemptId, step: &mut Step) {
+        let Some(attempt) = self.release(id, step) else { return };
+        if let (Work::Chunk(frames), Some(job)) = (&attempt.work, self.jobs.get_mut(&id.job)) {
+            job.waiting.insert_all(frames);
+        }
+        self.changed(id.job, step);
+        self.settle(now, id.job, step);
+        self.fill_open(now, step);
+    }
+
+    /// The job leaves the node alone for a while: longer with every failure.
+    pub(super) fn keep_apart(&mut self, now: Timestamp, id: JobId, node: &NodeName, tries: u32) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let until = now.after(self.config.retry_delay * 2_u32.pow(tries.min(8)));
+        job.avoid.insert(node.clone(), until);
+        job.chore_not_before = until;
+        self.wakeups.insert((until, id));
+    }
+}

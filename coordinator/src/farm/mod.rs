@@ -1,0 +1,217 @@
+//! All rules of the farm, as a pure state machine: no clock, no randomness, no I/O, no `async`.
+//!
+//! ```text
+//! farm.apply(now, command) -> Step { changes, effects, answer }
+//! ```
+//!
+//! `changes` name the records that the command touched; the driver writes them as one group. `effects`
+//! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
+//!
+//! Each rule has its file: [`submit`], [`control`], [`choose`] (which job for a node), [`carve`] (how many
+//! frames), [`lease`] (who holds what, and until when), [`retry`], [`finish`]. Frames are the truth: a job
+//! keeps interval sets, chunks are only leases on frames.
+
+mod attempt;
+mod carve;
+mod choose;
+mod command;
+mod control;
+mod finish;
+mod ids;
+pub mod invariants;
+mod job;
+mod lease;
+mod node;
+mod pace;
+mod records;
+mod retry;
+mod submit;
+mod view;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearth_workflows::{Workflow, WorkflowId};
+
+pub use attempt::{Attempt, AttemptPhase, Progress, Work};
+pub use command::{
+    Answer, AssignedWork, Assignment, Command, Effect, Held, JobEvent, Outcome, Refusal, Segment, Step,
+    Submission,
+};
+pub use ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Session, Timestamp};
+pub use job::{Ended, Failure, FailureKind, Job, JobSpec, PassFiles, Phase};
+pub use node::{Capabilities, Lack, Node, NodeAbout};
+pub use records::{Key, Record, RecordError};
+pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
+
+use pace::Pace;
+
+/// Numbers of the farm's rules.
+#[derive(Debug, Clone)]
+pub struct FarmConfig {
+    /// How long an attempt lives without being heard of.
+    pub lease: Duration,
+    /// How long a chunk should keep a node busy.
+    pub target_chunk: Duration,
+    /// Frames of a chunk for a node that never ran the workflow.
+    pub first_chunk_frames: u64,
+    /// Failures after which a frame is given up.
+    pub max_tries: u32,
+    /// How long a node that failed a job is not given it again; doubles with every try.
+    pub retry_delay: Duration,
+    /// Ended jobs older than this are forgotten.
+    pub keep_ended: Duration,
+    /// At most so many ended jobs are kept.
+    pub max_ended: usize,
+    /// Jobs that have not ended; one more is refused.
+    pub max_active: usize,
+    /// A node that was not heard of for so long is forgotten, unless it is drained.
+    pub forget_node: Duration,
+}
+
+impl Default for FarmConfig {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            target_chunk: Duration::from_secs(30),
+            first_chunk_frames: 4,
+            max_tries: 4,
+            retry_delay: Duration::from_secs(2),
+            keep_ended: Duration::from_secs(7 * 24 * 3600),
+            max_ended: 10_000,
+            max_active: 100_000,
+            forget_node: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
+
+/// A workflow in use, with what was learned about running it.
+#[derive(Debug, Clone)]
+struct KnownWorkflow {
+    workflow: Arc<Workflow>,
+    /// Jobs that name it; forgotten with the last.
+    jobs: usize,
+    pace: Pace,
+}
+
+/// The farm: jobs, nodes and the attempts between them.
+#[derive(Debug, Clone)]
+pub struct Farm {
+    config: FarmConfig,
+    tag: FarmTag,
+    next_job: u64,
+    jobs: HashMap<JobId, Job>,
+    /// Jobs in order of their end, oldest first.
+    ended: BTreeSet<(Timestamp, JobId)>,
+    workflows: HashMap<WorkflowId, KnownWorkflow>,
+    attempts: HashMap<AttemptId, Attempt>,
+    nodes: HashMap<NodeName, Node>,
+    /// Jobs with frames to hand out, best first.
+    queue: BTreeSet<choose::Rank>,
+    /// Jobs that wait for an assembly or a clean-up, best first.
+    chores: BTreeSet<choose::Rank>,
+    /// Nodes that can take another chunk, least busy first.
+    open: BTreeSet<(usize, NodeName)>,
+    /// How many nodes are connected, ready and not drained.
+    ready: usize,
+    leases: BTreeSet<(Timestamp, AttemptId)>,
+    /// When a job that a node has to leave alone may be given to it again.
+    wakeups: BTreeSet<(Timestamp, JobId)>,
+    /// Submissions by the client's own id.
+    requests: HashMap<String, JobId>,
+    /// Where active jobs will put their results.
+    outputs: HashMap<String, JobId>,
+}
+
+impl Farm {
+    /// An empty farm. `tag` makes its attempt ids differ from those of any other farm.
+    pub fn new(config: FarmConfig, tag: FarmTag) -> Self {
+        Self {
+            config,
+            tag,
+            next_job: 1,
+            jobs: HashMap::new(),
+            ended: BTreeSet::new(),
+            workflows: HashMap::new(),
+            attempts: HashMap::new(),
+            nodes: HashMap::new(),
+            queue: BTreeSet::new(),
+            chores: BTreeSet::new(),
+            open: BTreeSet::new(),
+            ready: 0,
+            leases: BTreeSet::new(),
+            wakeups: BTreeSet::new(),
+            requests: HashMap::new(),
+            outputs: HashMap::new(),
+        }
+    }
+
+    pub fn tag(&self) -> &FarmTag {
+        &self.tag
+    }
+
+    pub fn config(&self) -> &FarmConfig {
+        &self.config
+    }
+
+    /// Applies one command at the time `now`.
+    pub fn apply(&mut self, now: Timestamp, command: Command) -> Step {
+        let mut step = Step::default();
+        step.answer = match command {
+            Command::Submit(submission) => self.submit(now, *submission, &mut step),
+            Command::Pause(job) => self.pause(job, &mut step),
+            Command::Resume(job) => self.resume(now, job, &mut step),
+            Command::Cancel(job) => self.cancel(now, job, &mut step),
+            Command::Retry(job) => self.retry_failed(now, job, &mut step),
+            Command::SetPriority(job, priority) => self.set_priority(now, job, priority, &mut step),
+            Command::Drain(node) => self.set_drained(now, &node, true, &mut step),
+            Command::Undrain(node) => self.set_drained(now, &node, false, &mut step),
+            Command::Hello { session, about, capabilities, slots, reason, held } => {
+                self.hello(now, session, *about, *capabilities, (slots, reason), held, &mut step);
+                Ok(Answer::Done)
+            }
+            Command::Readiness { session, node, slots, reason, capabilities } => {
+                self.readiness(now, session, &node, (slots, reason), capabilities, &mut step);
+                Ok(Answer::Done)
+            }
+            Command::Heartbeat { session, node, attempts } => {
+                self.heartbeat(now, session, &node, &attempts);
+                Ok(Answer::Done)
+            }
+            Command::Gone { session, node } => {
+                self.gone(now, session, &node);
+                Ok(Answer::Done)
+            }
+            Command::Progress { node, attempt, progress } => {
+                self.progress(now, &node, attempt, progress, &mut step);
+                Ok(Answer::Done)
+            }
+            Command::Result { session, node, attempt, frames, outcome } => {
+                self.result(now, session, &node, attempt, &frames, outcome, &mut step);
+                Ok(Answer::Done)
+            }
+            Command::Tick => {
+                self.tick(now, &mut step);
+                Ok(Answer::Done)
+            }
+        };
+        step
+    }
+
+    /// Time has passed: leases run out, nodes may be given again what they failed, old jobs are forgotten.
+    fn tick(&mut self, now: Timestamp, step: &mut Step) {
+        self.expire_leases(now, step);
+        if self.wake(now) {
+            self.fill_open(now, step);
+        }
+        self.fill_chores(now, step);
+        self.forget(now, step);
+    }
+
+    fn event(&self, step: &mut Step, job: JobId, event: JobEvent) {
+        step.effects.push(Effect::Job { job, event });
+    }
+}

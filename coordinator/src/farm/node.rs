@@ -1,0 +1,167 @@
+//! Nodes: what they can run, and what they hold.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fmt,
+};
+
+use hearth_workflows::{Workflow, WorkflowId};
+
+use super::{
+    ids::{AttemptId, NodeName, Session, Timestamp},
+    job::JobSpec,
+};
+
+/// Who a node is.
+#[derive(Debug, Clone)]
+pub struct NodeAbout {
+    pub name: NodeName,
+    pub host: String,
+    pub agent_version: String,
+}
+
+/// What a node can do; told in its hello.
+#[derive(Debug, Clone, Default)]
+pub struct Capabilities {
+    pub pools: BTreeSet<String>,
+    pub classes: HashSet<String>,
+    /// As `folder/file`.
+    pub models: HashSet<String>,
+    /// Storage roots that its agent has mapped.
+    pub roots: HashSet<String>,
+    pub device: String,
+    pub vram_bytes: u64,
+    pub comfyui_version: String,
+}
+
+/// Why a node cannot run a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    Pool(String),
+    Class(String),
+    Model(String),
+    Vram {
+        needed_bytes: u64,
+    },
+    Root(String),
+    /// It said so when it tried.
+    Tried(String),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(pool) => write!(f, "not in pool {pool}"),
+            Self::Class(class) => write!(f, "node class {class} is not installed"),
+            Self::Model(model) => write!(f, "model {model} is missing"),
+            Self::Vram { needed_bytes } => {
+                write!(f, "less than {:.1} GiB of GPU memory", *needed_bytes as f64 / GIB)
+            }
+            Self::Root(root) => write!(f, "storage root {root} is not mapped on its host"),
+            Self::Tried(reason) => f.write_str(reason),
+        }
+    }
+}
+
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
+/// A ComfyUI server with its agent.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub about: NodeAbout,
+    pub capabilities: Capabilities,
+    /// `None`: its agent is not connected.
+    pub session: Option<Session>,
+    /// Chunks it takes at a time; 0 when its ComfyUI is not ready.
+    pub slots: usize,
+    /// Why it is not ready.
+    pub reason: String,
+    pub drained: bool,
+    pub chunks: BTreeSet<AttemptId>,
+    /// An assembly or a clean-up; it takes no slot, since it needs no GPU.
+    pub chore: Option<AttemptId>,
+    pub last_seen: Timestamp,
+    pub frames_done: u64,
+    pub chunks_done: u64,
+    pub chunks_failed: u64,
+    /// Answers of [`Capabilities::lacks`] by workflow, and what it found missing when it tried.
+    pub(super) fits: HashMap<WorkflowId, Result<(), Lack>>,
+    /// Whether the farm counts it among its ready nodes.
+    pub(super) counted_ready: bool,
+    /// Its key in the farm's set of open nodes.
+    pub(super) open_at: Option<usize>,
+}
+
+impl Node {
+    pub(super) fn new(about: NodeAbout, now: Timestamp) -> Self {
+        Self {
+            about,
+            capabilities: Capabilities::default(),
+            session: None,
+            slots: 0,
+            reason: String::new(),
+            drained: false,
+            chunks: BTreeSet::new(),
+            chore: None,
+            last_seen: now,
+            frames_done: 0,
+            chunks_done: 0,
+            chunks_failed: 0,
+            fits: HashMap::new(),
+            counted_ready: false,
+            open_at: None,
+        }
+    }
+
+    /// Whether it could be working.
+    pub fn is_ready(&self) -> bool {
+        self.session.is_some() && !self.drained && self.slots > 0
+    }
+
+    /// Whether it can take another chunk.
+    pub fn is_open(&self) -> bool {
+        self.is_ready() && self.chunks.len() < self.slots
+    }
+
+    /// Why it cannot run a job of `workflow`; remembered until its capabilities change.
+    pub(super) fn fit(&mut self, workflow: &Workflow, spec: &JobSpec) -> Result<(), Lack> {
+        self.capabilities.lacks_place(spec)?;
+        if let Some(known) = self.fits.get(workflow.id()) {
+            return known.clone();
+        }
+        let answer = self.capabilities.lacks(workflow);
+        self.fits.insert(workflow.id().clone(), answer.clone());
+        answer
+    }
+}
+
+impl Capabilities {
+    /// What the job's workflow needs and this node has not.
+    pub fn lacks(&self, workflow: &Workflow) -> Result<(), Lack> {
+        let needs = &workflow.manifest().needs;
+        let mut classes = workflow.needed_classes().into_iter();
+        if let Some(class) = classes.find(|class| !self.classes.contains(*class)) {
+            return Err(Lack::Class(class.to_owned()));
+        }
+        if let Some(model) = needs.models.iter().find(|model| !self.models.contains(*model)) {
+            return Err(Lack::Model(model.clone()));
+        }
+        let needed_bytes = (needs.vram_gib * GIB) as u64;
+        if self.vram_bytes < needed_bytes {
+            return Err(Lack::Vram { needed_bytes });
+        }
+        Ok(())
+    }
+
+    /// Pool and storage roots.
+    pub fn lacks_place(&self, spec: &JobSpec) -> Result<(), Lack> {
+        if !spec.pool.is_empty() && !self.pools.contains(&spec.pool) {
+            return Err(Lack::Pool(spec.pool.clone()));
+        }
+        let roots = [spec.clip.root(), spec.output.root()];
+        match roots.into_iter().find(|root| !self.roots.contains(*root)) {
+            Some(root) => Err(Lack::Root(root.to_owned())),
+            None => Ok(()),
+        }
+    }
+}

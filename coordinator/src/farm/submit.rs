@@ -1,0 +1,99 @@
+//! Submitting a job, and forgetting it long after its end.
+
+use super::{
+    Farm, KnownWorkflow,
+    command::{Answer, JobEvent, Refusal, Step, Submission},
+    ids::{JobId, Timestamp},
+    job::{Ended, Job, Phase},
+    pace::Pace,
+    records::Key,
+};
+
+impl Farm {
+    pub(super) fn submit(
+        &mut self,
+        now: Timestamp,
+        submission: Submission,
+        step: &mut Step,
+    ) -> Result<Answer, Refusal> {
+        let Submission { spec, priority, workflow } = submission;
+        if let Some(&job) = self.requests.get(&spec.request_id) {
+            return Ok(Answer::Submitted { job, already: true });
+        }
+        if let Some(&other) = self.outputs.get(spec.output.as_str()) {
+            return Err(Refusal::OutputTaken { other, output: spec.output.to_string() });
+        }
+        let limit = self.config.max_active;
+        if self.jobs.len() - self.ended.len() >= limit {
+            return Err(Refusal::TooManyJobs { limit });
+        }
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        let known = self.workflows.entry(spec.workflow.clone()).or_insert_with(|| {
+            step.changes.push(Key::Workflow(spec.workflow.clone()));
+            KnownWorkflow { workflow, jobs: 0, pace: Pace::default() }
+        });
+        known.jobs += 1;
+        if !spec.request_id.is_empty() {
+            self.requests.insert(spec.request_id.clone(), id);
+        }
+        self.outputs.insert(spec.output.as_str().to_owned(), id);
+        self.jobs.insert(id, Job::new(spec, priority, now));
+        step.changes.extend([Key::Meta, Key::Spec(id), Key::Job(id)]);
+        self.event(step, id, JobEvent::Changed);
+        self.rank(id);
+        self.fill_open(now, step);
+        Ok(Answer::Submitted { job: id, already: false })
+    }
+
+    /// Forgets jobs that ended long ago, and nodes that went away long ago.
+    pub(super) fn forget(&mut self, now: Timestamp, step: &mut Step) {
+        while let Some(&(ended, id)) = self.ended.first() {
+            let too_old = now.since(ended) > self.config.keep_ended;
+            if !too_old && self.ended.len() <= self.config.max_ended {
+                break;
+            }
+            let Some(job) = self.jobs.get_mut(&id) else {
+                self.ended.pop_first();
+                continue;
+            };
+            match job.phase {
+                // What a failed job rendered is still on storage: clean up first, forget later.
+                Phase::Ended(Ended::Failed) => {
+                    self.abandon(now, id, step);
+                    self.fill_chores(now, step);
+                    break;
+                }
+                Phase::Ended(Ended::Cancelled { cleaned: false }) => break,
+                _ => self.forget_job(ended, id, step),
+            }
+        }
+        let deadline = self.config.forget_node;
+        self.nodes.retain(|_, node| {
+            node.session.is_some()
+                || node.drained
+                || !node.chunks.is_empty()
+                || node.chore.is_some()
+                || now.since(node.last_seen) <= deadline
+        });
+    }
+
+    fn forget_job(&mut self, ended: Timestamp, id: JobId, step: &mut Step) {
+        self.ended.remove(&(ended, id));
+        let Some(job) = self.jobs.remove(&id) else { return };
+        self.requests.remove(&job.spec.request_id);
+        step.changes.extend([Key::Spec(id), Key::Job(id)]);
+        step.changes.extend(job.pieces.keys().map(|number| Key::Piece(job_attempt(id, *number))));
+        if let Some(known) = self.workflows.get_mut(&job.spec.workflow) {
+            known.jobs -= 1;
+            if known.jobs == 0 {
+                self.workflows.remove(&job.spec.workflow);
+                step.changes.push(Key::Workflow(job.spec.workflow.clone()));
+            }
+        }
+    }
+}
+
+fn job_attempt(job: JobId, number: u32) -> super::ids::AttemptId {
+    super::ids::AttemptId { job, number }
+}

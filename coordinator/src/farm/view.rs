@@ -1,0 +1,233 @@
+//! The farm as people see it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use hearth_workflows::{FrameSet, Workflow};
+
+use super::{
+    Farm,
+    attempt::{Progress, Work},
+    ids::{AttemptId, JobId, NodeName, Timestamp},
+    job::{Ended, Failure, Job, JobSpec, Phase},
+    node::{Capabilities, Lack, NodeAbout},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobState {
+    Waiting,
+    Running,
+    Paused,
+    Assembling,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+/// A job, as it stands.
+#[derive(Debug, Clone)]
+pub struct JobView {
+    pub id: JobId,
+    pub spec: Arc<JobSpec>,
+    pub workflow: Option<Arc<Workflow>>,
+    pub priority: super::Priority,
+    pub state: JobState,
+    pub message: String,
+    pub waiting: u64,
+    pub running: u64,
+    pub done: u64,
+    pub failed: FrameSet,
+    pub attempts: Vec<AttemptView>,
+    /// Newest first.
+    pub failures: Vec<Failure>,
+    pub submitted: Timestamp,
+    pub started: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+pub struct AttemptView {
+    pub id: AttemptId,
+    pub node: NodeName,
+    pub frames: FrameSet,
+    pub assigned: Timestamp,
+    pub progress: Option<Progress>,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Empty: any.
+    pub show: String,
+    pub user: String,
+    pub active_only: bool,
+    /// At most so many, newest first.
+    pub limit: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodeState {
+    Idle,
+    Busy,
+    Drained,
+    Unready,
+    Offline,
+}
+
+#[derive(Debug, Clone)]
+pub struct NodeView {
+    pub about: NodeAbout,
+    pub capabilities: Capabilities,
+    pub state: NodeState,
+    pub message: String,
+    pub attempts: Vec<AttemptView>,
+    pub frames_done: u64,
+    pub chunks_done: u64,
+    pub chunks_failed: u64,
+}
+
+impl Farm {
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        self.jobs.get(&id).map(|job| self.view(id, job))
+    }
+
+    /// The jobs that `filter` names, newest first, and how many matched in all.
+    pub fn jobs(&self, filter: &JobFilter) -> (Vec<JobView>, usize) {
+        let wanted = |job: &Job| {
+            (filter.show.is_empty() || job.spec.show == filter.show)
+                && (filter.user.is_empty() || job.spec.user == filter.user)
+                && !(filter.active_only && job.is_ended())
+        };
+        let mut ids: Vec<JobId> =
+            self.jobs.iter().filter(|(_, job)| wanted(job)).map(|(id, _)| *id).collect();
+        let total = ids.len();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.truncate(filter.limit);
+        (ids.into_iter().filter_map(|id| self.job(id)).collect(), total)
+    }
+
+    /// Whether some node holds this attempt.
+    pub fn holds(&self, attempt: AttemptId) -> bool {
+        self.attempts.contains_key(&attempt)
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let mut nodes: Vec<NodeView> = self.nodes.keys().filter_map(|name| self.node(name)).collect();
+        nodes.sort_unstable_by(|a, b| a.about.name.cmp(&b.about.name));
+        nodes
+    }
+
+    pub fn node(&self, name: &NodeName) -> Option<NodeView> {
+        let node = self.nodes.get(name)?;
+        let state = match (node.session, node.drained, node.slots) {
+            (None, ..) => NodeState::Offline,
+            (_, true, _) => NodeState::Drained,
+            (.., 0) => NodeState::Unready,
+            _ if node.chunks.is_empty() => NodeState::Idle,
+            _ => NodeState::Busy,
+        };
+        let attempts = node.chunks.iter().chain(&node.chore);
+        Some(NodeView {
+            about: node.about.clone(),
+            capabilities: node.capabilities.clone(),
+            state,
+            message: node.reason.clone(),
+            attempts: attempts.filter_map(|id| self.attempt_view(*id)).collect(),
+            frames_done: node.frames_done,
+            chunks_done: node.chunks_done,
+            chunks_failed: node.chunks_failed,
+        })
+    }
+
+    /// How many jobs wait for a chunk at each priority, and how many frames those are.
+    pub fn queue_depth(&self) -> Vec<(u8, usize, u64)> {
+        let mut depth: Vec<(u8, usize, u64)> = Vec::new();
+        for rank in &self.queue {
+            let Some(job) = self.jobs.get(&rank.job) else { continue };
+            let priority = job.priority.get();
+            match depth.last_mut().filter(|(last, ..)| *last == priority) {
+                Some((_, jobs, frames)) => {
+                    *jobs += 1;
+                    *frames += job.waiting.len();
+                }
+                None => depth.push((priority, 1, job.waiting.len())),
+            }
+        }
+        depth
+    }
+
+    fn view(&self, id: JobId, job: &Job) -> JobView {
+        let attempts: Vec<AttemptView> = job.running.iter().filter_map(|id| self.attempt_view(*id)).collect();
+        let running = attempts.iter().map(|attempt| attempt.frames.len()).sum();
+        let state = match job.phase {
+            Phase::Ended(Ended::Done) => JobState::Done,
+            Phase::Ended(Ended::Failed) => JobState::Failed,
+            Phase::Ended(Ended::Cancelled { .. }) => JobState::Cancelled,
+            Phase::Assembling => JobState::Assembling,
+            Phase::Rendering if job.paused => JobState::Paused,
+            Phase::Rendering if job.running.is_empty() => JobState::Waiting,
+            Phase::Rendering => JobState::Running,
+        };
+        let known = self.workflows.get(&job.spec.workflow);
+        let message = match (state, job.message.is_empty(), known) {
+            (JobState::Waiting, true, Some(known)) => self.why_waiting(&job.spec, &known.workflow),
+            _ => job.message.clone(),
+        };
+        JobView {
+            id,
+            spec: job.spec.clone(),
+            workflow: known.map(|known| known.workflow.clone()),
+            priority: job.priority,
+            state,
+            message,
+            waiting: job.waiting.len(),
+            running,
+            done: job.done.len(),
+            failed: job.failed.clone(),
+            attempts,
+            failures: job.failures.iter().rev().cloned().collect(),
+            submitted: job.submitted,
+            started: job.started,
+            ended: job.ended,
+        }
+    }
+
+    fn attempt_view(&self, id: AttemptId) -> Option<AttemptView> {
+        let attempt = self.attempts.get(&id)?;
+        Some(AttemptView {
+            id,
+            node: attempt.node.clone(),
+            frames: match &attempt.work {
+                Work::Chunk(frames) => frames.clone(),
+                Work::Assembly | Work::CleanUp => FrameSet::new(),
+            },
+            assigned: attempt.assigned,
+            progress: attempt.progress.clone(),
+        })
+    }
+
+    /// Why no node runs it: empty when some node could.
+    fn why_waiting(&self, spec: &JobSpec, workflow: &Workflow) -> String {
+        let online: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
+        if online.is_empty() {
+            return "no node is connected to the farm".to_owned();
+        }
+        let mut lacks: HashSet<String> = HashSet::new();
+        for node in &online {
+            let fit = node.capabilities.lacks_place(spec).and_then(|()| match node.fits.get(workflow.id()) {
+                Some(Err(Lack::Tried(reason))) => Err(Lack::Tried(reason.clone())),
+                _ => node.capabilities.lacks(workflow),
+            });
+            match fit {
+                Ok(()) if node.is_ready() => return String::new(),
+                Ok(()) if node.drained => lacks.insert("drained".to_owned()),
+                Ok(()) => lacks.insert(format!("not ready: {}", node.reason)),
+                Err(lack) => lacks.insert(lack.to_string()),
+            };
+        }
+        let mut lacks: Vec<String> = lacks.into_iter().collect();
+        lacks.sort();
+        lacks.truncate(4);
+        format!("none of {} connected nodes can run it: {}", online.len(), lacks.join("; "))
+    }
+}

@@ -1,0 +1,3 @@
+//! The coordinator of a Hearth farm.
+
+pub mod farm;

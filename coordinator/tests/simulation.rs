@@ -1,0 +1,619 @@
+//! Thousands of seeded farms with crashes, lost, late, doubled and reordered messages. After every step the
+//! invariants are checked, and in the end, once the faults stop, every job must have ended right.
+//!
+//! `HEARTH_SEED=n` replays one farm and tells its story; `HEARTH_SEEDS=n` runs so many.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use hearth_coordinator::farm::{
+    AssignedWork, Assignment, AttemptId, Command, Effect, FailureKind, FarmConfig, Held, JobId, JobState,
+    NodeName, Outcome, Priority, Segment, Session, Step, Timestamp,
+};
+use hearth_workflows::{FrameSet, Workflow};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+use support::{Kept, about, capabilities, submission, workflow};
+
+const DEFAULT_SEEDS: u64 = 2_000;
+
+/// Until then faults happen; from then on the farm must come to rest.
+const CALM_AT: u64 = 240_000;
+
+/// By then every job must have ended.
+const END_AT: u64 = 3_600_000;
+
+#[test]
+fn no_farm_loses_or_doubles_a_frame() {
+    if let Ok(seed) = env::var("HEARTH_SEED") {
+        let mut world = World::new(seed.parse().expect("HEARTH_SEED is a number"), true);
+        world.run();
+        return;
+    }
+    let seeds = env::var("HEARTH_SEEDS").map_or(DEFAULT_SEEDS, |n| n.parse().expect("a number"));
+    let workers = thread::available_parallelism().map_or(2, usize::from) as u64;
+    let reports: Vec<Report> = thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers)
+            .map(|worker| {
+                scope.spawn(move || {
+                    let mut sum = Report::default();
+                    for seed in (worker..seeds).step_by(workers as usize) {
+                        let run = AssertUnwindSafe(|| World::new(seed, false).run());
+                        match catch_unwind(run) {
+                            Ok(report) => sum.add(&report),
+                            Err(_) => panic!("seed {seed} failed; replay it with HEARTH_SEED={seed}"),
+                        }
+                    }
+                    sum
+                })
+            })
+            .collect();
+        handles.into_iter().map(|handle| handle.join().expect("no seed fails")).collect()
+    });
+    let mut sum = Report::default();
+    reports.iter().for_each(|report| sum.add(report));
+    println!("{seeds} farms: {sum:?}");
+    // A simulation in which nothing goes wrong proves nothing.
+    assert!(sum.restarts > seeds / 4 && sum.lost > seeds && sum.late_used > 0 && sum.failed_jobs > 100);
+    assert!(sum.done_jobs > seeds && sum.cancelled_jobs > 0 && sum.failed_commits > 0);
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    steps: u64,
+    restarts: u64,
+    failed_commits: u64,
+    lost: u64,
+    late_used: u64,
+    done_jobs: u64,
+    failed_jobs: u64,
+    cancelled_jobs: u64,
+}
+
+impl Report {
+    fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.restarts += other.restarts;
+        self.failed_commits += other.failed_commits;
+        self.lost += other.lost;
+        self.late_used += other.late_used;
+        self.done_jobs += other.done_jobs;
+        self.failed_jobs += other.failed_jobs;
+        self.cancelled_jobs += other.cancelled_jobs;
+    }
+}
+
+/// Something that will happen. The heap gives the earliest first.
+#[derive(Debug)]
+struct Event {
+    at: u64,
+    order: u64,
+    what: What,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for Event {}
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+#[derive(Debug)]
+enum What {
+    Tick,
+    /// A message reaches the coordinator.
+    ToFarm(Box<Command>),
+    /// A message reaches the node, if that session of it still lives.
+    ToNode(usize, Session, ToNode),
+    /// The node's attempt comes to its end, in that life of the node.
+    Finishes(usize, u64, AttemptId),
+    Beat(usize),
+    Connects(usize),
+    NodeDies(usize),
+    Disconnects(usize),
+    CoordinatorDies,
+    /// Somebody does something to some job or node.
+    Person,
+    Submits(usize),
+}
+
+#[derive(Debug)]
+enum ToNode {
+    Assign(Box<Assignment>),
+    Cancel(AttemptId),
+    Acknowledge(AttemptId),
+}
+
+/// A node as the simulation knows it: what survives its death is only what it has published.
+struct SimNode {
+    name: NodeName,
+    session: Option<Session>,
+    /// Counts deaths, so that what an earlier life had begun does not finish.
+    life: u64,
+    slots: usize,
+    ms_per_frame: u64,
+    held: BTreeMap<AttemptId, FrameSet>,
+    /// Results on its disk that were not acknowledged.
+    outbox: BTreeMap<AttemptId, (FrameSet, Outcome)>,
+    /// Whether it is beating already.
+    beating: bool,
+}
+
+struct World {
+    rng: SmallRng,
+    tell: bool,
+    now: u64,
+    order: u64,
+    events: BinaryHeap<Event>,
+    kept: Kept,
+    nodes: Vec<SimNode>,
+    last_session: u64,
+    submissions: Vec<(String, u32, &'static str)>,
+    workflows: HashMap<&'static str, Arc<Workflow>>,
+    acknowledged: HashSet<JobId>,
+    /// How often a chunk fails on this farm.
+    failure_rate: f64,
+    /// What lies on shared storage: the frames that each attempt has published, and by whom.
+    published: HashMap<AttemptId, FrameSet>,
+    report: Report,
+}
+
+impl World {
+    fn new(seed: u64, tell: bool) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let config = FarmConfig {
+            lease: Duration::from_secs(20),
+            target_chunk: Duration::from_secs(10),
+            max_tries: 4,
+            ..support::config()
+        };
+        let failure_rate = [0.02, 0.06, 0.5][rng.random_range(0..3)];
+        let nodes = (0..rng.random_range(1..=6))
+            .map(|index| SimNode {
+                name: format!("node{index}").into(),
+                session: None,
+                life: 0,
+                slots: rng.random_range(1..=3),
+                ms_per_frame: rng.random_range(50..=2_000),
+                held: BTreeMap::new(),
+                outbox: BTreeMap::new(),
+                beating: false,
+            })
+            .collect::<Vec<_>>();
+        let submissions = (0..rng.random_range(1..=5))
+            .map(|_| {
+                let last = rng.random_range(1..=120);
+                let frames = match rng.random_range(0..4) {
+                    0 => format!("1-{last}x3"),
+                    1 => format!("-5-3,10-{}", last + 10),
+                    _ => format!("1-{last}"),
+                };
+                let workflow = if rng.random_bool(0.4) { "temporal-smooth" } else { "resize-sharpen" };
+                (frames, rng.random_range(0..=100), workflow)
+            })
+            .collect();
+        let workflows = ["temporal-smooth", "resize-sharpen"].map(|name| (name, workflow(name))).into();
+        let mut world = Self {
+            rng,
+            tell,
+            now: 0,
+            order: 0,
+            events: BinaryHeap::new(),
+            kept: Kept::new(config, 50),
+            nodes,
+            last_session: 0,
+            submissions,
+            workflows,
+            acknowledged: HashSet::new(),
+            failure_rate,
+            published: HashMap::new(),
+            report: Report::default(),
+        };
+        world.plan();
+        world
+    }
+
+    /// The faults and wishes of this farm's life.
+    fn plan(&mut self) {
+        self.at(0, What::Tick);
+        for node in 0..self.nodes.len() {
+            let at = self.rng.random_range(0..20_000);
+            self.at(at, What::Connects(node));
+            for _ in 0..self.rng.random_range(0..4) {
+                let at = self.rng.random_range(0..CALM_AT);
+                let what =
+                    if self.rng.random_bool(0.5) { What::NodeDies(node) } else { What::Disconnects(node) };
+                self.at(at, what);
+            }
+        }
+        for submission in 0..self.submissions.len() {
+            let at = self.rng.random_range(0..60_000);
+            self.at(at, What::Submits(submission));
+        }
+        for _ in 0..self.rng.random_range(0..3) {
+            let at = self.rng.random_range(0..CALM_AT);
+            self.at(at, What::CoordinatorDies);
+        }
+        for _ in 0..self.rng.random_range(0..6) {
+            let at = self.rng.random_range(0..CALM_AT);
+            self.at(at, What::Person);
+        }
+        self.at(CALM_AT, What::Person);
+    }
+
+    fn at(&mut self, at: u64, what: What) {
+        self.order += 1;
+        self.events.push(Event { at: at.max(self.now), order: self.order, what });
+    }
+
+    fn calm(&self) -> bool {
+        self.now >= CALM_AT
+    }
+
+    fn run(&mut self) -> Report {
+        while let Some(event) = self.events.pop() {
+            self.now = event.at;
+            self.report.steps += 1;
+            if self.tell && !matches!(event.what, What::Tick | What::Beat(_)) {
+                println!("{:>8} ms  {:?}", self.now, event.what);
+            }
+            self.happen(event.what);
+            if self.calm() && self.at_rest() {
+                break;
+            }
+            assert!(self.now < END_AT, "jobs that never end: {:?}", self.open_jobs());
+        }
+        self.count_ends();
+        std::mem::take(&mut self.report)
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Tick => {
+                self.farm(Command::Tick);
+                self.at(self.now + 1_000, What::Tick);
+            }
+            What::ToFarm(command) => self.farm(*command),
+            What::ToNode(node, session, message) => {
+                if self.nodes[node].session == Some(session) {
+                    self.node(node, message);
+                }
+            }
+            What::Finishes(node, life, attempt) => self.finishes(node, life, attempt),
+            What::Beat(node) => self.beat(node),
+            What::Connects(node) => self.connect(node),
+            What::NodeDies(node) => {
+                self.nodes[node].life += 1;
+                self.nodes[node].held.clear();
+                self.disconnect(node);
+            }
+            What::Disconnects(node) => self.disconnect(node),
+            What::CoordinatorDies => self.restart(),
+            What::Person => self.person(),
+            What::Submits(index) => self.submit(index),
+        }
+    }
+
+    /// The driver: applies, commits, releases. A commit may fail, or the process die before or after it.
+    fn farm(&mut self, command: Command) {
+        let before = self.rng.random_bool(if self.calm() { 0.0 } else { 0.002 });
+        if before {
+            // Applied in memory only: what was not committed has not happened, and nobody was told.
+            let mut doomed = self.kept.farm.clone();
+            drop(doomed.apply(Timestamp(self.now), command));
+            self.report.failed_commits += 1;
+            return self.restart();
+        }
+        let late = match &command {
+            Command::Result { attempt, .. } => !self.kept.farm.holds(*attempt),
+            _ => false,
+        };
+        let step = self.kept.apply(Timestamp(self.now), command);
+        self.check_assignments(&step);
+        if late && step.changes.len() > 1 {
+            self.report.late_used += 1;
+        }
+        let after = self.rng.random_bool(if self.calm() { 0.0 } else { 0.002 });
+        if after {
+            return self.restart();
+        }
+        self.release(step);
+    }
+
+    /// Nothing is handed out for a job that wants nothing, to a node that cannot run it, or twice; what is
+    /// assembled lies on storage, gap-free and each frame once.
+    fn check_assignments(&self, step: &Step) {
+        for effect in &step.effects {
+            let Effect::Assign { assignment, .. } = effect else { continue };
+            let view = self.kept.farm.job(assignment.attempt.job).expect("the job is known");
+            match &assignment.work {
+                AssignedWork::Chunk(frames) => {
+                    assert!(view.state != JobState::Paused, "chunk of a paused job");
+                    assert!(!frames.is_empty() && frames.is_subset(&view.spec.frames));
+                    assert!(!self.published.contains_key(&assignment.attempt), "id used twice");
+                }
+                AssignedWork::Assembly(segments) => self.check_segments(&view.spec.frames, segments),
+                AssignedWork::CleanUp => assert_eq!(view.state, JobState::Cancelled),
+            }
+        }
+    }
+
+    fn check_segments(&self, frames: &FrameSet, segments: &[Segment]) {
+        let mut all = FrameSet::new();
+        let mut sum = 0;
+        for segment in segments {
+            let made = self.published.get(&segment.attempt).expect("the attempt has published");
+            assert!(segment.frames.is_subset(made), "assembled from what was never rendered");
+            sum += segment.frames.len();
+            all.insert_all(&segment.frames);
+        }
+        assert_eq!(&all, frames, "the sequence has a gap");
+        assert_eq!(sum, frames.len(), "a frame comes from two chunks");
+    }
+
+    fn release(&mut self, step: Step) {
+        for effect in step.effects {
+            let (session, message) = match effect {
+                Effect::Assign { session, assignment } => (session, ToNode::Assign(assignment)),
+                Effect::Cancel { session, attempt, .. } => (session, ToNode::Cancel(attempt)),
+                Effect::Acknowledge { session, attempt } => (session, ToNode::Acknowledge(attempt)),
+                Effect::Job { .. } => continue,
+            };
+            let Some(node) = self.nodes.iter().position(|n| n.session == Some(session)) else { continue };
+            if let Some(delay) = self.transit() {
+                self.at(self.now + delay, What::ToNode(node, session, message));
+            }
+        }
+    }
+
+    /// How long a message is under way; `None`: for ever. Different delays reorder messages.
+    fn transit(&mut self) -> Option<u64> {
+        if self.calm() {
+            return Some(5);
+        }
+        if self.rng.random_bool(0.02) {
+            self.report.lost += 1;
+            return None;
+        }
+        Some(if self.rng.random_bool(0.05) {
+            self.rng.random_range(1_000..30_000)
+        } else {
+            self.rng.random_range(1..200)
+        })
+    }
+
+    fn to_farm(&mut self, command: Command) {
+        // Some messages come twice.
+        if !self.calm() && self.rng.random_bool(0.02) {
+            let delay = self.rng.random_range(1..10_000);
+            self.at(self.now + delay, What::ToFarm(Box::new(command.clone())));
+        }
+        if let Some(delay) = self.transit() {
+            self.at(self.now + delay, What::ToFarm(Box::new(command)));
+        }
+    }
+
+    fn connect(&mut self, index: usize) {
+        self.last_session += 1;
+        let session = Session(self.last_session);
+        let node = &mut self.nodes[index];
+        node.session = Some(session);
+        let held = node
+            .held
+            .iter()
+            .chain(node.outbox.iter().map(|(id, (frames, _))| (id, frames)))
+            .map(|(attempt, frames)| Held { attempt: *attempt, frames: frames.clone() })
+            .collect();
+        // Hello opens the stream, so it is neither lost nor overtaken.
+        let hello = Command::Hello {
+            session,
+            about: about(node.name.as_str()),
+            capabilities: Box::new(capabilities()),
+            slots: node.slots,
+            reason: String::new(),
+            held,
+        };
+        let (beating, outbox) = (std::mem::replace(&mut node.beating, true), node.outbox.clone());
+        let name = node.name.clone();
+        self.farm(hello);
+        for (attempt, (frames, outcome)) in outbox {
+            self.to_farm(Command::Result { session, node: name.clone(), attempt, frames, outcome });
+        }
+        if !beating {
+            self.at(self.now + 5_000, What::Beat(index));
+        }
+    }
+
+    fn disconnect(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if let Some(session) = node.session.take() {
+            let gone = Command::Gone { session, node: node.name.clone() };
+            let delay = self.rng.random_range(0..5_000);
+            self.at(self.now + delay, What::ToFarm(Box::new(gone)));
+        }
+        let back = self.rng.random_range(100..60_000);
+        self.at(self.now + back, What::Connects(index));
+    }
+
+    fn beat(&mut self, index: usize) {
+        self.at(self.now + 5_000, What::Beat(index));
+        let node = &self.nodes[index];
+        let Some(session) = node.session else { return };
+        let name = node.name.clone();
+        let attempts = node.held.keys().chain(node.outbox.keys()).copied().collect();
+        let outbox = node.outbox.clone();
+        self.to_farm(Command::Heartbeat { session, node: name.clone(), attempts });
+        for (attempt, (frames, outcome)) in outbox {
+            self.to_farm(Command::Result { session, node: name.clone(), attempt, frames, outcome });
+        }
+    }
+
+    fn node(&mut self, index: usize, message: ToNode) {
+        let random = self.rng.random_range(80..=120);
+        let node = &mut self.nodes[index];
+        match message {
+            ToNode::Assign(assignment) => {
+                let frames = match &assignment.work {
+                    AssignedWork::Chunk(frames) => frames.clone(),
+                    AssignedWork::Assembly(_) | AssignedWork::CleanUp => FrameSet::new(),
+                };
+                let busy: u64 = node.held.values().map(FrameSet::len).sum();
+                let time = (busy + frames.len().max(1)) * node.ms_per_frame * random / 100;
+                let (attempt, life) = (assignment.attempt, node.life);
+                node.held.insert(attempt, frames);
+                self.at(self.now + time, What::Finishes(index, life, attempt));
+            }
+            ToNode::Cancel(attempt) => {
+                node.held.remove(&attempt);
+            }
+            ToNode::Acknowledge(attempt) => {
+                node.outbox.remove(&attempt);
+            }
+        }
+    }
+
+    fn finishes(&mut self, index: usize, life: u64, attempt: AttemptId) {
+        if self.nodes[index].life != life {
+            return;
+        }
+        let Some(frames) = self.nodes[index].held.remove(&attempt) else { return };
+        let failed = self.rng.random_bool(if self.calm() { 0.0 } else { self.failure_rate });
+        let outcome = if failed {
+            let kinds = [
+                FailureKind::Execution,
+                FailureKind::OutOfMemory,
+                FailureKind::ComfyDied,
+                FailureKind::Storage,
+                FailureKind::BadFrame,
+                FailureKind::BadOutput,
+            ];
+            let kind = kinds[self.rng.random_range(0..kinds.len())];
+            let named = match kind {
+                FailureKind::BadFrame => frames.iter().take(1).collect(),
+                FailureKind::BadOutput if frames.is_empty() => {
+                    let done = self.kept.farm.job(attempt.job).map(|view| view.spec.frames.clone());
+                    done.into_iter().flat_map(|all| all.iter().take(2).collect::<Vec<_>>()).collect()
+                }
+                _ => FrameSet::new(),
+            };
+            Outcome::Failed { kind, message: "so it was".to_owned(), frames: named }
+        } else {
+            if !frames.is_empty() {
+                self.published.insert(attempt, frames.clone());
+            }
+            Outcome::Succeeded { seconds: frames.len() as f64 * 0.1 }
+        };
+        let node = &mut self.nodes[index];
+        node.outbox.insert(attempt, (frames.clone(), outcome.clone()));
+        if let Some(session) = node.session {
+            let node = node.name.clone();
+            self.to_farm(Command::Result { session, node, attempt, frames, outcome });
+        }
+    }
+
+    fn submit(&mut self, index: usize) {
+        let (frames, priority, workflow) = self.submissions[index].clone();
+        let name = format!("job{index}");
+        let mut submission = submission(&name, &frames, priority, &self.workflows[workflow]);
+        submission.spec.request_id = name;
+        // The client hears nothing when the coordinator dies, and sends the same again.
+        let before = self.kept.farm.jobs(&hearth_coordinator::farm::JobFilter::default()).1;
+        self.farm(Command::Submit(Box::new(submission)));
+        let filter = hearth_coordinator::farm::JobFilter { limit: usize::MAX, ..Default::default() };
+        let (jobs, now) = self.kept.farm.jobs(&filter);
+        assert!(now <= before + 1, "one submission, two jobs");
+        self.acknowledged.extend(jobs.iter().map(|job| job.id));
+        let known = jobs.iter().any(|job| job.spec.request_id == format!("job{index}"));
+        if !known || self.rng.random_bool(0.1) {
+            self.at(self.now + 2_000, What::Submits(index));
+        }
+    }
+
+    fn person(&mut self) {
+        let filter = hearth_coordinator::farm::JobFilter { limit: usize::MAX, ..Default::default() };
+        let jobs: Vec<JobId> = self.kept.farm.jobs(&filter).0.iter().map(|job| job.id).collect();
+        if self.calm() {
+            // In the end nothing is held back, and what failed is tried once more.
+            for job in jobs {
+                let state = self.kept.farm.job(job).map(|view| view.state);
+                self.report.failed_jobs += u64::from(state == Some(JobState::Failed));
+                self.farm(Command::Resume(job));
+                self.farm(Command::Retry(job));
+            }
+            for node in 0..self.nodes.len() {
+                self.farm(Command::Undrain(self.nodes[node].name.clone()));
+            }
+            return;
+        }
+        let Some(&job) = jobs.get(self.rng.random_range(0..=jobs.len())) else { return };
+        let node = self.nodes[self.rng.random_range(0..self.nodes.len())].name.clone();
+        let command = match self.rng.random_range(0..7) {
+            0 => Command::Pause(job),
+            1 => Command::Resume(job),
+            2 => Command::Cancel(job),
+            3 => Command::Retry(job),
+            4 => Command::SetPriority(job, Priority::new(self.rng.random_range(0..=100)).expect("valid")),
+            5 => Command::Drain(node),
+            _ => Command::Undrain(node),
+        };
+        self.farm(command);
+    }
+
+    /// The coordinator dies; a new one starts from the store, and every connection is gone.
+    fn restart(&mut self) {
+        self.report.restarts += 1;
+        self.kept.restart(Timestamp(self.now));
+        for job in &self.acknowledged {
+            assert!(self.kept.farm.job(*job).is_some(), "job {job} was acknowledged and is gone");
+        }
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].session.take().is_some() {
+                let back = self.rng.random_range(100..40_000);
+                self.at(self.now + back, What::Connects(index));
+            }
+        }
+    }
+
+    fn at_rest(&self) -> bool {
+        self.open_jobs().is_empty()
+    }
+
+    fn open_jobs(&self) -> Vec<(JobId, JobState, u64)> {
+        let filter = hearth_coordinator::farm::JobFilter {
+            active_only: true,
+            limit: usize::MAX,
+            ..Default::default()
+        };
+        let (jobs, _) = self.kept.farm.jobs(&filter);
+        jobs.iter().map(|job| (job.id, job.state, job.waiting)).collect()
+    }
+
+    fn count_ends(&mut self) {
+        let filter = hearth_coordinator::farm::JobFilter { limit: usize::MAX, ..Default::default() };
+        for job in self.kept.farm.jobs(&filter).0 {
+            match job.state {
+                JobState::Done => self.report.done_jobs += 1,
+                JobState::Failed => {}
+                JobState::Cancelled => self.report.cancelled_jobs += 1,
+                state => panic!("job {} has not ended: {state:?}", job.id),
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A farm for tests, with the driver's contract checked at every step: the records named by `changes` are
+//! all that changed.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use hearth_coordinator::farm::{
+    Capabilities, Command, Farm, FarmConfig, FarmTag, JobSpec, Key, NodeAbout, Priority, Record, Session,
+    Step, Submission, Timestamp, invariants,
+};
+use hearth_workflows::{FrameSet, Workflow, library::Library, parameters};
+
+pub fn config() -> FarmConfig {
+    FarmConfig {
+        lease: Duration::from_secs(30),
+        target_chunk: Duration::from_secs(20),
+        first_chunk_frames: 4,
+        max_tries: 3,
+        retry_delay: Duration::from_secs(2),
+        ..FarmConfig::default()
+    }
+}
+
+/// A farm with its store: records as the last commit left them.
+#[derive(Clone)]
+pub struct Kept {
+    pub farm: Farm,
+    pub records: BTreeMap<Key, Record>,
+    /// Every so many commits the whole farm is compared with its records: dear, but nothing escapes it.
+    compare_every: u64,
+    commits: u64,
+}
+
+impl Kept {
+    pub fn new(config: FarmConfig, compare_every: u64) -> Self {
+        let farm = Farm::new(config, FarmTag("t".to_owned()));
+        let records = snapshot(&farm);
+        Self { farm, records, compare_every, commits: 0 }
+    }
+
+    /// Applies, commits, and checks every invariant.
+    pub fn apply(&mut self, now: Timestamp, command: Command) -> Step {
+        let step = self.farm.apply(now, command);
+        self.commit(&step);
+        step
+    }
+
+    pub fn commit(&mut self, step: &Step) {
+        for key in &step.changes {
+            match self.farm.record(key) {
+                Some(record) => self.records.insert(key.clone(), record),
+                None => self.records.remove(key),
+            };
+        }
+        if let Err(broken) = invariants::check(&self.farm) {
+            panic!("invariant broken: {broken}");
+        }
+        self.commits += 1;
+        if self.commits.is_multiple_of(self.compare_every) {
+            self.compare();
+        }
+    }
+
+    fn compare(&self) {
+        let whole = snapshot(&self.farm);
+        for (key, record) in &whole {
+            assert_eq!(self.records.get(key), Some(record), "{key} has changed, but no change says so");
+        }
+        for key in self.records.keys() {
+            assert!(whole.contains_key(key), "{key} has gone, but no change says so");
+        }
+    }
+
+    /// What a coordinator finds that starts after this one has died.
+    pub fn restart(&mut self, now: Timestamp) {
+        self.compare();
+        let config = self.farm.config().clone();
+        self.farm = Farm::restore(now, config, &self.records)
+            .expect("records are readable")
+            .expect("the farm is there");
+        invariants::check(&self.farm).expect("invariants hold after a restart");
+    }
+}
+
+pub fn snapshot(farm: &Farm) -> BTreeMap<Key, Record> {
+    farm.keys().into_iter().filter_map(|key| Some((key.clone(), farm.record(&key)?))).collect()
+}
+
+/// A shipped workflow: `resize-sharpen` is per-frame, `temporal-smooth` has handles 1,1.
+pub fn workflow(name: &str) -> Arc<Workflow> {
+    let library = Library::read::<&str>(&[]);
+    Arc::new(library.get(name).expect("shipped").clone())
+}
+
+pub fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc<Workflow>) -> Submission {
+    let frames: FrameSet = frames.parse().expect("frames");
+    let declared = &workflow.manifest().parameters;
+    let parameters = parameters::resolve(workflow.name(), declared, &BTreeMap::new())
+        .expect("defaults fit")
+        .into_iter()
+        .map(|(name, value)| (name, value.to_string()))
+        .collect();
+    Submission {
+        spec: JobSpec {
+            name: name.to_owned(),
+            show: "show".to_owned(),
+            user: "user".to_owned(),
+            pool: String::new(),
+            workflow: workflow.id().clone(),
+            workflow_name: workflow.name().to_owned(),
+            parameters,
+            clip: "plates/plate.%04d.png".parse().expect("path"),
+            clip_range: hearth_workflows::FrameRange {
+                first: frames.first().expect("frames"),
+                last: frames.last().expect("frames"),
+            },
+            frames,
+            output: format!("comps/{name}").parse().expect("path"),
+            chunk_frames: None,
+            traceparent: String::new(),
+            request_id: String::new(),
+        },
+        priority: Priority::new(priority).expect("at most 100"),
+        workflow: workflow.clone(),
+    }
+}
+
+pub fn about(name: &str) -> Box<NodeAbout> {
+    Box::new(NodeAbout { name: name.into(), host: "host".to_owned(), agent_version: "0".to_owned() })
+}
+
+/// A node that can run the shipped workflows.
+pub fn capabilities() -> Capabilities {
+    let classes = ["resize-sharpen", "temporal-smooth"]
+        .iter()
+        .flat_map(|name| {
+            let workflow = workflow(name);
+            workflow.needed_classes().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    Capabilities {
+        classes,
+        roots: ["plates", "comps"].map(str::to_owned).into(),
+        vram_bytes: 24 << 30,
+        ..Capabilities::default()
+    }
+}
+
+pub fn hello(session: u64, name: &str, slots: usize) -> Command {
+    Command::Hello {
+        session: Session(session),
+        about: about(name),
+        capabilities: Box::new(capabilities()),
+        slots,
+        reason: String::new(),
+        held: Vec::new(),
+    }
+}

@@ -1,0 +1,18 @@
+//! The gRPC contract of Hearth, `hearth.v1`, and the trace context that travels with it.
+//!
+//! Coordinator, agents and clients meet here and nowhere else. No rule of the farm lives in this crate.
+
+pub mod trace;
+
+/// Messages, clients and servers of package `hearth.v1`.
+#[allow(clippy::pedantic, clippy::unwrap_used, missing_debug_implementations, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("hearth.v1");
+
+    /// The compiled descriptors, for the reflection service.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hearth_descriptor.bin"));
+}
+
+/// The largest gRPC message that either side accepts, in bytes. An assembly of a million frames
+/// lists its chunks in a few MiB.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;

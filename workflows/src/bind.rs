@@ -1,0 +1,140 @@
+//! From workflow, parameters and a chunk to the prompt that ComfyUI gets.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    error::WorkflowError,
+    graph::{GraphNode, link},
+    manifest::{FactValue, Load},
+    parameters::{self, ParameterTexts},
+    split::ChunkPlan,
+    workflow::Workflow,
+};
+
+/// Joins two batches of pictures; core ComfyUI.
+pub const BATCH_CLASS: &str = "ImageBatch";
+
+/// Where the loaded frames lie, as the ComfyUI that loads them sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StagedClip {
+    /// One name for each loaded frame, in order.
+    Files(Vec<String>),
+    /// A folder with exactly the loaded frames, their names in frame order.
+    Directory(String),
+}
+
+/// The prompt of one attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// In API format.
+    pub graph: Value,
+    /// For every pass, the node that saves it and the file prefix it was given.
+    pub savers: BTreeMap<String, Saver>,
+    /// Titles of the nodes, for people who watch.
+    pub titles: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saver {
+    pub node: String,
+    pub prefix: String,
+}
+
+/// Binds `workflow` for one attempt. Every saver's prefix holds `attempt`, so that no cache answers with
+/// the files of another attempt and no two attempts write the same file.
+pub fn bind(
+    workflow: &Workflow,
+    given: &ParameterTexts,
+    plan: &ChunkPlan,
+    staged: &StagedClip,
+    attempt: &str,
+) -> Result<Prompt, WorkflowError> {
+    let manifest = workflow.manifest();
+    let values = parameters::resolve(workflow.name(), &manifest.parameters, given)?;
+    let mut nodes = workflow.graph().nodes().clone();
+
+    for (name, parameter) in &manifest.parameters {
+        for target in &parameter.sets {
+            set(&mut nodes, &target.node, &target.input, values[name].clone());
+        }
+    }
+    for fact in &manifest.facts {
+        let value = match fact.value {
+            FactValue::Loaded => plan.loaded.len() as i64,
+            FactValue::FirstLoaded => plan.loaded.first().map_or(0, |frame| frame.0),
+            FactValue::Head => plan.head() as i64,
+        };
+        for target in &fact.sets {
+            set(&mut nodes, &target.node, &target.input, value.into());
+        }
+    }
+    let mut savers = BTreeMap::new();
+    for pass in &manifest.passes {
+        let prefix = format!("hearth/{attempt}/{}", pass.name);
+        set(&mut nodes, &pass.node, &pass.prefix_input, prefix.as_str().into());
+        savers.insert(pass.name.clone(), Saver { node: pass.node.clone(), prefix });
+    }
+    match (staged, manifest.clip.load) {
+        (StagedClip::Directory(folder), _) => {
+            set(&mut nodes, &manifest.clip.node, Load::Directory.input(), folder.as_str().into());
+        }
+        (StagedClip::Files(files), _) => load_files(&mut nodes, &manifest.clip.node, files),
+    }
+    let titles = nodes.iter().map(|(id, node)| (id.clone(), node.title.clone())).collect();
+    let graph = nodes.iter().map(|(id, node)| (id.clone(), node.to_value())).collect::<Map<_, _>>();
+    Ok(Prompt { graph: Value::Object(graph), savers, titles })
+}
+
+fn set(nodes: &mut BTreeMap<String, GraphNode>, node: &str, input: &str, value: Value) {
+    // The manifest was checked against the graph, so the node is there.
+    if let Some(node) = nodes.get_mut(node) {
+        node.inputs.insert(input.to_owned(), value);
+    }
+}
+
+/// Repeats the loader for every file and joins the pictures pairwise (a tree, not a chain: each level
+/// copies every picture once, and a chain would copy the first picture once for every other).
+fn load_files(nodes: &mut BTreeMap<String, GraphNode>, loader: &str, files: &[String]) {
+    let Some(template) = nodes.get(loader).cloned() else { return };
+    let mut level: Vec<String> = Vec::with_capacity(files.len());
+    for (index, file) in files.iter().enumerate() {
+        // The first keeps the loader's id, so that messages about it stay true.
+        let id = if index == 0 { loader.to_owned() } else { format!("{loader}_frame{index}") };
+        let mut node = template.clone();
+        node.inputs.insert(Load::Image.input().to_owned(), file.as_str().into());
+        nodes.insert(id.clone(), node);
+        level.push(id);
+    }
+    let mut batches = 0;
+    while level.len() > 1 {
+        level = level
+            .chunks(2)
+            .map(|pair| match pair {
+                [first, second] => {
+                    batches += 1;
+                    let id = format!("{loader}_batch{batches}");
+                    let inputs = json!({ "image1": link(first, 0), "image2": link(second, 0) });
+                    let node = GraphNode {
+                        class_type: BATCH_CLASS.to_owned(),
+                        inputs: inputs.as_object().cloned().unwrap_or_default(),
+                        title: "join frames".to_owned(),
+                    };
+                    nodes.insert(id.clone(), node);
+                    id
+                }
+                alone => alone.concat(),
+            })
+            .collect();
+    }
+    let Some(root) = level.first().filter(|root| *root != loader) else { return };
+    let ours = |id: &str| id.starts_with(&format!("{loader}_batch"));
+    for (_, node) in nodes.iter_mut().filter(|(id, _)| !ours(id)) {
+        for value in node.inputs.values_mut() {
+            if *value == link(loader, 0) {
+                *value = link(root, 0);
+            }
+        }
+    }
+}

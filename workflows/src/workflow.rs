@@ -1,0 +1,89 @@
+//! A workflow: graph and manifest, checked against each other.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{error::WorkflowError, graph::Graph, manifest::Load, manifest::Manifest};
+
+/// Names a workflow by its content: two texts that differ anywhere have different ids.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkflowId(pub String);
+
+impl fmt::Display for WorkflowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A checked workflow with the texts it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workflow {
+    id: WorkflowId,
+    name: String,
+    manifest: Manifest,
+    graph: Graph,
+    manifest_text: String,
+    graph_text: String,
+}
+
+impl Workflow {
+    /// Reads and checks both texts. `name` is the folder's name; messages name `name/hearth.toml` and
+    /// `name/graph.json`.
+    pub fn parse(name: &str, manifest: &str, graph: &str) -> Result<Self, WorkflowError> {
+        let manifest_file = format!("{name}/{}", crate::library::MANIFEST_FILE);
+        let graph_file = format!("{name}/{}", crate::library::GRAPH_FILE);
+        let parsed_graph = Graph::parse(&graph_file, graph)?;
+        let parsed_manifest = Manifest::parse(&manifest_file, manifest)?;
+        parsed_manifest.check(&manifest_file, &parsed_graph)?;
+        let mut hash = blake3::Hasher::new();
+        for text in [name, manifest, graph] {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+        let id = hash.finalize().to_hex()[..16].to_owned();
+        Ok(Self {
+            id: WorkflowId(id),
+            name: name.to_owned(),
+            manifest: parsed_manifest,
+            graph: parsed_graph,
+            manifest_text: manifest.to_owned(),
+            graph_text: graph.to_owned(),
+        })
+    }
+
+    pub fn id(&self) -> &WorkflowId {
+        &self.id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub fn manifest_text(&self) -> &str {
+        &self.manifest_text
+    }
+
+    pub fn graph_text(&self) -> &str {
+        &self.graph_text
+    }
+
+    /// Every node class that a ComfyUI must offer to run it.
+    pub fn needed_classes(&self) -> BTreeSet<&str> {
+        let mut classes = self.graph.classes();
+        classes.extend(self.manifest.needs.classes.iter().map(String::as_str));
+        if self.manifest.clip.load == Load::Image {
+            classes.insert(crate::bind::BATCH_CLASS);
+        }
+        classes
+    }
+}
