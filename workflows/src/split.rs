@@ -49,24 +49,21 @@ impl Split {
 
     /// The frames to load for a chunk that answers for `own`, in a clip that has the frames `clip`.
     pub fn plan(self, own: &FrameSet, clip: FrameRange) -> ChunkPlan {
-        match (self, own.first(), own.last()) {
-            (Self::Handles { head, tail }, Some(first), Some(last)) => {
-                let from = first.0.saturating_sub(i64::from(head)).max(clip.first.0);
-                let to = last.0.saturating_add(i64::from(tail)).min(clip.last.0);
-                let loaded: Vec<Frame> = (from..=to).map(Frame).collect();
-                let kept = loaded
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, frame)| own.contains(**frame))
-                    .map(|(place, frame)| (place, *frame))
-                    .collect();
-                ChunkPlan { loaded, kept }
-            }
-            _ => {
-                let loaded: Vec<Frame> = own.iter().collect();
-                let kept = loaded.iter().copied().enumerate().collect();
-                ChunkPlan { loaded, kept }
-            }
+        if let (Self::Handles { head, tail }, Some(first), Some(last)) = (self, own.first(), own.last()) {
+            let from = first.0.saturating_sub(i64::from(head)).max(clip.first.0);
+            let to = last.0.saturating_add(i64::from(tail)).min(clip.last.0);
+            let loaded: Vec<Frame> = (from..=to).map(Frame).collect();
+            let kept = loaded
+                .iter()
+                .enumerate()
+                .filter(|(_, frame)| own.contains(**frame))
+                .map(|(place, frame)| (place, *frame))
+                .collect();
+            ChunkPlan { loaded, kept }
+        } else {
+            let loaded: Vec<Frame> = own.iter().collect();
+            let kept = loaded.iter().copied().enumerate().collect();
+            ChunkPlan { loaded, kept }
         }
     }
 }

@@ -204,7 +204,7 @@ impl Farm {
             },
         );
         step.changes.extend([Key::Attempt(attempt), Key::Job(id)]);
-        self.event(step, id, JobEvent::Changed);
+        step.event(id, JobEvent::Changed);
         self.rank(id);
         self.reopen(name);
     }

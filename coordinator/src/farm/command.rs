@@ -114,6 +114,12 @@ impl Default for Step {
     }
 }
 
+impl Step {
+    pub(super) fn event(&mut self, job: JobId, event: JobEvent) {
+        self.effects.push(Effect::Job { job, event });
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     Done,

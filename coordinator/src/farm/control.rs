@@ -106,6 +106,7 @@ impl Farm {
         job.forgive(&frames);
         job.waiting.insert_all(&frames);
         job.chore_tries = 0;
+        job.paused = false;
         job.message.clear();
         job.avoid.clear();
         job.phase = if job.waiting.is_empty() && job.running.is_empty() {
@@ -145,7 +146,7 @@ impl Farm {
     /// Marks the job changed and puts it where it belongs in the queue.
     pub(super) fn changed(&mut self, id: JobId, step: &mut Step) {
         step.changes.push(Key::Job(id));
-        self.event(step, id, JobEvent::Changed);
+        step.event(id, JobEvent::Changed);
         self.rank(id);
     }
 

@@ -109,7 +109,7 @@ impl Farm {
         }
         let node = name.clone();
         let event = JobEvent::ChunkFinished { attempt: id, node, frames: fresh, seconds };
-        self.event(step, id.job, event);
+        step.event(id.job, event);
         self.revive(id.job);
         self.changed(id.job, step);
     }
@@ -141,7 +141,12 @@ impl Farm {
             Phase::Ended(Ended::Cancelled { cleaned: false }) => {
                 self.end(now, id, Ended::Cancelled { cleaned: true }, step);
             }
-            Phase::Rendering | Phase::Ended(_) => {}
+            Phase::Rendering | Phase::Ended(_) => return,
+        }
+        // A late report has ended the job while another node was at the same chore.
+        let others = self.jobs.get(&id).map(|job| job.running.clone());
+        for other in others.into_iter().flatten() {
+            self.withdraw(now, other, "another node has done it", step);
         }
     }
 

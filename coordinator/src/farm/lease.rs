@@ -168,7 +168,7 @@ impl Farm {
         if let Some(attempt) = self.attempts.get_mut(&id) {
             attempt.progress = Some(progress);
         }
-        self.event(step, id.job, JobEvent::Changed);
+        step.event(id.job, JobEvent::Changed);
     }
 
     pub(super) fn expire_leases(&mut self, now: Timestamp, step: &mut Step) {

@@ -210,8 +210,4 @@ impl Farm {
         self.fill_chores(now, step);
         self.forget(now, step);
     }
-
-    fn event(&self, step: &mut Step, job: JobId, event: JobEvent) {
-        step.effects.push(Effect::Job { job, event });
-    }
 }

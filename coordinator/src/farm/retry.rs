@@ -76,7 +76,7 @@ impl Farm {
             Work::Assembly => self.fail_assembly(now, id, &node, (kind, message), named, step),
             Work::CleanUp => self.fail_clean_up(now, id, &node, step),
         }
-        self.event(step, id.job, JobEvent::ChunkFailed(failure));
+        step.event(id.job, JobEvent::ChunkFailed(failure));
         self.changed(id.job, step);
         self.settle(now, id.job, step);
         self.fill_chores(now, step);

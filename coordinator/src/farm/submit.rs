@@ -40,7 +40,7 @@ impl Farm {
         self.outputs.insert(spec.output.as_str().to_owned(), id);
         self.jobs.insert(id, Job::new(spec, priority, now));
         step.changes.extend([Key::Meta, Key::Spec(id), Key::Job(id)]);
-        self.event(step, id, JobEvent::Changed);
+        step.event(id, JobEvent::Changed);
         self.rank(id);
         self.fill_open(now, step);
         Ok(Answer::Submitted { job: id, already: false })

@@ -10,7 +10,7 @@ use hearth_coordinator::farm::{
 };
 use hearth_workflows::{FrameSet, Workflow, library::Library, parameters};
 
-pub fn config() -> FarmConfig {
+pub(crate) fn config() -> FarmConfig {
     FarmConfig {
         lease: Duration::from_secs(30),
         target_chunk: Duration::from_secs(20),
@@ -23,7 +23,7 @@ pub fn config() -> FarmConfig {
 
 /// A farm with its store: records as the last commit left them.
 #[derive(Clone)]
-pub struct Kept {
+pub(crate) struct Kept {
     pub farm: Farm,
     pub records: BTreeMap<Key, Record>,
     /// Every so many commits the whole farm is compared with its records: dear, but nothing escapes it.
@@ -32,20 +32,20 @@ pub struct Kept {
 }
 
 impl Kept {
-    pub fn new(config: FarmConfig, compare_every: u64) -> Self {
+    pub(crate) fn new(config: FarmConfig, compare_every: u64) -> Self {
         let farm = Farm::new(config, FarmTag("t".to_owned()));
         let records = snapshot(&farm);
         Self { farm, records, compare_every, commits: 0 }
     }
 
     /// Applies, commits, and checks every invariant.
-    pub fn apply(&mut self, now: Timestamp, command: Command) -> Step {
+    pub(crate) fn apply(&mut self, now: Timestamp, command: Command) -> Step {
         let step = self.farm.apply(now, command);
         self.commit(&step);
         step
     }
 
-    pub fn commit(&mut self, step: &Step) {
+    pub(crate) fn commit(&mut self, step: &Step) {
         for key in &step.changes {
             match self.farm.record(key) {
                 Some(record) => self.records.insert(key.clone(), record),
@@ -72,7 +72,7 @@ impl Kept {
     }
 
     /// What a coordinator finds that starts after this one has died.
-    pub fn restart(&mut self, now: Timestamp) {
+    pub(crate) fn restart(&mut self, now: Timestamp) {
         self.compare();
         let config = self.farm.config().clone();
         self.farm = Farm::restore(now, config, &self.records)
@@ -82,17 +82,17 @@ impl Kept {
     }
 }
 
-pub fn snapshot(farm: &Farm) -> BTreeMap<Key, Record> {
+pub(crate) fn snapshot(farm: &Farm) -> BTreeMap<Key, Record> {
     farm.keys().into_iter().filter_map(|key| Some((key.clone(), farm.record(&key)?))).collect()
 }
 
 /// A shipped workflow: `resize-sharpen` is per-frame, `temporal-smooth` has handles 1,1.
-pub fn workflow(name: &str) -> Arc<Workflow> {
+pub(crate) fn workflow(name: &str) -> Arc<Workflow> {
     let library = Library::read::<&str>(&[]);
     Arc::new(library.get(name).expect("shipped").clone())
 }
 
-pub fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc<Workflow>) -> Submission {
+pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc<Workflow>) -> Submission {
     let frames: FrameSet = frames.parse().expect("frames");
     let declared = &workflow.manifest().parameters;
     let parameters = parameters::resolve(workflow.name(), declared, &BTreeMap::new())
@@ -125,12 +125,12 @@ pub fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc<Workfl
     }
 }
 
-pub fn about(name: &str) -> Box<NodeAbout> {
+pub(crate) fn about(name: &str) -> Box<NodeAbout> {
     Box::new(NodeAbout { name: name.into(), host: "host".to_owned(), agent_version: "0".to_owned() })
 }
 
 /// A node that can run the shipped workflows.
-pub fn capabilities() -> Capabilities {
+pub(crate) fn capabilities() -> Capabilities {
     let classes = ["resize-sharpen", "temporal-smooth"]
         .iter()
         .flat_map(|name| {
@@ -146,7 +146,7 @@ pub fn capabilities() -> Capabilities {
     }
 }
 
-pub fn hello(session: u64, name: &str, slots: usize) -> Command {
+pub(crate) fn hello(session: u64, name: &str, slots: usize) -> Command {
     Command::Hello {
         session: Session(session),
         about: about(name),
