@@ -1,1 +1,13 @@
+//! Shared storage: named roots, the clips on them, and pictures as far as one must look into them to know
+//! that they are whole.
+//!
+//! Coordinator and agents both see storage through this crate, so that a path means the same to both.
+//! Must never read or write outside a root.
 
+pub mod clip;
+pub mod picture;
+pub mod roots;
+
+pub use clip::{Clip, ClipError};
+pub use picture::{Picture, PictureError};
+pub use roots::{Roots, RootsError};

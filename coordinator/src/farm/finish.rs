@@ -159,7 +159,6 @@ impl Farm {
         }
         if job.failed.is_empty() {
             job.phase = Phase::Assembling;
-            job.chore_tries = 0;
             self.changed(id, step);
             return;
         }

@@ -254,7 +254,7 @@ impl Farm {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let until = now.after(self.config.retry_delay * 2_u32.pow(tries.min(8)));
         job.avoid.insert(node.clone(), until);
-        job.chore_not_before = until;
+        job.chore_not_before = now.after(self.config.retry_delay);
         self.wakeups.insert((until, id));
     }
 }

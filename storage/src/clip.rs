@@ -1,0 +1,139 @@
+//! A clip on storage: which frames are there, and whether they belong together.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use hearth_workflows::{Frame, FrameSet, SequencePath};
+
+use crate::{
+    picture::{self, Picture, PictureError},
+    roots::{Roots, RootsError},
+};
+
+/// Pictures that are looked at side by side. Storage answers slowly, but it answers many.
+const PARALLEL: usize = 8;
+
+/// A sequence that lies on storage.
+#[derive(Debug, Clone)]
+pub struct Clip {
+    pub sequence: SequencePath,
+    /// On this host.
+    pub folder: PathBuf,
+    /// The frames found.
+    pub frames: FrameSet,
+}
+
+/// Why a clip cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClipError {
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    #[error("clip {clip}: cannot list its folder {folder}")]
+    Folder { clip: String, folder: PathBuf, source: io::Error },
+    #[error("clip {clip}: no frame there; {found}")]
+    NoFrames { clip: String, found: String },
+    #[error("clip {clip}: frames {missing} are missing; render or copy them, or name other frames")]
+    Gap { clip: String, missing: String },
+    #[error("clip {clip}, frame {frame}: {width}x{height} with {channels} channels of {bits} bits, but frame {first} is {expected}; a clip must be of one size and kind")]
+    Mixed {
+        clip: String,
+        frame: Frame,
+        width: u32,
+        height: u32,
+        channels: u8,
+        bits: u8,
+        first: Frame,
+        expected: String,
+    },
+    #[error("clip {clip}, frame {frame} cannot be used; render or copy it again")]
+    Frame { clip: String, frame: Frame, source: PictureError },
+}
+
+impl Clip {
+    /// Finds the frames of `sequence`.
+    pub fn find(roots: &Roots, sequence: &SequencePath) -> Result<Self, ClipError> {
+        let folder = roots.folder(sequence)?;
+        let failed =
+            |source| ClipError::Folder { clip: sequence.to_string(), folder: folder.clone(), source };
+        let mut frames = Vec::new();
+        let mut other: Option<String> = None;
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            match sequence.name().frame_of(name) {
+                Some(frame) => frames.push(frame),
+                None => other = other.or_else(|| Some(name.to_owned())),
+            }
+        }
+        if frames.is_empty() {
+            let found = match other {
+                Some(name) => format!("the folder has other files, e.g. {name}: does the pattern fit?"),
+                None => "the folder is empty".to_owned(),
+            };
+            return Err(ClipError::NoFrames { clip: sequence.to_string(), found });
+        }
+        frames.sort_unstable();
+        Ok(Self { sequence: sequence.clone(), frames: frames.into_iter().collect(), folder })
+    }
+
+    /// The file of a frame on this host.
+    pub fn file(&self, frame: Frame) -> PathBuf {
+        file_of(&self.folder, &self.sequence, frame)
+    }
+
+    /// Makes sure that all of `frames` are there, whole, and of one size and kind; that kind.
+    pub fn check(&self, frames: &FrameSet) -> Result<Option<Picture>, ClipError> {
+        let mut missing = frames.clone();
+        missing.remove_all(&self.frames);
+        if !missing.is_empty() {
+            return Err(ClipError::Gap { clip: self.sequence.to_string(), missing: missing.to_string() });
+        }
+        let frames: Vec<Frame> = frames.iter().collect();
+        let share = frames.len().div_ceil(PARALLEL).max(1);
+        let pictures: Vec<Picture> = thread::scope(|scope| {
+            let parts: Vec<_> = frames
+                .chunks(share)
+                .map(|part| scope.spawn(move || part.iter().map(|frame| self.look_at(*frame)).collect()))
+                .collect();
+            parts
+                .into_iter()
+                .map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect::<Result<Vec<Vec<Picture>>, ClipError>>()
+        })?
+        .concat();
+        let Some(first) = pictures.first() else { return Ok(None) };
+        let odd = frames.iter().zip(&pictures).find(|(_, picture)| *picture != first);
+        if let Some((frame, picture)) = odd {
+            return Err(ClipError::Mixed {
+                clip: self.sequence.to_string(),
+                frame: *frame,
+                width: picture.width,
+                height: picture.height,
+                channels: picture.channels,
+                bits: picture.bits,
+                first: frames[0],
+                expected: format!(
+                    "{}x{} with {} channels of {} bits",
+                    first.width, first.height, first.channels, first.bits
+                ),
+            });
+        }
+        Ok(Some(*first))
+    }
+
+    fn look_at(&self, frame: Frame) -> Result<Picture, ClipError> {
+        picture::inspect(&self.file(frame)).map_err(|source| ClipError::Frame {
+            clip: self.sequence.to_string(),
+            frame,
+            source,
+        })
+    }
+}
+
+/// The file of a frame of `sequence` in `folder`.
+pub fn file_of(folder: &Path, sequence: &SequencePath, frame: Frame) -> PathBuf {
+    folder.join(sequence.name().file(frame))
+}
