@@ -1,3 +1,22 @@
-//! The coordinator of a Hearth farm.
+//! The coordinator of a Hearth farm: takes jobs, decides what runs where, and remembers.
+//!
+//! - [`farm`]: every rule, as a pure state machine
+//! - [`store`]: where its records are durable
+//! - [`driver`]: the only owner of a farm: applies, commits, then releases
+//! - [`grpc`]: clients and agents
+//! - [`submission`]: from a request to a checked job
+//! - [`telemetry`]: what is measured
+//! - [`Config`], [`run`]: one process of it
 
+pub mod config;
+pub mod driver;
 pub mod farm;
+pub mod flags;
+pub mod grpc;
+pub mod server;
+pub mod store;
+pub mod submission;
+pub mod telemetry;
+
+pub use config::Config;
+pub use server::{Coordinator, ServerError, run};

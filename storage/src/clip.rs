@@ -37,7 +37,9 @@ pub enum ClipError {
     NoFrames { clip: String, found: String },
     #[error("clip {clip}: frames {missing} are missing; render or copy them, or name other frames")]
     Gap { clip: String, missing: String },
-    #[error("clip {clip}, frame {frame}: {width}x{height} with {channels} channels of {bits} bits, but frame {first} is {expected}; a clip must be of one size and kind")]
+    #[error(
+        "clip {clip}, frame {frame}: {width}x{height} with {channels} channels of {bits} bits, but frame {first} is {expected}; a clip must be of one size and kind"
+    )]
     Mixed {
         clip: String,
         frame: Frame,

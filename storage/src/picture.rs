@@ -78,8 +78,10 @@ pub fn inspect(path: &Path) -> Result<Picture, PictureError> {
 pub fn decode(path: &Path) -> Result<Picture, PictureError> {
     let picture = inspect(path)?;
     let file = File::open(path).map_err(|source| PictureError::Read { path: path.to_owned(), source })?;
-    let damaged =
-        |error: png::DecodingError| PictureError::Damaged { path: path.to_owned(), reason: error.to_string() };
+    let damaged = |error: png::DecodingError| PictureError::Damaged {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
     let mut reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(damaged)?;
     while reader.next_row().map_err(damaged)?.is_some() {}
     reader.finish().map_err(damaged)?;

@@ -23,10 +23,29 @@ pub enum RootsError {
     Syntax { text: String },
 }
 
-/// The roots of this host, by name.
+/// The roots of this host, by name. Read from a table (`plates = "/mnt/plates"`) or from text
+/// (`plates=/mnt/plates,comps=/mnt/comps`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "RootsText")]
 pub struct Roots(BTreeMap<String, PathBuf>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RootsText {
+    Text(String),
+    Table(BTreeMap<String, PathBuf>),
+}
+
+impl TryFrom<RootsText> for Roots {
+    type Error = RootsError;
+
+    fn try_from(text: RootsText) -> Result<Self, RootsError> {
+        match text {
+            RootsText::Text(text) => text.parse(),
+            RootsText::Table(table) => Ok(Self(table)),
+        }
+    }
+}
 
 impl Roots {
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -54,7 +73,11 @@ impl Roots {
     fn inside(&self, root: &str, below: &str, shown: &str) -> Result<PathBuf, RootsError> {
         let base = self.0.get(root).ok_or_else(|| RootsError::Unknown {
             root: root.to_owned(),
-            known: if self.0.is_empty() { "none".to_owned() } else { self.names().collect::<Vec<_>>().join(", ") },
+            known: if self.0.is_empty() {
+                "none".to_owned()
+            } else {
+                self.names().collect::<Vec<_>>().join(", ")
+            },
         })?;
         let real_base = base.canonicalize().map_err(|source| RootsError::Unreachable {
             root: root.to_owned(),

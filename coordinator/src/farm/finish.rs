@@ -79,6 +79,7 @@ impl Farm {
         job.waiting.remove_all(&fresh);
         job.failed.remove_all(&fresh);
         job.forgive(&fresh);
+        job.note_speed(now, fresh.len());
         job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone() });
         step.changes.push(Key::Piece(id));
         let workflow = job.spec.workflow.clone();

@@ -13,6 +13,9 @@ use super::ids::{AttemptId, NodeName, Priority, Timestamp};
 /// Failures that a job remembers.
 pub(super) const KEPT_FAILURES: usize = 20;
 
+/// Finished chunks by which the job's present speed is told.
+const KEPT_RECENT: usize = 64;
+
 /// What was submitted; never changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobSpec {
@@ -171,6 +174,8 @@ pub struct Job {
     pub submitted: Timestamp,
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
+    /// When the latest frames were finished, and how many. Not durable.
+    pub recent: VecDeque<(Timestamp, u64)>,
     /// Nodes that failed it, and until when they leave it alone. Not durable.
     pub avoid: BTreeMap<NodeName, Timestamp>,
     /// The chore is not tried before this time. Not durable.
@@ -197,6 +202,7 @@ impl Job {
             submitted: now,
             started: None,
             ended: None,
+            recent: VecDeque::new(),
             avoid: BTreeMap::new(),
             chore_not_before: Timestamp(0),
         }
@@ -253,6 +259,26 @@ impl Job {
     /// How often the frame has failed.
     pub fn tries_of(&self, frame: Frame) -> usize {
         self.tries.iter().take_while(|level| level.contains(frame)).count()
+    }
+
+    pub(super) fn note_speed(&mut self, now: Timestamp, frames: u64) {
+        self.recent.push_back((now, frames));
+        while self.recent.len() > KEPT_RECENT {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Finished frames a second, over the latest chunks; `None` before anything can be told.
+    pub fn frames_per_second(&self) -> Option<f64> {
+        let (from, skipped) = match self.recent.len() {
+            0 => return None,
+            // The window opens with the start of the job, or with the end of its oldest chunk.
+            len if len < KEPT_RECENT => (self.started?, 0),
+            _ => (self.recent.front()?.0, 1),
+        };
+        let seconds = self.recent.back()?.0.since(from).as_secs_f64();
+        let frames: u64 = self.recent.iter().skip(skipped).map(|(_, frames)| frames).sum();
+        (seconds > 0.0).then(|| frames as f64 / seconds)
     }
 
     pub(super) fn remember(&mut self, failure: Failure) {

@@ -10,6 +10,7 @@ use hearth_workflows::{Workflow, WorkflowId};
 use super::{
     ids::{AttemptId, NodeName, Session, Timestamp},
     job::JobSpec,
+    view::NodeState,
 };
 
 /// Who a node is.
@@ -110,6 +111,16 @@ impl Node {
             fits: HashMap::new(),
             counted_ready: false,
             open_at: None,
+        }
+    }
+
+    pub fn state(&self) -> NodeState {
+        match (self.session, self.drained, self.slots) {
+            (None, ..) => NodeState::Offline,
+            (_, true, _) => NodeState::Drained,
+            (.., 0) => NodeState::Unready,
+            _ if self.chunks.is_empty() => NodeState::Idle,
+            _ => NodeState::Busy,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct JobView {
     pub attempts: Vec<AttemptView>,
     /// Newest first.
     pub failures: Vec<Failure>,
+    /// Finished frames a second.
+    pub frames_per_second: Option<f64>,
     pub submitted: Timestamp,
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
@@ -105,6 +107,11 @@ impl Farm {
         (ids.into_iter().filter_map(|id| self.job(id)).collect(), total)
     }
 
+    /// The job that a client has submitted under this id of its own.
+    pub fn requested(&self, request_id: &str) -> Option<JobId> {
+        self.requests.get(request_id).copied()
+    }
+
     /// Whether some node holds this attempt.
     pub fn holds(&self, attempt: AttemptId) -> bool {
         self.attempts.contains_key(&attempt)
@@ -117,15 +124,14 @@ impl Farm {
         nodes
     }
 
+    /// The state of every node, in no order.
+    pub fn node_states(&self) -> Vec<NodeState> {
+        self.nodes.values().map(super::Node::state).collect()
+    }
+
     pub fn node(&self, name: &NodeName) -> Option<NodeView> {
         let node = self.nodes.get(name)?;
-        let state = match (node.session, node.drained, node.slots) {
-            (None, ..) => NodeState::Offline,
-            (_, true, _) => NodeState::Drained,
-            (.., 0) => NodeState::Unready,
-            _ if node.chunks.is_empty() => NodeState::Idle,
-            _ => NodeState::Busy,
-        };
+        let state = node.state();
         let attempts = node.chunks.iter().chain(&node.chore);
         Some(NodeView {
             about: node.about.clone(),
@@ -186,6 +192,7 @@ impl Farm {
             failed: job.failed.clone(),
             attempts,
             failures: job.failures.iter().rev().cloned().collect(),
+            frames_per_second: job.frames_per_second(),
             submitted: job.submitted,
             started: job.started,
             ended: job.ended,

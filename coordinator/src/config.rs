@@ -1,0 +1,83 @@
+//! Everything that can be set. `docs/configuration.md` lists it.
+
+use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
+
+use hearth_storage::Roots;
+use hearth_telemetry::LogFormat;
+use serde::{Deserialize, Serialize};
+
+use crate::farm::FarmConfig;
+
+/// Of one coordinator. Each field can stand in the file, as `HEARTH_<FIELD>`, or as a flag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients and agents connect.
+    pub listen: SocketAddr,
+    /// `/metrics` and `/healthz`.
+    pub metrics_listen: SocketAddr,
+    /// The farm's file.
+    pub store: PathBuf,
+    /// Storage roots of this host, by name.
+    pub roots: Roots,
+    /// Folders with workflow folders.
+    pub workflows: Vec<PathBuf>,
+    /// How long an attempt lives without being heard of, in seconds.
+    pub lease_seconds: u64,
+    /// How often agents are to be heard of, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// How long a chunk should keep a node busy, in seconds.
+    pub target_chunk_seconds: u64,
+    /// Frames of the first chunk on a node that never ran the workflow.
+    pub first_chunk_frames: u64,
+    /// Failures after which a frame is given up.
+    pub max_tries: u32,
+    /// How long a node that failed a job leaves it alone at first, in milliseconds.
+    pub retry_delay_ms: u64,
+    /// Ended jobs are forgotten after so many hours.
+    pub keep_ended_hours: u64,
+    pub log_format: LogFormat,
+    /// OTLP endpoint for traces, e.g. `http://localhost:4317`.
+    pub otlp_endpoint: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let farm = FarmConfig::default();
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
+            store: state_home().join("hearth/farm.redb"),
+            roots: Roots::default(),
+            workflows: Vec::new(),
+            lease_seconds: farm.lease.as_secs(),
+            heartbeat_ms: 5_000,
+            target_chunk_seconds: farm.target_chunk.as_secs(),
+            first_chunk_frames: farm.first_chunk_frames,
+            max_tries: farm.max_tries,
+            retry_delay_ms: farm.retry_delay.as_millis() as u64,
+            keep_ended_hours: farm.keep_ended.as_secs() / 3600,
+            log_format: LogFormat::Text,
+            otlp_endpoint: None,
+        }
+    }
+}
+
+impl Config {
+    pub fn farm(&self) -> FarmConfig {
+        FarmConfig {
+            lease: Duration::from_secs(self.lease_seconds.max(1)),
+            target_chunk: Duration::from_secs(self.target_chunk_seconds.max(1)),
+            first_chunk_frames: self.first_chunk_frames.max(1),
+            max_tries: self.max_tries.max(1),
+            retry_delay: Duration::from_millis(self.retry_delay_ms),
+            keep_ended: Duration::from_secs(self.keep_ended_hours * 3600),
+            ..FarmConfig::default()
+        }
+    }
+}
+
+fn state_home() -> PathBuf {
+    let set = env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    set.or_else(|| env::home_dir().map(|home| home.join(".local/state"))).unwrap_or_default()
+}

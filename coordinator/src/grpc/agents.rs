@@ -1,0 +1,249 @@
+//! The `Agents` service: one stream a node.
+
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use hearth_proto::v1;
+use hearth_telemetry::chain;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, info, info_span, warn};
+
+use super::convert;
+use crate::{
+    driver::{Driver, ToNode},
+    farm::{AssignedWork, AttemptId, Command, FarmTag, Held, JobId, NodeAbout, NodeName, Outcome, Session},
+};
+
+/// Previews for whoever watches; never stored, lost when nobody keeps up.
+#[derive(Debug, Clone)]
+pub struct Previews(broadcast::Sender<(JobId, v1::Preview)>);
+
+impl Default for Previews {
+    fn default() -> Self {
+        Self(broadcast::channel(64).0)
+    }
+}
+
+impl Previews {
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<(JobId, v1::Preview)> {
+        self.0.subscribe()
+    }
+}
+
+/// Messages that wait for a stream to take them.
+const STREAM_QUEUE: usize = 64;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct AgentsService {
+    pub driver: Driver,
+    pub tag: FarmTag,
+    pub heartbeat_ms: u32,
+    pub previews: Previews,
+    pub sessions: Arc<AtomicU64>,
+}
+
+#[tonic::async_trait]
+impl v1::agents_server::Agents for AgentsService {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<v1::AttachResponse, Status>> + Send>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut incoming = request.into_inner();
+        let first = incoming.next().await.transpose()?.and_then(|request| request.message);
+        let Some(v1::attach_request::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("an agent speaks first, with hello"));
+        };
+        if hello.node.is_empty() {
+            return Err(Status::invalid_argument("the node has no name"));
+        }
+        let session = Session(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
+        let name: NodeName = hello.node.as_str().into();
+        let span = info_span!("node", node = %name, session = session.0);
+        let assignments = self.driver.open(session).await.map_err(unavailable)?;
+        let (outgoing, stream) = mpsc::channel(STREAM_QUEUE);
+        let welcome = v1::Welcome { heartbeat_ms: self.heartbeat_ms };
+        send(&outgoing, v1::attach_response::Message::Welcome(welcome)).await?;
+        let hello = self.hello(session, hello)?;
+        self.driver.tell(hello).await.map_err(unavailable)?;
+        info!(parent: &span, "connected");
+        let (service, writer) = (self.clone(), self.clone());
+        tokio::spawn(async move { writer.write(assignments, outgoing).await });
+        tokio::spawn(async move { service.read(session, name, incoming).await }.instrument(span));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+impl AgentsService {
+    fn hello(&self, session: Session, hello: v1::Hello) -> Result<Command, Status> {
+        let readiness = hello.readiness.unwrap_or_default();
+        let held = hello
+            .held
+            .iter()
+            .filter_map(|held| {
+                // Another farm's attempt is none of ours to judge.
+                let attempt = self.tag.attempt_of(&held.attempt_id)?;
+                let frames = convert::frames_from(&held.frames).ok()?;
+                Some(Held { attempt, frames })
+            })
+            .collect();
+        Ok(Command::Hello {
+            session,
+            about: Box::new(NodeAbout {
+                name: hello.node.into(),
+                host: hello.host,
+                agent_version: hello.agent_version,
+            }),
+            capabilities: Box::new(convert::capabilities_from(hello.capabilities.unwrap_or_default())),
+            slots: readiness.slots as usize,
+            reason: readiness.reason,
+            held,
+        })
+    }
+
+    /// From the farm to the node. Each workflow is sent once, before the first chunk that needs it.
+    async fn write(
+        &self,
+        mut assignments: mpsc::Receiver<ToNode>,
+        outgoing: mpsc::Sender<Result<v1::AttachResponse, Status>>,
+    ) {
+        use v1::attach_response::Message;
+        let mut sent = HashSet::new();
+        while let Some(message) = assignments.recv().await {
+            let message = match message {
+                ToNode::Assign(assignment) => {
+                    let workflow = &assignment.workflow;
+                    let is_chunk = matches!(assignment.work, AssignedWork::Chunk(_));
+                    if is_chunk && sent.insert(workflow.id().clone()) {
+                        let definition = v1::WorkflowDefinition {
+                            workflow_id: workflow.id().to_string(),
+                            source: Some(convert::source(workflow)),
+                        };
+                        if send(&outgoing, Message::Workflow(definition)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Message::Assignment(convert::assignment(&self.tag, &assignment))
+                }
+                ToNode::Cancel { attempt, reason } => Message::Cancel(v1::CancelAttempt {
+                    attempt_id: self.tag.attempt_name(attempt),
+                    reason: reason.to_owned(),
+                }),
+                ToNode::Acknowledge(attempt) => {
+                    Message::ResultAck(v1::ResultAck { attempt_id: self.tag.attempt_name(attempt) })
+                }
+            };
+            if send(&outgoing, message).await.is_err() {
+                return;
+            }
+        }
+        // The driver has let go of the session: the agent connects anew.
+        let _ = outgoing.send(Err(Status::unavailable("the coordinator closed the session"))).await;
+    }
+
+    /// From the node to the farm, until the stream ends.
+    async fn read(&self, session: Session, name: NodeName, mut incoming: Streaming<v1::AttachRequest>) {
+        let why = loop {
+            match incoming.next().await {
+                Some(Ok(v1::AttachRequest { message: Some(message) })) => {
+                    if self.message(session, &name, message).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Ok(v1::AttachRequest { message: None })) => {}
+                Some(Err(status)) => break status.message().to_owned(),
+                None => break "closed by the agent".to_owned(),
+            }
+        };
+        info!(why, "disconnected");
+        let _ = self.driver.tell(Command::Gone { session, node: name }).await;
+    }
+
+    async fn message(
+        &self,
+        session: Session,
+        name: &NodeName,
+        message: v1::attach_request::Message,
+    ) -> Result<(), crate::driver::DriverError> {
+        use v1::attach_request::Message;
+        let node = name.clone();
+        let command = match message {
+            Message::Hello(_) => {
+                warn!("a second hello on one stream");
+                return Ok(());
+            }
+            Message::Heartbeat(v1::Heartbeat { attempt_ids }) => {
+                let attempts = attempt_ids.iter().filter_map(|id| self.tag.attempt_of(id)).collect();
+                Command::Heartbeat { session, node, attempts }
+            }
+            Message::Readiness(v1::NodeReadiness { slots, reason, capabilities }) => Command::Readiness {
+                session,
+                node,
+                slots: slots as usize,
+                reason,
+                capabilities: capabilities.map(|told| Box::new(convert::capabilities_from(told))),
+            },
+            Message::Progress(v1::Progress { attempt_id, progress }) => {
+                let (Some(attempt), Some(progress)) = (self.tag.attempt_of(&attempt_id), progress) else {
+                    return Ok(());
+                };
+                Command::Progress { node, attempt, progress: convert::progress_from(progress) }
+            }
+            Message::Preview(preview) => {
+                if let Some(AttemptId { job, .. }) = self.tag.attempt_of(&preview.attempt_id) {
+                    // Nobody may be watching.
+                    let _ = self.previews.0.send((job, preview));
+                }
+                return Ok(());
+            }
+            Message::Result(result) => match self.result(session, node, result) {
+                Some(command) => command,
+                None => return Ok(()),
+            },
+        };
+        self.driver.tell(command).await
+    }
+
+    fn result(&self, session: Session, node: NodeName, result: v1::AttemptResult) -> Option<Command> {
+        use v1::attempt_result::Outcome as Told;
+        let attempt = self.tag.attempt_of(&result.attempt_id)?;
+        let read = |text: &str| match convert::frames_from(text) {
+            Ok(frames) => Some(frames),
+            Err(error) => {
+                warn!(attempt = %attempt, error = %chain(&error), "a result with unreadable frames");
+                None
+            }
+        };
+        let outcome = match result.outcome? {
+            Told::Succeeded(v1::Succeeded { seconds }) => Outcome::Succeeded { seconds },
+            Told::Failed(failed) => Outcome::Failed {
+                kind: convert::failure_kind_from(failed.kind()),
+                frames: read(&failed.frames)?,
+                message: failed.message,
+            },
+        };
+        Some(Command::Result { session, node, attempt, frames: read(&result.frames)?, outcome })
+    }
+}
+
+async fn send(
+    outgoing: &mpsc::Sender<Result<v1::AttachResponse, Status>>,
+    message: v1::attach_response::Message,
+) -> Result<(), Status> {
+    let response = v1::AttachResponse { message: Some(message) };
+    outgoing.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent has gone"))
+}
+
+fn unavailable(error: crate::driver::DriverError) -> Status {
+    Status::unavailable(chain(&error))
+}

@@ -1,0 +1,307 @@
+//! The `Farm` service: what artists, scripts and supervisors ask for.
+
+use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+
+use hearth_proto::{trace, v1};
+use hearth_storage::Roots;
+use hearth_telemetry::chain;
+use hearth_workflows::library::Library;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+use tracing::{Instrument as _, info, info_span};
+
+use super::{agents::Previews, convert};
+use crate::{
+    driver::{Driver, DriverError, Happened},
+    farm::{
+        Answer, Command, Farm, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal,
+    },
+    submission::{self, SubmissionError},
+};
+
+/// Jobs listed when no limit is given.
+const DEFAULT_LIMIT: u32 = 100;
+
+/// A watcher is told of changes at most so often.
+const WATCH_PERIOD: Duration = Duration::from_millis(100);
+
+/// Messages that wait for a watcher; a slower one is told the latest state only.
+const WATCH_QUEUE: usize = 64;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct FarmService {
+    pub driver: Driver,
+    pub tag: FarmTag,
+    pub roots: Arc<Roots>,
+    pub folders: Arc<Vec<PathBuf>>,
+    pub previews: Previews,
+}
+
+impl FarmService {
+    async fn job(&self, id: JobId) -> Result<v1::Job, Status> {
+        let view = self.driver.read(move |farm| farm.job(id)).await.map_err(status)?;
+        let view = view.ok_or_else(|| status(DriverError::Refused(Refusal::NoSuchJob(id))))?;
+        Ok(convert::job(&self.tag, view))
+    }
+
+    async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
+        let traceparent = trace::traceparent_of(&tracing::Span::current());
+        // A client that lost the answer asks again: the output it made itself must not be held against it.
+        let request_id = request.request_id.clone();
+        if !request_id.is_empty() {
+            let known = self.driver.read(move |farm| farm.requested(&request_id)).await.map_err(status)?;
+            if let Some(job) = known {
+                return Ok(v1::SubmitJobResponse {
+                    job: Some(self.job(job).await?),
+                    already_submitted: true,
+                });
+            }
+        }
+        let (roots, folders) = (self.roots.clone(), self.folders.clone());
+        let checked =
+            tokio::task::spawn_blocking(move || submission::check(request, traceparent, &folders, &roots))
+                .await
+                .unwrap_or(Err(SubmissionError::Aborted))
+                .map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let answer = self.driver.command(Command::Submit(Box::new(checked))).await.map_err(status)?;
+        let Answer::Submitted { job, already } = answer else {
+            return Err(Status::internal("a submission was answered as something else"));
+        };
+        info!(job = job.0, "submitted");
+        Ok(v1::SubmitJobResponse { job: Some(self.job(job).await?), already_submitted: already })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::farm_server::Farm for FarmService {
+    async fn submit_job(
+        &self,
+        request: Request<v1::SubmitJobRequest>,
+    ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        let span = info_span!("submit", clip = %request.get_ref().clip, "otel.kind" = "server");
+        trace::set_parent(&span, &trace::extract(request.metadata()));
+        self.submit(request.into_inner()).instrument(span).await.map(Response::new)
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let v1::ListJobsRequest { limit, show, user, active_only } = request.into_inner();
+        let limit = if limit == 0 { DEFAULT_LIMIT } else { limit };
+        let filter = JobFilter { show, user, active_only, limit: limit as usize };
+        let (jobs, total) = self.driver.read(move |farm| farm.jobs(&filter)).await.map_err(status)?;
+        let jobs = jobs.into_iter().map(|view| convert::job(&self.tag, view)).collect();
+        Ok(Response::new(v1::ListJobsResponse { jobs, total: total as u64 }))
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<v1::GetJobRequest>,
+    ) -> Result<Response<v1::GetJobResponse>, Status> {
+        let job = self.job(JobId(request.get_ref().job_id)).await?;
+        Ok(Response::new(v1::GetJobResponse { job: Some(job) }))
+    }
+
+    type WatchJobStream = Pin<Box<dyn Stream<Item = Result<v1::WatchJobResponse, Status>> + Send>>;
+
+    async fn watch_job(
+        &self,
+        request: Request<v1::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let request = request.into_inner();
+        // A job that is not there is told at once, not in the stream.
+        self.job(JobId(request.job_id)).await?;
+        let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
+        tokio::spawn(watch(self.clone(), request, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn control_job(
+        &self,
+        request: Request<v1::ControlJobRequest>,
+    ) -> Result<Response<v1::ControlJobResponse>, Status> {
+        use v1::control_job_request::Action;
+        let v1::ControlJobRequest { job_id, action } = request.into_inner();
+        let id = JobId(job_id);
+        let command = match action {
+            Some(Action::Pause(_)) => Command::Pause(id),
+            Some(Action::Resume(_)) => Command::Resume(id),
+            Some(Action::Cancel(_)) => Command::Cancel(id),
+            Some(Action::Retry(_)) => Command::Retry(id),
+            Some(Action::SetPriority(v1::SetPriority { priority })) => {
+                let told = SubmissionError::Priority(priority);
+                let priority =
+                    Priority::new(priority).ok_or_else(|| Status::invalid_argument(chain(&told)))?;
+                Command::SetPriority(id, priority)
+            }
+            None => return Err(Status::invalid_argument("no action given")),
+        };
+        self.driver.command(command).await.map_err(status)?;
+        Ok(Response::new(v1::ControlJobResponse { job: Some(self.job(id).await?) }))
+    }
+
+    async fn list_nodes(
+        &self,
+        _: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let nodes = self.driver.read(Farm::nodes).await.map_err(status)?;
+        let nodes = nodes.into_iter().map(|view| convert::node(&self.tag, view)).collect();
+        Ok(Response::new(v1::ListNodesResponse { nodes }))
+    }
+
+    async fn control_node(
+        &self,
+        request: Request<v1::ControlNodeRequest>,
+    ) -> Result<Response<v1::ControlNodeResponse>, Status> {
+        use v1::control_node_request::Action;
+        let v1::ControlNodeRequest { name, action } = request.into_inner();
+        let name: NodeName = name.into();
+        let command = match action {
+            Some(Action::Drain(_)) => Command::Drain(name.clone()),
+            Some(Action::Undrain(_)) => Command::Undrain(name.clone()),
+            None => return Err(Status::invalid_argument("no action given")),
+        };
+        self.driver.command(command).await.map_err(status)?;
+        let view = self.driver.read(move |farm| farm.node(&name)).await.map_err(status)?;
+        let node = view.map(|view| convert::node(&self.tag, view));
+        Ok(Response::new(v1::ControlNodeResponse { node }))
+    }
+
+    async fn list_workflows(
+        &self,
+        _: Request<v1::ListWorkflowsRequest>,
+    ) -> Result<Response<v1::ListWorkflowsResponse>, Status> {
+        let folders = self.folders.clone();
+        let library = tokio::task::spawn_blocking(move || Library::read(&folders))
+            .await
+            .map_err(|_| Status::internal("the library could not be read"))?;
+        Ok(Response::new(v1::ListWorkflowsResponse {
+            workflows: library.workflows.values().map(convert::workflow).collect(),
+            errors: library.errors.iter().map(|error| chain(error)).collect(),
+        }))
+    }
+}
+
+/// Tells one watcher of one job: a snapshot, what it has missed, then what happens, until the job has ended.
+async fn watch(
+    service: FarmService,
+    request: v1::WatchJobRequest,
+    sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
+) {
+    if let Err(status) = follow(&service, &request, &sender).await {
+        // The watcher may be gone already.
+        let _ = sender.send(Err(status)).await;
+    }
+}
+
+async fn follow(
+    service: &FarmService,
+    request: &v1::WatchJobRequest,
+    sender: &mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
+) -> Result<(), Status> {
+    use v1::watch_job_response::Update;
+    let id = JobId(request.job_id);
+    let mut watch = service.driver.watch().await.map_err(status)?;
+    let mut previews = request.previews.then(|| service.previews.subscribe());
+    let mut cursor = watch.cursor;
+    let told = |cursor, update| Ok(v1::WatchJobResponse { cursor, update: Some(update) });
+    let gone = |_| Status::cancelled("the watcher has gone");
+
+    let mut ended = snapshot(service, id, cursor, sender).await?;
+    if request.cursor > 0 {
+        let missed = watch.past.drain(..).filter(|past| past.job == id && past.cursor > request.cursor);
+        for happened in missed {
+            if let Some(update) = update_of(&service.tag, &happened) {
+                sender.send(told(happened.cursor, update)).await.map_err(gone)?;
+            }
+        }
+    }
+    let mut period = tokio::time::interval(WATCH_PERIOD);
+    let mut changed = false;
+    while !ended {
+        let preview = async {
+            match &mut previews {
+                Some(previews) => previews.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sender.closed() => return Ok(()),
+            event = watch.events.recv() => match event {
+                Ok(happened) if happened.job == id => {
+                    changed = true;
+                    cursor = happened.cursor;
+                    if let Some(update) = update_of(&service.tag, &happened) {
+                        sender.send(told(cursor, update)).await.map_err(gone)?;
+                    }
+                }
+                Ok(_) => {}
+                // It did not keep up: the next snapshot tells all.
+                Err(broadcast::error::RecvError::Lagged(_)) => changed = true,
+                Err(broadcast::error::RecvError::Closed) => {
+                    return Err(Status::unavailable("the coordinator is stopping"));
+                }
+            },
+            preview = preview => {
+                if let Ok((job, preview)) = preview && job == id {
+                    // A preview may be lost; the watch must not wait for it.
+                    let _ = sender.try_send(told(cursor, Update::Preview(preview)));
+                }
+            }
+            _ = period.tick(), if changed => {
+                changed = false;
+                ended = snapshot(service, id, cursor, sender).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends the whole job; true when it has ended.
+async fn snapshot(
+    service: &FarmService,
+    id: JobId,
+    cursor: u64,
+    sender: &mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
+) -> Result<bool, Status> {
+    use v1::watch_job_response::Update;
+    let view: Option<JobView> = service.driver.read(move |farm| farm.job(id)).await.map_err(status)?;
+    let Some(view) = view else { return Err(status(DriverError::Refused(Refusal::NoSuchJob(id)))) };
+    let ended = view.ended.is_some();
+    let update = Update::Job(convert::job(&service.tag, view));
+    let response = v1::WatchJobResponse { cursor, update: Some(update) };
+    sender.send(Ok(response)).await.map_err(|_| Status::cancelled("the watcher has gone"))?;
+    Ok(ended)
+}
+
+fn update_of(tag: &FarmTag, happened: &Happened) -> Option<v1::watch_job_response::Update> {
+    use v1::watch_job_response::Update;
+    match &happened.event {
+        JobEvent::Changed => None,
+        JobEvent::ChunkFinished { attempt, node, frames, seconds } => {
+            Some(Update::ChunkFinished(v1::ChunkFinished {
+                attempt_id: tag.attempt_name(*attempt),
+                node: node.to_string(),
+                frames: frames.to_string(),
+                seconds: *seconds,
+            }))
+        }
+        JobEvent::ChunkFailed(failure) => Some(Update::Failure(convert::failure(tag, happened.job, failure))),
+    }
+}
+
+fn status(error: DriverError) -> Status {
+    let text = chain(&error);
+    match error {
+        DriverError::Refused(Refusal::NoSuchJob(_) | Refusal::NoSuchNode(_)) => Status::not_found(text),
+        DriverError::Refused(Refusal::OutputTaken { .. }) => Status::already_exists(text),
+        DriverError::Refused(Refusal::TooManyJobs { .. }) => Status::resource_exhausted(text),
+        DriverError::Refused(Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. }) => {
+            Status::failed_precondition(text)
+        }
+        DriverError::NotDurable | DriverError::Stopped => Status::unavailable(text),
+    }
+}

@@ -1,0 +1,256 @@
+//! Between the farm's types and the contract's messages.
+
+use hearth_proto::v1;
+use hearth_workflows::{FrameSet, Workflow, manifest::Manifest};
+
+use crate::farm::{
+    AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Failure, FailureKind, FarmTag,
+    JobState, JobView, NodeState, NodeView, Progress, Timestamp,
+};
+
+/// A function between two enums whose variants have the same names.
+macro_rules! same_names {
+    ($name:ident: $from:ident => $to:ty { $($variant:ident),* }) => {
+        pub(crate) fn $name(value: $from) -> $to {
+            match value {
+                $($from::$variant => <$to>::$variant),*
+            }
+        }
+    };
+}
+
+same_names!(failure_kind: FailureKind => v1::FailureKind {
+    Refused, Missing, Execution, OutOfMemory, BadFrame, ComfyDied, Hung, Storage, BadOutput, Lost,
+    Interrupted, Internal
+});
+same_names!(job_state: JobState => v1::JobState {
+    Waiting, Running, Paused, Assembling, Done, Failed, Cancelled
+});
+same_names!(node_state: NodeState => v1::NodeState { Idle, Busy, Drained, Unready, Offline });
+same_names!(attempt_phase: AttemptPhase => v1::AttemptPhase {
+    Staging, Queued, Running, Collecting, Publishing
+});
+
+/// An unknown kind, from an agent newer than us, counts as internal.
+pub(crate) fn failure_kind_from(kind: v1::FailureKind) -> FailureKind {
+    match kind {
+        v1::FailureKind::Refused => FailureKind::Refused,
+        v1::FailureKind::Missing => FailureKind::Missing,
+        v1::FailureKind::Execution => FailureKind::Execution,
+        v1::FailureKind::OutOfMemory => FailureKind::OutOfMemory,
+        v1::FailureKind::BadFrame => FailureKind::BadFrame,
+        v1::FailureKind::ComfyDied => FailureKind::ComfyDied,
+        v1::FailureKind::Hung => FailureKind::Hung,
+        v1::FailureKind::Storage => FailureKind::Storage,
+        v1::FailureKind::BadOutput => FailureKind::BadOutput,
+        v1::FailureKind::Lost => FailureKind::Lost,
+        v1::FailureKind::Interrupted => FailureKind::Interrupted,
+        v1::FailureKind::Internal | v1::FailureKind::Unspecified => FailureKind::Internal,
+    }
+}
+
+pub(crate) fn progress_from(progress: v1::AttemptProgress) -> Progress {
+    Progress {
+        phase: match progress.phase() {
+            v1::AttemptPhase::Staging | v1::AttemptPhase::Unspecified => AttemptPhase::Staging,
+            v1::AttemptPhase::Queued => AttemptPhase::Queued,
+            v1::AttemptPhase::Running => AttemptPhase::Running,
+            v1::AttemptPhase::Collecting => AttemptPhase::Collecting,
+            v1::AttemptPhase::Publishing => AttemptPhase::Publishing,
+        },
+        graph_node: progress.graph_node,
+        graph_node_title: progress.graph_node_title,
+        step: progress.step,
+        steps: progress.steps,
+        fraction: progress.fraction,
+    }
+}
+
+/// Frames as text; empty text is no frames.
+pub(crate) fn frames_from(text: &str) -> Result<FrameSet, hearth_workflows::frames::FramesError> {
+    if text.is_empty() { Ok(FrameSet::new()) } else { text.parse() }
+}
+
+fn millis(time: Timestamp) -> i64 {
+    time.0 as i64
+}
+
+pub(crate) fn attempt(tag: &FarmTag, view: AttemptView) -> v1::Attempt {
+    v1::Attempt {
+        attempt_id: tag.attempt_name(view.id),
+        node: view.node.to_string(),
+        frames: view.frames.to_string(),
+        started_unix_ms: millis(view.assigned),
+        progress: view.progress.map(|progress| v1::AttemptProgress {
+            phase: attempt_phase(progress.phase).into(),
+            graph_node: progress.graph_node,
+            graph_node_title: progress.graph_node_title,
+            step: progress.step,
+            steps: progress.steps,
+            fraction: progress.fraction,
+        }),
+    }
+}
+
+pub(crate) fn failure(tag: &FarmTag, job: crate::farm::JobId, failure: &Failure) -> v1::Failure {
+    v1::Failure {
+        attempt_id: tag.attempt_name(crate::farm::AttemptId { job, number: failure.attempt }),
+        node: failure.node.to_string(),
+        frames: failure.frames.to_string(),
+        kind: failure_kind(failure.kind).into(),
+        message: failure.message.clone(),
+        at_unix_ms: millis(failure.at),
+    }
+}
+
+pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
+    let spec = &view.spec;
+    let left = view.waiting + view.running;
+    let sequences = view.workflow.as_ref().map(|workflow| {
+        let pattern = |pattern: String| format!("{}/{pattern}", spec.output);
+        spec.pass_files(workflow)
+            .into_iter()
+            .map(|pass| (pass.pass.clone(), pattern(pass.pattern())))
+            .collect()
+    });
+    v1::Job {
+        job_id: view.id.0,
+        name: spec.name.clone(),
+        show: spec.show.clone(),
+        user: spec.user.clone(),
+        priority: view.priority.get().into(),
+        pool: spec.pool.clone(),
+        workflow: spec.workflow_name.clone(),
+        clip: spec.clip.to_string(),
+        output: spec.output.to_string(),
+        state: job_state(view.state).into(),
+        message: view.message,
+        counts: Some(v1::FrameCounts {
+            total: spec.frames.len(),
+            waiting: view.waiting,
+            running: view.running,
+            done: view.done,
+            failed: view.failed.len(),
+        }),
+        frames: spec.frames.to_string(),
+        failed_frames: view.failed.to_string(),
+        attempts: view.attempts.into_iter().map(|view| attempt(tag, view)).collect(),
+        failures: view.failures.iter().map(|told| failure(tag, view.id, told)).collect(),
+        submitted_unix_ms: millis(view.submitted),
+        started_unix_ms: view.started.map_or(0, millis),
+        ended_unix_ms: view.ended.map_or(0, millis),
+        frames_per_second: view.frames_per_second.unwrap_or(0.0),
+        eta_seconds: view
+            .frames_per_second
+            .filter(|pace| *pace > 0.0 && left > 0)
+            .map(|pace| left as f64 / pace),
+        sequences: sequences.unwrap_or_default(),
+        parameters: spec.parameters.clone().into_iter().collect(),
+    }
+}
+
+pub(crate) fn node(tag: &FarmTag, view: NodeView) -> v1::Node {
+    v1::Node {
+        name: view.about.name.to_string(),
+        host: view.about.host,
+        state: node_state(view.state).into(),
+        message: view.message,
+        pools: view.capabilities.pools.into_iter().collect(),
+        device: view.capabilities.device,
+        vram_bytes: view.capabilities.vram_bytes,
+        comfyui_version: view.capabilities.comfyui_version,
+        agent_version: view.about.agent_version,
+        attempts: view.attempts.into_iter().map(|view| attempt(tag, view)).collect(),
+        frames_done: view.frames_done,
+        chunks_done: view.chunks_done,
+        chunks_failed: view.chunks_failed,
+    }
+}
+
+pub(crate) fn capabilities_from(told: v1::Capabilities) -> Capabilities {
+    Capabilities {
+        pools: told.pools.into_iter().collect(),
+        classes: told.node_classes.into_iter().collect(),
+        models: told.models.into_iter().collect(),
+        roots: told.roots.into_iter().collect(),
+        device: told.device,
+        vram_bytes: told.vram_bytes,
+        comfyui_version: told.comfyui_version,
+    }
+}
+
+pub(crate) fn workflow(workflow: &Workflow) -> v1::Workflow {
+    let Manifest { workflow: about, split, parameters, passes, .. } = workflow.manifest();
+    v1::Workflow {
+        name: workflow.name().to_owned(),
+        title: about.title.clone(),
+        purpose: about.purpose.clone(),
+        category: about.category.clone(),
+        split: split.to_string(),
+        parameters: parameters
+            .iter()
+            .map(|(name, parameter)| v1::Parameter {
+                name: name.clone(),
+                help: parameter.help.clone(),
+                r#type: parameter.kind.name().to_owned(),
+                default_value: parameter.default_text(),
+                minimum: parameter.min,
+                maximum: parameter.max,
+                choices: parameter.choices.clone(),
+            })
+            .collect(),
+        passes: passes.iter().map(|pass| pass.name.clone()).collect(),
+    }
+}
+
+pub(crate) fn source(workflow: &Workflow) -> v1::WorkflowSource {
+    v1::WorkflowSource {
+        name: workflow.name().to_owned(),
+        manifest: workflow.manifest_text().to_owned(),
+        graph: workflow.graph_text().to_owned(),
+    }
+}
+
+pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignment {
+    use v1::assignment::Work;
+    let Assignment { attempt, spec, workflow, work } = assignment;
+    let work_dir = spec.work_dir(&tag.0, attempt.job.0).to_string();
+    let work = match work {
+        AssignedWork::Chunk(frames) => Work::Chunk(v1::Chunk {
+            workflow_id: workflow.id().to_string(),
+            parameters: spec.parameters.clone().into_iter().collect(),
+            clip: spec.clip.to_string(),
+            clip_first: spec.clip_range.first.0,
+            clip_last: spec.clip_range.last.0,
+            frames: frames.to_string(),
+            work_dir,
+        }),
+        AssignedWork::Assembly(segments) => Work::Assembly(v1::Assembly {
+            work_dir,
+            output: spec.output.to_string(),
+            passes: spec
+                .pass_files(workflow)
+                .into_iter()
+                .map(|pass| (pass.pass.clone(), pass.pattern()))
+                .collect(),
+            segments: segments
+                .iter()
+                .map(|segment| v1::Segment {
+                    attempt_id: tag.attempt_name(segment.attempt),
+                    node: segment.node.to_string(),
+                    frames: segment.frames.to_string(),
+                })
+                .collect(),
+            workflow: spec.workflow_name.clone(),
+            parameters: spec.parameters.clone().into_iter().collect(),
+            clip: spec.clip.to_string(),
+        }),
+        AssignedWork::CleanUp => Work::CleanUp(v1::CleanUp { work_dir }),
+    };
+    v1::Assignment {
+        attempt_id: tag.attempt_name(*attempt),
+        job_id: attempt.job.0,
+        traceparent: spec.traceparent.clone(),
+        work: Some(work),
+    }
+}

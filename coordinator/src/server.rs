@@ -1,0 +1,174 @@
+//! One coordinator process: store, driver, gRPC and metrics, put together and taken down in order.
+
+use std::{
+    future::IntoFuture as _,
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use hearth_proto::{MAX_MESSAGE_BYTES, v1};
+use hearth_telemetry::serve_metrics;
+use prometheus_client::registry::Registry;
+use rand::RngExt as _;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tracing::info;
+
+use crate::{
+    Config,
+    driver::{self, Driver},
+    farm::FarmTag,
+    grpc::{AgentsService, FarmService},
+    store::{Embedded, StoreError},
+    telemetry::Meters,
+};
+
+/// Why a coordinator cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot listen on {address}; is another program using it?")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("gRPC has stopped")]
+    Grpc(#[from] tonic::transport::Error),
+    #[error("reflection cannot be served")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("metrics cannot be served")]
+    Metrics(#[source] io::Error),
+}
+
+/// A running coordinator.
+#[derive(Debug)]
+pub struct Coordinator {
+    pub address: SocketAddr,
+    pub metrics_address: SocketAddr,
+    pub driver: Driver,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Result<(), ServerError>>,
+}
+
+impl Coordinator {
+    /// Starts listening; it serves from then on.
+    pub async fn start(config: &Config) -> Result<Self, ServerError> {
+        let listener = listen(config.listen).await?;
+        let metrics_listener = listen(config.metrics_listen).await?;
+        let address = local(&listener, config.listen)?;
+        let metrics_address = local(&metrics_listener, config.metrics_listen)?;
+
+        let mut registry = Registry::default();
+        let meters = Arc::new(Meters::register(&mut registry));
+        let store = Embedded::open(&config.store)?;
+        let (driver, engine) = driver::start(store, config.farm(), new_tag(), meters).await?;
+        let tag = driver.read(|farm| farm.tag().clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            engine.await;
+            Ok(())
+        });
+        let tag = tag.await.unwrap_or_else(|_| new_tag());
+
+        let previews = crate::grpc::Previews::default();
+        let clients = FarmService {
+            driver: driver.clone(),
+            tag: tag.clone(),
+            roots: Arc::new(config.roots.clone()),
+            folders: Arc::new(config.workflows.clone()),
+            previews: previews.clone(),
+        };
+        let agents = AgentsService {
+            driver: driver.clone(),
+            tag,
+            heartbeat_ms: config.heartbeat_ms,
+            previews,
+            sessions: Arc::new(AtomicU64::new(0)),
+        };
+        let clients = v1::farm_server::FarmServer::new(clients)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let agents = v1::agents_server::AgentsServer::new(agents)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let (health_reporter, health) = tonic_health::server::health_reporter();
+        health_reporter.set_serving::<v1::farm_server::FarmServer<FarmService>>().await;
+        health_reporter.set_serving::<v1::agents_server::AgentsServer<AgentsService>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+
+        let (stop, stopped) = watch::channel(false);
+        let server = Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+            .add_service(clients)
+            .add_service(agents)
+            .add_service(health)
+            .add_service(reflection)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let ended = when(stopped.clone());
+        // Streams of agents and watchers never end by themselves: on stop they are cut, and come back to
+        // the next coordinator.
+        tasks.spawn(async move {
+            tokio::select! {
+                served = server.into_future() => Ok(served?),
+                () = ended => Ok(()),
+            }
+        });
+        let registry = Arc::new(registry);
+        tasks.spawn(async move {
+            serve_metrics(metrics_listener, registry, when(stopped)).await.map_err(ServerError::Metrics)
+        });
+        info!(%address, metrics = %metrics_address, "the coordinator is up");
+        Ok(Self { address, metrics_address, driver, stop, tasks })
+    }
+
+    /// Stops in order: no new requests, what is waiting is committed, then the end. Running chunks go on;
+    /// their results are taken when a coordinator is back.
+    pub async fn stop(mut self) -> Result<(), ServerError> {
+        self.stop.send_replace(true);
+        self.driver.stop().await;
+        while let Some(task) = self.tasks.join_next().await {
+            task.unwrap_or(Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Serves until `stop` resolves or something breaks.
+    pub async fn serve(mut self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+        tokio::select! {
+            () = stop => self.stop().await,
+            Some(task) = self.tasks.join_next() => task.unwrap_or(Ok(())),
+        }
+    }
+}
+
+/// Runs a coordinator until `stop` resolves.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+    let coordinator = Coordinator::start(&config).await?;
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    coordinator.serve(stop).await
+}
+
+async fn when(mut stopped: watch::Receiver<bool>) {
+    // The sender's end means the same.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, ServerError> {
+    listener.local_addr().map_err(|source| ServerError::Listen { address, source })
+}
+
+/// Four letters and digits that name a new farm.
+fn new_tag() -> FarmTag {
+    const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
+    let mut rng = rand::rng();
+    FarmTag((0..4).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect())
+}

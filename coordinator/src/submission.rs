@@ -1,0 +1,135 @@
+//! From a request to a checked job: everything that can be known to be wrong is said now, before a GPU is
+//! touched.
+
+use std::{path::Path, sync::Arc};
+
+use hearth_proto::v1;
+use hearth_storage::{Clip, ClipError, Picture, Roots, RootsError};
+use hearth_workflows::{
+    FrameRange, FrameSet, RootPath, SequencePath, Workflow, WorkflowError, frames::FramesError,
+    library::Library, manifest::PictureFormat, parameters, path::PathError,
+};
+
+use crate::farm::{JobSpec, Priority, Submission};
+
+/// What is wrong with a submission.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmissionError {
+    #[error("no workflow given; name one, `hearth workflows` lists them")]
+    NoWorkflow,
+    #[error(transparent)]
+    Workflow(#[from] WorkflowError),
+    #[error("priority {0} is out of range; give 0 to 100")]
+    Priority(u32),
+    #[error("clip path")]
+    ClipPath(#[source] PathError),
+    #[error("output path")]
+    OutputPath(#[source] PathError),
+    #[error("frames")]
+    Frames(#[source] FramesError),
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    #[error("output")]
+    Output(#[source] RootsError),
+    #[error("output {output} exists already; give another folder, or remove it")]
+    OutputExists { output: RootPath },
+    #[error("clip {clip} is {found}, which workflow {workflow} does not read right; it reads {reads}")]
+    Format { clip: SequencePath, found: String, workflow: String, reads: String },
+    #[error("the clip could not be looked at")]
+    Aborted,
+}
+
+/// Checks `request` against library and storage. Blocks on storage.
+pub fn check(
+    request: v1::SubmitJobRequest,
+    traceparent: String,
+    folders: &[impl AsRef<Path>],
+    roots: &Roots,
+) -> Result<Submission, SubmissionError> {
+    use v1::submit_job_request::Workflow as Named;
+    let workflow = match request.workflow.ok_or(SubmissionError::NoWorkflow)? {
+        Named::WorkflowName(name) => Library::read(folders).get(&name)?.clone(),
+        Named::WorkflowSource(source) => Workflow::parse(&source.name, &source.manifest, &source.graph)?,
+    };
+    let priority = match request.priority {
+        Some(value) => Priority::new(value).ok_or(SubmissionError::Priority(value))?,
+        None => Priority::DEFAULT,
+    };
+    let declared = &workflow.manifest().parameters;
+    let given = request.parameters.into_iter().collect();
+    parameters::resolve(workflow.name(), declared, &given)?;
+    let in_force = declared
+        .iter()
+        .map(|(name, parameter)| {
+            (name.clone(), given.get(name).cloned().unwrap_or_else(|| parameter.default_text()))
+        })
+        .collect();
+
+    let sequence: SequencePath = request.clip.parse().map_err(SubmissionError::ClipPath)?;
+    let output: RootPath = request.output.parse().map_err(SubmissionError::OutputPath)?;
+    let place = roots.resolve(&output).map_err(SubmissionError::Output)?;
+    if place.symlink_metadata().is_ok() {
+        return Err(SubmissionError::OutputExists { output });
+    }
+
+    let clip = Clip::find(roots, &sequence)?;
+    let range = clip.frames.first().zip(clip.frames.last());
+    let clip_range =
+        range.and_then(|(first, last)| FrameRange::new(first.0, last.0)).ok_or(SubmissionError::Aborted)?;
+    let frames: FrameSet = if request.frames.trim().is_empty() {
+        // Every frame of the clip: a gap is a mistake until somebody says which frames are meant.
+        clip_range.into()
+    } else {
+        request.frames.parse().map_err(SubmissionError::Frames)?
+    };
+    let picture = clip.check(&needed(&workflow, &frames, clip_range))?;
+    check_format(&workflow, &sequence, picture)?;
+
+    let name = if request.name.is_empty() { sequence.name().stem().to_owned() } else { request.name };
+    let spec = JobSpec {
+        name,
+        show: request.show,
+        user: request.user,
+        pool: request.pool,
+        workflow: workflow.id().clone(),
+        workflow_name: workflow.name().to_owned(),
+        parameters: in_force,
+        clip: sequence,
+        clip_range,
+        frames,
+        output,
+        chunk_frames: (request.chunk_frames > 0).then(|| u64::from(request.chunk_frames)),
+        traceparent,
+        request_id: request.request_id,
+    };
+    Ok(Submission { spec, priority, workflow: Arc::new(workflow) })
+}
+
+/// The frames that must be on storage: those to make, and the handles around them.
+fn needed(workflow: &Workflow, frames: &FrameSet, clip: FrameRange) -> FrameSet {
+    let split = workflow.manifest().split;
+    let mut needed = frames.clone();
+    for run in frames.runs() {
+        needed.insert_all(&split.plan(&run.into(), clip).loaded.into_iter().collect());
+    }
+    needed
+}
+
+fn check_format(
+    workflow: &Workflow,
+    clip: &SequencePath,
+    picture: Option<Picture>,
+) -> Result<(), SubmissionError> {
+    let Some(picture) = picture else { return Ok(()) };
+    let found = if picture.bits == 16 { PictureFormat::Png16 } else { PictureFormat::Png8 };
+    let reads = &workflow.manifest().clip.formats;
+    if reads.contains(&found) {
+        return Ok(());
+    }
+    Err(SubmissionError::Format {
+        clip: clip.clone(),
+        found: found.name().to_owned(),
+        workflow: workflow.name().to_owned(),
+        reads: reads.iter().map(|format| format.name()).collect::<Vec<_>>().join(", "),
+    })
+}
