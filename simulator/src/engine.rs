@@ -1,0 +1,764 @@
+//! Queue, worker, cache, history, interrupt: one prompt at a time, on a thread of its own.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    config::Config,
+    faults::Fault,
+    graph::{self, Prompt, id_order},
+    nodes::{self, Class, Data, Done, NodeError, Run},
+    pixels::Frame,
+    sockets::{Message, Sockets},
+    validate::{self, Accepted},
+};
+
+/// Entries of the history; the oldest go first.
+const HISTORY: usize = 10_000;
+
+/// How often a sleeping node looks whether it is interrupted.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Bytes of GPU memory for a value of a picture: input, output and what a node needs between.
+const BYTES_PER_VALUE: u64 = 4 * 6;
+
+/// Longest side of a preview picture.
+const PREVIEW_SIDE: u32 = 512;
+
+/// A prompt in the queue.
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub number: Value,
+    pub prompt_id: String,
+    pub prompt: Map<String, Value>,
+    pub extra_data: Map<String, Value>,
+    pub outputs: Vec<String>,
+}
+
+impl Item {
+    fn order(&self) -> f64 {
+        self.number.as_f64().unwrap_or(0.0)
+    }
+
+    fn client(&self) -> Option<&str> {
+        self.extra_data.get("client_id").and_then(Value::as_str)
+    }
+
+    /// As in `/queue` and `/history`.
+    pub fn to_value(&self) -> Value {
+        json!([self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs])
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    counter: i64,
+    pending: Vec<Item>,
+    running: Option<Item>,
+    /// The node that runs, for a socket that comes back.
+    at_node: Option<String>,
+    history: VecDeque<(String, Value)>,
+    faults: VecDeque<Fault>,
+    stopped: bool,
+}
+
+/// What an engine was asked and answered.
+#[derive(Debug)]
+pub enum Queued {
+    Accepted { body: Value, slow: bool },
+    Refused(Value),
+    Broken,
+}
+
+/// The part of a ComfyUI behind its routes.
+pub struct Engine {
+    pub config: Config,
+    pub sockets: Sockets,
+    queue: Mutex<Queue>,
+    woken: Condvar,
+    interrupted: AtomicBool,
+    dead: AtomicBool,
+    die: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts the worker. `die` is called when a fault kills the process.
+    pub fn start(config: Config, die: impl Fn() + Send + Sync + 'static) -> io::Result<Arc<Self>> {
+        for folder in [config.input(), config.output(), config.temp()] {
+            std::fs::create_dir_all(folder)?;
+        }
+        let faults = config.faults.iter().copied().collect();
+        let engine = Arc::new(Self {
+            config,
+            sockets: Sockets::default(),
+            queue: Mutex::new(Queue { faults, ..Queue::default() }),
+            woken: Condvar::new(),
+            interrupted: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            die: Box::new(die),
+        });
+        let worker = engine.clone();
+        thread::Builder::new().name("prompt-worker".to_owned()).spawn(move || worker.work())?;
+        Ok(engine)
+    }
+
+    /// Ends the worker after at most one poll.
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+        self.dead.store(true, Ordering::SeqCst);
+        self.woken.notify_all();
+    }
+
+    pub fn add_fault(&self, fault: Fault) {
+        self.lock().faults.push_back(fault);
+    }
+
+    /// `POST /prompt`.
+    pub fn submit(&self, body: &Value) -> Queued {
+        let mut queue = self.lock();
+        let refuse = queue.faults.front() == Some(&Fault::Refuse);
+        if refuse {
+            queue.faults.pop_front();
+            return Queued::Broken;
+        }
+        let slow = queue.faults.front() == Some(&Fault::SlowReply);
+        if slow {
+            queue.faults.pop_front();
+        }
+        let Some(body) = body.as_object() else { return Queued::Broken };
+        // The counter advances even for what is refused.
+        let counter = queue.counter;
+        let number = match body.get("number") {
+            Some(number) => match number.as_f64() {
+                Some(number) => json!(number),
+                None => return Queued::Broken,
+            },
+            None => {
+                queue.counter += 1;
+                let front = body.get("front").and_then(Value::as_bool).unwrap_or(false);
+                json!(if front { -counter } else { counter })
+            }
+        };
+        drop(queue);
+        let Some(prompt) = body.get("prompt").and_then(Value::as_object) else {
+            let text = "No prompt provided";
+            return Queued::Refused(validate::refusal("no_prompt", text, text, json!({}), json!({})));
+        };
+        let Accepted { outputs, node_errors } = match validate::validate(&self.config, prompt) {
+            Ok(accepted) => accepted,
+            Err(refused) => return Queued::Refused(refused),
+        };
+        let mut extra_data = match body.get("extra_data") {
+            None => Map::new(),
+            Some(Value::Object(extra)) => extra.clone(),
+            Some(_) => return Queued::Broken,
+        };
+        if let Some(client) = body.get("client_id") {
+            extra_data.insert("client_id".to_owned(), client.clone());
+        }
+        extra_data.insert("create_time".to_owned(), json!(now_ms()));
+        let prompt_id = match body.get("prompt_id") {
+            None => uuid::Uuid::new_v4().to_string(),
+            Some(Value::Null) => "None".to_owned(),
+            Some(Value::String(id)) => id.clone(),
+            Some(other) => other.to_string(),
+        };
+        let body = json!({ "prompt_id": prompt_id, "number": number, "node_errors": node_errors });
+        let mut queue = self.lock();
+        queue.pending.push(Item { number, prompt_id, prompt: prompt.clone(), extra_data, outputs });
+        let left = remaining(&queue);
+        drop(queue);
+        self.tell_status(left);
+        self.woken.notify_one();
+        Queued::Accepted { body, slow }
+    }
+
+    /// `GET /queue`: pending in no particular order.
+    pub fn queue(&self) -> Value {
+        let queue = self.lock();
+        let running: Vec<Value> = queue.running.iter().map(Item::to_value).collect();
+        let pending: Vec<Value> = queue.pending.iter().map(Item::to_value).collect();
+        json!({ "queue_running": running, "queue_pending": pending })
+    }
+
+    pub fn remaining(&self) -> usize {
+        remaining(&self.lock())
+    }
+
+    /// `POST /queue`.
+    pub fn edit_queue(&self, body: &Value) {
+        let mut queue = self.lock();
+        if body.get("clear").and_then(Value::as_bool) == Some(true) {
+            queue.pending.clear();
+        }
+        for id in body.get("delete").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(at) =
+                queue.pending.iter().position(|item| Some(item.prompt_id.as_str()) == id.as_str())
+            {
+                queue.pending.remove(at);
+            }
+        }
+        let left = remaining(&queue);
+        drop(queue);
+        self.tell_status(left);
+    }
+
+    /// `GET /history` and `GET /history/{id}`.
+    pub fn history(&self, id: Option<&str>, newest: Option<usize>) -> Value {
+        let queue = self.lock();
+        let skip = newest.map_or(0, |count| queue.history.len().saturating_sub(count));
+        let entries = queue.history.iter().skip(skip).filter(|(known, _)| id.is_none_or(|id| id == known));
+        Value::Object(entries.cloned().collect())
+    }
+
+    /// `POST /history`.
+    pub fn edit_history(&self, body: &Value) {
+        let mut queue = self.lock();
+        if body.get("clear").and_then(Value::as_bool) == Some(true) {
+            queue.history.clear();
+        }
+        for id in body.get("delete").and_then(Value::as_array).into_iter().flatten() {
+            queue.history.retain(|(known, _)| Some(known.as_str()) != id.as_str());
+        }
+    }
+
+    /// `POST /interrupt`: the running prompt, or only if it is `id`.
+    pub fn interrupt(&self, id: Option<&str>) {
+        let queue = self.lock();
+        let hit = match (id, &queue.running) {
+            (None, _) => true,
+            (Some(id), Some(running)) => running.prompt_id == id,
+            (Some(_), None) => false,
+        };
+        if hit {
+            self.interrupted.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// What the client's prompt is doing, for a socket that comes back.
+    pub fn at_node(&self, client: &str) -> Option<String> {
+        let queue = self.lock();
+        let owned = queue.running.as_ref().is_some_and(|item| item.client() == Some(client));
+        queue.at_node.clone().filter(|_| owned)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // The worker changes the queue in single steps: a panic in a node leaves it whole.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_status(&self, remaining: usize) {
+        let status = json!({ "status": { "exec_info": { "queue_remaining": remaining } } });
+        self.sockets.tell_all("status", &status);
+    }
+
+    fn work(&self) {
+        // Results of the latest prompt's nodes, by what they were made from.
+        let mut cache: HashMap<u64, Done> = HashMap::new();
+        loop {
+            let mut queue = self.lock();
+            while queue.pending.is_empty() && !queue.stopped {
+                queue = self.woken.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            if queue.stopped {
+                return;
+            }
+            let lowest =
+                queue.pending.iter().enumerate().min_by(|(_, a), (_, b)| a.order().total_cmp(&b.order()));
+            let Some(at) = lowest.map(|(at, _)| at) else { continue };
+            let item = queue.pending.remove(at);
+            queue.running = Some(item.clone());
+            let fault = queue.faults.pop_front().unwrap_or(Fault::None);
+            let left = remaining(&queue);
+            drop(queue);
+            self.tell_status(left);
+            self.interrupted.store(false, Ordering::SeqCst);
+
+            let execution = Execution::new(self, &item, fault, &mut cache);
+            let Some(entry) = execution.run() else { return };
+            let mut queue = self.lock();
+            if queue.stopped {
+                return;
+            }
+            queue.running = None;
+            queue.at_node = None;
+            queue.history.retain(|(id, _)| *id != item.prompt_id);
+            queue.history.push_back((item.prompt_id.clone(), entry));
+            if queue.history.len() > HISTORY {
+                queue.history.pop_front();
+            }
+            let left = remaining(&queue);
+            drop(queue);
+            self.tell_status(left);
+            if let Some(client) = item.client() {
+                let end = json!({ "node": null, "prompt_id": item.prompt_id });
+                self.sockets.tell(client, "executing", &end);
+            }
+        }
+    }
+}
+
+fn remaining(queue: &Queue) -> usize {
+    queue.pending.len() + usize::from(queue.running.is_some())
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// One prompt being run.
+struct Execution<'a> {
+    engine: &'a Engine,
+    item: &'a Item,
+    fault: Fault,
+    cache: &'a mut HashMap<u64, Done>,
+    prompt: Prompt,
+    keys: BTreeMap<String, u64>,
+    /// The nodes' states as `progress_state` tells them.
+    states: Map<String, Value>,
+    outputs: Map<String, Value>,
+    meta: Map<String, Value>,
+    messages: Vec<Value>,
+    executed: Vec<String>,
+    struck: bool,
+}
+
+impl<'a> Execution<'a> {
+    fn new(engine: &'a Engine, item: &'a Item, fault: Fault, cache: &'a mut HashMap<u64, Done>) -> Self {
+        let prompt = graph::parse(&item.prompt);
+        let mut keys = BTreeMap::new();
+        for id in prompt.keys() {
+            key_of(&engine.config, &prompt, id, &mut keys);
+        }
+        Self {
+            engine,
+            item,
+            fault,
+            cache,
+            prompt,
+            keys,
+            states: Map::new(),
+            outputs: Map::new(),
+            meta: Map::new(),
+            messages: Vec::new(),
+            executed: Vec::new(),
+            struck: false,
+        }
+    }
+
+    /// Runs the prompt; its entry in the history. `None`: the worker is dead.
+    fn run(mut self) -> Option<Value> {
+        let id = self.item.prompt_id.clone();
+        self.note("execution_start", json!({ "prompt_id": id }), false);
+        let needed = self.needed();
+        let mut cached: Vec<&String> =
+            needed.iter().filter(|node| self.cache.contains_key(&self.keys[*node])).collect();
+        cached.sort_by_key(|node| id_order(node));
+        let cached: Vec<String> = cached.into_iter().cloned().collect();
+        self.note("execution_cached", json!({ "nodes": cached, "prompt_id": id }), false);
+
+        let mut failed: Option<(String, NodeError)> = None;
+        for output in self.item.outputs.clone() {
+            if let Err(error) = self.bring(&output) {
+                failed = Some(error);
+                break;
+            }
+            if self.engine.dead.load(Ordering::SeqCst) {
+                return None;
+            }
+        }
+        if self.fault == Fault::WorkerDeath {
+            return None;
+        }
+        let keys: Vec<u64> = self.keys.values().copied().collect();
+        self.cache.retain(|key, _| keys.contains(key));
+        let (status, completed) = match failed {
+            None => {
+                self.note("execution_success", json!({ "prompt_id": id }), false);
+                ("success", true)
+            }
+            Some((node, error)) => {
+                self.tell_failure(&node, &error);
+                ("error", false)
+            }
+        };
+        Some(json!({
+            "prompt": self.item.to_value(),
+            "outputs": self.outputs,
+            "status": { "status_str": status, "completed": completed, "messages": self.messages },
+            "meta": self.meta,
+        }))
+    }
+
+    /// Every node behind the outputs.
+    fn needed(&self) -> Vec<String> {
+        let mut open = self.item.outputs.clone();
+        let mut needed: Vec<String> = Vec::new();
+        while let Some(id) = open.pop() {
+            if needed.contains(&id) || !self.prompt.contains_key(&id) {
+                continue;
+            }
+            let sources = self.prompt[&id].inputs.values().filter_map(graph::link);
+            open.extend(sources.map(|(source, _)| source.to_owned()));
+            needed.push(id);
+        }
+        needed
+    }
+
+    /// Makes sure that the node's outputs are there, running what must be run before it. Without recursion:
+    /// a chain of nodes can be long.
+    fn bring(&mut self, output: &str) -> Result<(), (String, NodeError)> {
+        if let Some(done) = self.cache.get(&self.keys[output]).cloned() {
+            self.show_cached(output, &done);
+            return Ok(());
+        }
+        let mut path = vec![output.to_owned()];
+        while let Some(id) = path.last().cloned() {
+            if self.cache.contains_key(&self.keys[&id]) {
+                path.pop();
+                continue;
+            }
+            let mut open: Vec<String> = self.prompt[&id]
+                .inputs
+                .values()
+                .filter_map(graph::link)
+                .map(|(source, _)| source.to_owned())
+                .filter(|source| !self.cache.contains_key(&self.keys[source]))
+                .collect();
+            open.sort_by_key(|source| std::cmp::Reverse(id_order(source)));
+            if open.is_empty() {
+                self.execute(&id).map_err(|error| (id.clone(), error))?;
+                path.pop();
+            } else {
+                path.extend(open);
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, id: &str) -> Result<(), NodeError> {
+        let node = self.prompt[id].clone();
+        let Some(class) = nodes::find(&self.engine.config, &node.class_type) else {
+            return Err(NodeError::raised("KeyError", format!("'{}'", node.class_type)));
+        };
+        self.poll()?;
+        self.engine.lock().at_node = Some(id.to_owned());
+        self.state(id, json!(0.0), json!(1.0), "running");
+        self.tell("executing", json!({ "node": id, "display_node": id, "prompt_id": self.item.prompt_id }));
+        self.strike(class)?;
+        let mut linked = BTreeMap::new();
+        for (input, value) in &node.inputs {
+            if let Some((source, slot)) = graph::link(value) {
+                let data = self.cache.get(&self.keys[source]).and_then(|done| done.outputs.get(slot));
+                let data = data
+                    .cloned()
+                    .ok_or_else(|| NodeError::raised("IndexError", "list index out of range"))?;
+                linked.insert(input.clone(), data);
+            }
+        }
+        let started = Instant::now();
+        let done = self.run_class(id, class, &node.inputs, &linked)?;
+        self.pass_time(id, class, &done, started)?;
+        if let Some(shown) = &done.shown {
+            self.show(id, shown);
+        }
+        if class.name == "KSampler" {
+            let steps = node.inputs.get("steps").cloned().unwrap_or(json!(1));
+            self.state(id, steps.clone(), steps, "finished");
+        } else {
+            self.state(id, json!(1.0), json!(1.0), "finished");
+        }
+        self.executed.push(id.to_owned());
+        self.cache.insert(self.keys[id], done);
+        Ok(())
+    }
+
+    fn run_class(
+        &mut self,
+        id: &str,
+        class: &Class,
+        inputs: &Map<String, Value>,
+        linked: &BTreeMap<String, Data>,
+    ) -> Result<Done, NodeError> {
+        let (engine, fault) = (self.engine, self.fault);
+        let mut last: Option<PathBuf> = None;
+        let mut write = |path: &Path, bytes: &[u8]| {
+            last = Some(path.to_owned());
+            std::fs::write(path, bytes)
+        };
+        let mut progress = |step: u64, steps: u64, picture: Option<&Frame>| {
+            self.sleep(self.engine.config.seconds_per_frame)?;
+            self.step(id, (step, steps), picture);
+            self.poll()
+        };
+        let mut run =
+            Run { config: &engine.config, inputs, linked, progress: &mut progress, write: &mut write };
+        let done = (class.run)(&mut run)?;
+        if let (Some(path), true) = (last, class.is_output) {
+            let struck = match fault {
+                Fault::TruncateOutput => {
+                    std::fs::read(&path).and_then(|b| std::fs::write(&path, &b[..b.len() / 2]))
+                }
+                Fault::LoseOutput => std::fs::remove_file(&path),
+                _ => Ok(()),
+            };
+            struck.map_err(|error| NodeError::raised("OSError", error.to_string()))?;
+        }
+        Ok(done)
+    }
+
+    /// Spends the time that a GPU would have taken, and runs out of its memory.
+    fn pass_time(&mut self, id: &str, class: &Class, done: &Done, started: Instant) -> Result<(), NodeError> {
+        let Some(Data::Image(batch)) = done.outputs.first() else { return Ok(()) };
+        if class.weight == 0.0 {
+            return Ok(());
+        }
+        let values: u64 = batch.iter().map(|frame| frame.data.len() as u64).sum();
+        if values * BYTES_PER_VALUE > self.engine.config.vram_bytes {
+            return Err(NodeError::out_of_memory());
+        }
+        let slow = if self.fault == Fault::Slow { 10.0 } else { 1.0 };
+        let each = class.weight * self.engine.config.seconds_per_frame * slow;
+        if each <= 0.0 {
+            return Ok(());
+        }
+        for (index, frame) in batch.iter().enumerate() {
+            // What the CPU took already counts.
+            let due = each * (index + 1) as f64;
+            self.sleep(due - started.elapsed().as_secs_f64())?;
+            let picture = self.engine.config.previews.then_some(frame.as_ref());
+            self.step(id, (index as u64 + 1, batch.len() as u64), picture);
+            self.poll()?;
+        }
+        Ok(())
+    }
+
+    fn sleep(&self, seconds: f64) -> Result<(), NodeError> {
+        let until = Instant::now() + Duration::from_secs_f64(seconds.max(0.0));
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.poll()?;
+            thread::sleep(left.min(POLL));
+        }
+    }
+
+    fn poll(&self) -> Result<(), NodeError> {
+        let stop = self.engine.dead.load(Ordering::SeqCst);
+        if stop || self.engine.interrupted.swap(false, Ordering::SeqCst) {
+            return Err(NodeError::Interrupted);
+        }
+        Ok(())
+    }
+
+    /// The fault of this prompt, at its first node that is more than loading.
+    fn strike(&mut self, class: &Class) -> Result<(), NodeError> {
+        // Joining frames is part of loading them.
+        let loads = class.outputs.contains(&"MASK") || class.name == "ImageBatch";
+        if self.struck || loads {
+            return Ok(());
+        }
+        self.struck = true;
+        match self.fault {
+            Fault::OutOfMemory => Err(NodeError::out_of_memory()),
+            Fault::Error => Err(NodeError::raised("RuntimeError", "simulated failure of a node")),
+            Fault::Hang => loop {
+                self.sleep(1.0)?;
+            },
+            Fault::WorkerDeath => Err(NodeError::raised("SystemExit", "1")),
+            Fault::Die => {
+                self.engine.dead.store(true, Ordering::SeqCst);
+                (self.engine.die)();
+                Err(NodeError::Interrupted)
+            }
+            Fault::DropSockets => {
+                self.engine.sockets.drop_all();
+                Ok(())
+            }
+            Fault::None
+            | Fault::Refuse
+            | Fault::SlowReply
+            | Fault::Slow
+            | Fault::TruncateOutput
+            | Fault::LoseOutput => Ok(()),
+        }
+    }
+
+    /// One step of a node, with a picture or without.
+    fn step(&mut self, id: &str, (step, steps): (u64, u64), picture: Option<&Frame>) {
+        self.state(id, json!(step), json!(steps), "running");
+        let client = self.item.client();
+        let metadata = client.is_some_and(|client| self.engine.sockets.has_metadata(client));
+        let preview = picture
+            .filter(|_| self.engine.config.previews)
+            .and_then(|frame| frame.preview(PREVIEW_SIDE))
+            .map(|jpeg| self.preview(id, &jpeg, metadata));
+        let progress = json!({ "value": step, "max": steps, "prompt_id": self.item.prompt_id, "node": id });
+        let tell = |preview: &Message| match client {
+            Some(client) => self.engine.sockets.send(client, preview),
+            None => self.engine.sockets.send_all(preview),
+        };
+        // With metadata the picture comes first, without it the number: as recorded.
+        if let (Some(preview), true) = (&preview, metadata) {
+            tell(preview);
+        }
+        self.engine.sockets.tell_owner_or_all(client, "progress", &progress);
+        if let (Some(preview), false) = (&preview, metadata) {
+            tell(preview);
+        }
+    }
+
+    fn preview(&self, id: &str, jpeg: &[u8], metadata: bool) -> Message {
+        let mut bytes = Vec::with_capacity(jpeg.len() + 256);
+        if metadata {
+            let about = json!({
+                "node_id": id, "prompt_id": self.item.prompt_id, "display_node_id": id,
+                "parent_node_id": null, "real_node_id": id, "image_type": "image/jpeg",
+            })
+            .to_string();
+            bytes.extend(4_u32.to_be_bytes());
+            bytes.extend((about.len() as u32).to_be_bytes());
+            bytes.extend(about.as_bytes());
+        } else {
+            bytes.extend(1_u32.to_be_bytes());
+            bytes.extend(1_u32.to_be_bytes());
+        }
+        bytes.extend(jpeg);
+        Message::Binary(bytes)
+    }
+
+    fn state(&mut self, id: &str, value: Value, max: Value, state: &str) {
+        let entry = json!({
+            "value": value, "max": max, "state": state, "node_id": id, "prompt_id": self.item.prompt_id,
+            "display_node_id": id, "parent_node_id": null, "real_node_id": id,
+        });
+        self.states.insert(id.to_owned(), entry);
+        let data = json!({ "prompt_id": self.item.prompt_id, "nodes": self.states });
+        self.engine.sockets.tell_owner_or_all(self.item.client(), "progress_state", &data);
+    }
+
+    /// A saver from the cache names its old files and writes nothing; without an owner it says nothing.
+    fn show_cached(&mut self, id: &str, done: &Done) {
+        if self.item.client().is_none() {
+            return;
+        }
+        if let Some(shown) = &done.shown {
+            self.show(id, shown);
+        }
+        self.state(id, json!(1), json!(1), "finished");
+    }
+
+    fn show(&mut self, id: &str, shown: &Value) {
+        self.outputs.insert(id.to_owned(), shown.clone());
+        let meta = json!({ "node_id": id, "display_node": id, "parent_node": null, "real_node_id": id });
+        self.meta.insert(id.to_owned(), meta);
+        let prompt_id = &self.item.prompt_id;
+        self.tell(
+            "executed",
+            json!({ "node": id, "display_node": id, "output": shown, "prompt_id": prompt_id }),
+        );
+    }
+
+    fn tell_failure(&mut self, node: &str, error: &NodeError) {
+        let prompt_id = self.item.prompt_id.clone();
+        let class = self.prompt[node].class_type.clone();
+        let executed = self.executed.clone();
+        match error {
+            NodeError::Interrupted => {
+                let data = json!({
+                    "prompt_id": prompt_id, "node_id": node, "node_type": class, "executed": executed,
+                });
+                self.note("execution_interrupted", data, true);
+            }
+            NodeError::Raised { kind, message } => {
+                let data = json!({
+                    "prompt_id": prompt_id,
+                    "node_id": node,
+                    "node_type": class,
+                    "executed": executed,
+                    "exception_message": message,
+                    "exception_type": kind,
+                    "traceback": [format!("  File \"/simulator/{class}.py\", line 1, in run\n")],
+                    "current_inputs": {},
+                    "current_outputs": self.outputs.keys().collect::<Vec<_>>(),
+                });
+                self.note("execution_error", data, false);
+            }
+        }
+    }
+
+    /// Tells the owner and notes it for the history; `or_all`: everybody, when nobody owns the prompt.
+    fn note(&mut self, kind: &str, mut data: Value, or_all: bool) {
+        data["timestamp"] = json!(now_ms());
+        self.messages.push(json!([kind, data]));
+        match (self.item.client(), or_all) {
+            (None, false) => {}
+            (client, _) => self.engine.sockets.tell_owner_or_all(client, kind, &data),
+        }
+    }
+
+    fn tell(&self, kind: &str, data: Value) {
+        if let Some(client) = self.item.client() {
+            self.engine.sockets.tell(client, kind, &data);
+        }
+    }
+}
+
+/// What a node's result depends on: class, change stamp, literals (undeclared ones too) and all ancestors.
+fn key_of(config: &Config, prompt: &Prompt, id: &str, keys: &mut BTreeMap<String, u64>) -> u64 {
+    // Depth first, without recursion: a chain of nodes can be long.
+    let mut path = vec![id.to_owned()];
+    while let Some(top) = path.last().cloned() {
+        let Some(node) = prompt.get(&top).filter(|_| !keys.contains_key(&top)) else {
+            keys.entry(top).or_insert(0);
+            path.pop();
+            continue;
+        };
+        let open: Vec<String> = node
+            .inputs
+            .values()
+            .filter_map(graph::link)
+            .map(|(source, _)| source.to_owned())
+            .filter(|source| !keys.contains_key(source) && !path.contains(source))
+            .collect();
+        if !open.is_empty() {
+            path.extend(open);
+            continue;
+        }
+        let mut hash = DefaultHasher::new();
+        node.class_type.hash(&mut hash);
+        if let Some(is_changed) = nodes::find(config, &node.class_type).and_then(|class| class.is_changed) {
+            is_changed(config, &node.inputs).hash(&mut hash);
+        }
+        for (input, value) in &node.inputs {
+            input.hash(&mut hash);
+            match graph::link(value) {
+                Some((source, slot)) => (keys.get(source), slot).hash(&mut hash),
+                None => value.to_string().hash(&mut hash),
+            }
+        }
+        keys.insert(top, hash.finish());
+        path.pop();
+    }
+    keys.get(id).copied().unwrap_or(0)
+}

@@ -1,0 +1,63 @@
+//! `comfy-simulator`: a ComfyUI without a GPU, as a program.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use hearth_simulator::{Config, Fault, Simulator};
+
+/// A ComfyUI without a GPU: real protocol, real pictures, simulated speed.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Flags {
+    /// Where to serve; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8188")]
+    listen: SocketAddr,
+    /// Folder for input, output and temp
+    #[arg(long)]
+    base: PathBuf,
+    /// Seconds that a heavy node takes for a frame
+    #[arg(long, default_value_t = 0.0)]
+    seconds_per_frame: f64,
+    /// Memory of the simulated GPU in GiB
+    #[arg(long, default_value_t = 24.0)]
+    vram_gib: f64,
+    /// Send preview pictures
+    #[arg(long)]
+    previews: bool,
+    /// A node class that this server has not; can be given several times
+    #[arg(long)]
+    without: Vec<String>,
+    /// What goes wrong with the next prompt, e.g. hang, die, out-of-memory; can be given several times
+    #[arg(long, value_parser = fault)]
+    fault: Vec<Fault>,
+}
+
+fn fault(text: &str) -> Result<Fault, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let flags = Flags::parse();
+    let config = Config {
+        base: flags.base,
+        seconds_per_frame: flags.seconds_per_frame,
+        vram_bytes: (flags.vram_gib * (1_u64 << 30) as f64) as u64,
+        previews: flags.previews,
+        without: flags.without,
+        faults: flags.fault,
+        ..Config::default()
+    };
+    match Simulator::start_process(flags.listen, config).await {
+        Ok(simulator) => {
+            println!("listening on {}", simulator.url());
+            simulator.wait().await;
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("comfy-simulator: cannot serve on {}: {error}", flags.listen);
+            ExitCode::FAILURE
+        }
+    }
+}
