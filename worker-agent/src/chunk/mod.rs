@@ -1,0 +1,189 @@
+//! One attempt at one chunk: stage → queue → watch → collect → publish. Reporting is the node's.
+//!
+//! Nothing of an attempt is ever written where another attempt writes: its folders and its prompt carry its
+//! id.
+
+mod collect;
+mod failure;
+mod queue;
+mod stage;
+mod watch;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use hearth_proto::v1::{self, AttemptPhase, FailureKind};
+use hearth_storage::Roots;
+use hearth_workflows::{FrameRange, FrameSet, RootPath, SequencePath, Workflow, split::ChunkPlan};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, info_span};
+
+use crate::{
+    comfy::{Client, ComfyError, PreviewPicture, Socket},
+    config::Transfer,
+};
+
+pub use failure::Failure;
+
+/// What every attempt of a node shares.
+#[derive(Debug, Clone)]
+pub struct Workbench {
+    pub client: Client,
+    pub socket: Socket,
+    pub roots: Arc<Roots>,
+    pub transfer: Transfer,
+    /// ComfyUI's output folder on this host.
+    pub output: Option<PathBuf>,
+    pub stage: PathBuf,
+    /// A prompt without progress for so long hangs.
+    pub stall: Duration,
+    /// A ComfyUI without an answer for so long has died.
+    pub dead: Duration,
+}
+
+/// A chunk to render.
+#[derive(Debug, Clone)]
+pub struct ChunkTask {
+    pub attempt: String,
+    pub workflow: Arc<Workflow>,
+    pub parameters: BTreeMap<String, String>,
+    pub clip: SequencePath,
+    pub clip_range: FrameRange,
+    pub frames: FrameSet,
+    pub work_dir: RootPath,
+}
+
+impl ChunkTask {
+    /// Reads an assignment; the message says what of it cannot be understood.
+    pub fn read(attempt: &str, chunk: &v1::Chunk, workflow: Arc<Workflow>) -> Result<Self, Failure> {
+        let unreadable = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::new(FailureKind::Internal, format!("the assignment's {what} cannot be read: {error}"))
+        };
+        Ok(Self {
+            attempt: attempt.to_owned(),
+            workflow,
+            parameters: chunk.parameters.clone().into_iter().collect(),
+            clip: chunk.clip.parse().map_err(|error| unreadable("clip", &error))?,
+            clip_range: FrameRange::new(chunk.clip_first, chunk.clip_last)
+                .ok_or_else(|| unreadable("clip range", &"it ends before it starts"))?,
+            frames: chunk.frames.parse().map_err(|error| unreadable("frames", &error))?,
+            work_dir: chunk.work_dir.parse().map_err(|error| unreadable("work folder", &error))?,
+        })
+    }
+
+    fn plan(&self) -> ChunkPlan {
+        self.workflow.manifest().split.plan(&self.frames, self.clip_range)
+    }
+}
+
+/// What an attempt tells while it runs.
+#[derive(Debug, Clone)]
+pub enum Told {
+    Progress(v1::AttemptProgress),
+    Preview(PreviewPicture),
+}
+
+/// Takes what an attempt tells. Must not block.
+pub type Tell<'a> = &'a (dyn Fn(Told) + Send + Sync);
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// Published; seconds in ComfyUI.
+    Done {
+        seconds: f64,
+    },
+    Failed(Failure),
+    /// Not wanted any more; nothing of it is left.
+    Cancelled,
+}
+
+/// Renders a chunk. `adopt`: ComfyUI may know the prompt already, from an earlier life of the agent.
+pub async fn render(
+    bench: &Workbench,
+    task: &ChunkTask,
+    adopt: bool,
+    tell: Tell<'_>,
+    cancel: &CancellationToken,
+) -> Ending {
+    let rendered = tokio::select! {
+        rendered = steps(bench, task, adopt, tell) => Some(rendered),
+        () = cancel.cancelled() => None,
+    };
+    let ending = match rendered {
+        Some(Ok(seconds)) => Ending::Done { seconds },
+        Some(Err(failure)) => Ending::Failed(failure),
+        None => Ending::Cancelled,
+    };
+    let stop = match &ending {
+        Ending::Done { .. } => false,
+        Ending::Failed(failure) => failure.may_still_run(),
+        Ending::Cancelled => true,
+    };
+    if stop {
+        queue::stop(&bench.client, &task.attempt).await;
+    }
+    sweep(bench, task, matches!(ending, Ending::Done { .. })).await;
+    ending
+}
+
+async fn steps(bench: &Workbench, task: &ChunkTask, adopt: bool, tell: Tell<'_>) -> Result<f64, Failure> {
+    let place = collect::Place::of(bench, task)?;
+    if place.is_published() {
+        return Ok(0.0);
+    }
+    let plan = task.plan();
+    tell(phase(AttemptPhase::Staging));
+    // Heard from now on: events may come before the reply to the prompt.
+    let events = bench.socket.subscribe();
+    let known = adopt && queue::is_known(&bench.client, &task.attempt).await?;
+    let prompt = if known {
+        // Bound again only to know its savers; the files it loads are those of its earlier life.
+        queue::bind(task, &plan, &stage::names_only(bench, task, &plan)?)?
+    } else {
+        let staged = stage::stage(bench, task, &plan).instrument(info_span!("stage")).await?;
+        let prompt = queue::bind(task, &plan, &staged)?;
+        queue::queue(bench, &task.attempt, &prompt).instrument(info_span!("queue")).await?;
+        prompt
+    };
+    tell(phase(AttemptPhase::Queued));
+    let watched = watch::watch(bench, &task.attempt, &prompt, events, tell);
+    let entry = watched.instrument(info_span!("comfyui", prompt_id = %task.attempt)).await?;
+    tell(phase(AttemptPhase::Collecting));
+    let seconds = crate::comfy::verdict::seconds(&entry);
+    let outputs = crate::comfy::verdict::verdict(&entry)?;
+    let collected = collect::collect(bench, task, &plan, &prompt, &outputs, &place);
+    collected.instrument(info_span!("collect")).await?;
+    tell(phase(AttemptPhase::Publishing));
+    place.publish().await?;
+    Ok(seconds)
+}
+
+/// Removes what the attempt has left beside its result.
+async fn sweep(bench: &Workbench, task: &ChunkTask, done: bool) {
+    if let Ok(place) = collect::Place::of(bench, task) {
+        place.discard_part().await;
+    }
+    let remove = async |folder: PathBuf| {
+        // What was never made cannot be removed, and what cannot be removed harms nobody.
+        if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
+            debug!(folder = %folder.display(), %error, "not removed");
+        }
+    };
+    remove(bench.stage.join(&task.attempt)).await;
+    if let Some(output) = &bench.output {
+        remove(output.join("hearth").join(&task.attempt)).await;
+    }
+    if done && let Err(error) = bench.client.forget(&task.attempt).await {
+        debug!(error = %hearth_telemetry::chain(&error), "the prompt stays in ComfyUI's history");
+    }
+}
+
+fn phase(phase: AttemptPhase) -> Told {
+    Told::Progress(v1::AttemptProgress { phase: phase.into(), ..v1::AttemptProgress::default() })
+}
+
+/// ComfyUI cannot be talked to.
+fn away(error: &ComfyError) -> Failure {
+    let message = format!("{}; look whether it runs", hearth_telemetry::chain(error));
+    Failure::new(FailureKind::ComfyDied, message)
+}

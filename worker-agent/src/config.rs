@@ -1,0 +1,145 @@
+//! Everything that can be set. `docs/configuration.md` lists it.
+
+use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
+
+use hearth_storage::Roots;
+use hearth_telemetry::LogFormat;
+use serde::{Deserialize, Serialize};
+
+/// Of one agent: one host, with one node for each ComfyUI server there. Each field but `nodes` can stand in
+/// the file, as `HEARTH_<FIELD>`, or as a flag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The coordinator, as `http://host:port`.
+    pub coordinator: String,
+    /// Name of this host; empty: what the system says.
+    pub host: String,
+    /// ComfyUI servers, separated by commas: the short way to write `nodes`.
+    pub comfyui: String,
+    pub nodes: Vec<NodeConfig>,
+    /// Pools of every node that names none itself, separated by commas.
+    pub pools: String,
+    /// Storage roots of this host, by name.
+    pub roots: Roots,
+    /// Where attempts and unreported results are kept.
+    pub state: PathBuf,
+    /// Where frames are linked for ComfyUI to load; empty: below `state`. ComfyUI must see it under the
+    /// same path.
+    pub stage: PathBuf,
+    /// `/metrics` and `/healthz`.
+    pub metrics_listen: SocketAddr,
+    /// Attempts that a node holds: one that runs, the others staged and queued behind it.
+    pub slots: u32,
+    /// A prompt without any progress for so long is given up, in seconds.
+    pub stall_seconds: u64,
+    /// A ComfyUI that does not answer for so long has died, in seconds.
+    pub dead_seconds: u64,
+    pub log_format: LogFormat,
+    /// OTLP endpoint for traces, e.g. `http://localhost:4317`.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// One ComfyUI server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Unique on the farm; empty: `host:port`.
+    pub name: String,
+    /// `http://host:port`.
+    pub comfyui: String,
+    pub transfer: Transfer,
+    /// ComfyUI's output folder on this host; without it results come over HTTP.
+    pub output: Option<PathBuf>,
+    /// Pools it belongs to.
+    pub pools: Vec<String>,
+    /// Run by `sh -c` when ComfyUI hangs or stays away; empty: nothing is run.
+    pub restart: String,
+}
+
+/// How frames reach ComfyUI.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transfer {
+    /// It sees the agent's files under the same paths.
+    Shared,
+    /// Uploaded and downloaded. Works everywhere.
+    #[default]
+    Http,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            coordinator: "http://127.0.0.1:7400".to_owned(),
+            host: String::new(),
+            comfyui: String::new(),
+            nodes: Vec::new(),
+            pools: String::new(),
+            roots: Roots::default(),
+            state: state_home().join("hearth/agent"),
+            stage: PathBuf::new(),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7402)),
+            slots: 2,
+            stall_seconds: 600,
+            dead_seconds: 15,
+            log_format: LogFormat::Text,
+            otlp_endpoint: None,
+        }
+    }
+}
+
+impl Config {
+    /// The host's name.
+    pub fn host_name(&self) -> String {
+        if !self.host.is_empty() {
+            return self.host.clone();
+        }
+        let told = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let told = told.trim();
+        if told.is_empty() { "localhost".to_owned() } else { told.to_owned() }
+    }
+
+    /// Every node with its name and pools filled in.
+    pub fn all_nodes(&self) -> Vec<NodeConfig> {
+        let list = |text: &str| -> Vec<String> {
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        };
+        let short =
+            list(&self.comfyui).into_iter().map(|comfyui| NodeConfig { comfyui, ..NodeConfig::default() });
+        let host = self.host_name();
+        self.nodes
+            .iter()
+            .cloned()
+            .chain(short)
+            .map(|mut node| {
+                node.comfyui = node.comfyui.trim_end_matches('/').to_owned();
+                if node.name.is_empty() {
+                    let port = node.comfyui.rsplit(':').next().unwrap_or("");
+                    node.name = format!("{host}:{port}");
+                }
+                if node.pools.is_empty() {
+                    node.pools = list(&self.pools);
+                }
+                node
+            })
+            .collect()
+    }
+
+    pub fn stage_dir(&self) -> PathBuf {
+        if self.stage.as_os_str().is_empty() { self.state.join("stage") } else { self.stage.clone() }
+    }
+
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_seconds.max(1))
+    }
+
+    pub fn dead(&self) -> Duration {
+        Duration::from_secs(self.dead_seconds.max(1))
+    }
+}
+
+fn state_home() -> PathBuf {
+    let set = env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    set.or_else(|| env::home_dir().map(|home| home.join(".local/state"))).unwrap_or_default()
+}

@@ -1,0 +1,31 @@
+//! `hearth-agent`: see [`hearth_agent`].
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use hearth_agent::flags::Flags;
+use hearth_telemetry::{Logs, chain, until_stopped};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match start().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hearth-agent: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    let config = Flags::parse().config()?;
+    let _logs = Logs {
+        service: "hearth-agent",
+        format: config.log_format,
+        level: "info",
+        otlp_endpoint: config.otlp_endpoint.clone(),
+    }
+    .install()?;
+    hearth_agent::run(config, until_stopped()).await?;
+    Ok(())
+}

@@ -1,0 +1,545 @@
+//! One node: a ComfyUI server and what the agent does for it. The only owner of what the node holds.
+//!
+//! Everything arrives here as a message: the link, the attempts, the server's health. A result is told until
+//! it is acknowledged, on every new stream again.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearth_proto::{
+    trace,
+    v1::{
+        self, FailureKind, assignment::Work, attach_request::Message as Say,
+        attach_response::Message as Order, attempt_result::Outcome,
+    },
+};
+use hearth_telemetry::chain;
+use hearth_workflows::Workflow;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info, info_span, warn};
+
+use crate::{
+    chunk::{self, ChunkTask, Ending, Failure, Told, Workbench},
+    comfy::{Client, Health, Socket, watch_health},
+    config::{Config, NodeConfig},
+    link::{Heard, keep_linked},
+    outbox::{KeptChunk, Outbox},
+    sequence,
+    telemetry::{Meters, NodeLabel, OutcomeLabel},
+};
+
+/// Messages that wait for the node.
+const QUEUE: usize = 1_024;
+
+/// Workflows remembered; an older one is sent again with the next stream.
+const WORKFLOWS: usize = 64;
+
+/// Between heartbeats until the coordinator says otherwise.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// A ComfyUI is restarted at most so often.
+const RESTART_EVERY: Duration = Duration::from_secs(60);
+
+/// Largest preview that is passed on, in bytes.
+const MAX_PREVIEW: usize = 1024 * 1024;
+
+/// What happens to a node.
+enum Event {
+    Heard(Heard),
+    Health(Health),
+    Told {
+        attempt: String,
+        told: Told,
+    },
+    Ended {
+        attempt: String,
+        ending: Ending,
+    },
+    /// A prompt that did not let go has done so.
+    Unstuck,
+}
+
+/// An attempt in hand.
+struct Held {
+    job_id: u64,
+    frames: String,
+    cancel: CancellationToken,
+}
+
+struct Node {
+    config: NodeConfig,
+    host: String,
+    slots: u32,
+    bench: Arc<Workbench>,
+    outbox: Outbox,
+    meters: Arc<Meters>,
+    events: mpsc::Sender<Event>,
+    stream: Option<mpsc::Sender<v1::AttachRequest>>,
+    held: HashMap<String, Held>,
+    results: BTreeMap<String, v1::AttemptResult>,
+    workflows: HashMap<String, Arc<Workflow>>,
+    workflow_order: VecDeque<String>,
+    capabilities: Option<v1::Capabilities>,
+    /// Why it cannot take work; `None`: it can.
+    unready: Option<String>,
+    /// A prompt hangs in it and does not let go.
+    stuck: bool,
+    restarted: Option<Instant>,
+}
+
+/// Runs a node until `stop`.
+pub(crate) async fn run(
+    config: NodeConfig,
+    agent: &Config,
+    http: reqwest::Client,
+    meters: Arc<Meters>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let client = Client::new(&config.comfyui, http);
+    let (socket, connection) = Socket::open(client.clone());
+    let bench = Arc::new(Workbench {
+        client: client.clone(),
+        socket,
+        roots: Arc::new(agent.roots.clone()),
+        transfer: config.transfer,
+        output: config.output.clone(),
+        stage: agent.stage_dir(),
+        stall: agent.stall(),
+        dead: agent.dead(),
+    });
+    let outbox = Outbox::open(&agent.state, &config.name)?;
+    let endpoint = tonic::transport::Endpoint::from_shared(agent.coordinator.clone()).map_err(|error| {
+        std::io::Error::other(format!("coordinator address {}: {error}", agent.coordinator))
+    })?;
+    let (events, mut inbox) = mpsc::channel(QUEUE);
+    let span = info_span!("node", node = %config.name);
+    let mut node = Node {
+        host: agent.host_name(),
+        slots: agent.slots.max(1),
+        bench,
+        meters,
+        events: events.clone(),
+        stream: None,
+        held: HashMap::new(),
+        results: outbox.results().into_iter().map(|result| (result.attempt_id.clone(), result)).collect(),
+        workflows: HashMap::new(),
+        workflow_order: VecDeque::new(),
+        capabilities: None,
+        unready: Some(format!("ComfyUI at {} has not answered yet", config.comfyui)),
+        stuck: false,
+        restarted: None,
+        outbox,
+        config,
+    };
+    let work = async {
+        let (heard, hearing) = mpsc::channel(QUEUE);
+        let (health, healths) = mpsc::channel(16);
+        tokio::select! {
+            () = connection => {}
+            () = watch_health(client, health) => {}
+            () = forward(healths, events.clone(), Event::Health) => {}
+            () = keep_linked(endpoint, heard) => {}
+            () = forward(hearing, events, Event::Heard) => {}
+            () = node.live(&mut inbox) => {}
+            () = stop.cancelled() => {}
+        }
+    };
+    work.instrument(span).await;
+    Ok(())
+}
+
+async fn forward<T>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<Event>, wrap: impl Fn(T) -> Event) {
+    while let Some(message) = from.recv().await {
+        if to.send(wrap(message)).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Node {
+    async fn live(&mut self, inbox: &mut mpsc::Receiver<Event>) {
+        self.take_up();
+        let mut beat = interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                event = inbox.recv() => event,
+                _ = beat.tick() => {
+                    self.beat();
+                    continue;
+                }
+            };
+            match event {
+                None => return,
+                Some(Event::Heard(Heard::Opened(stream))) => self.opened(stream),
+                Some(Event::Heard(Heard::Closed)) => self.stream = None,
+                Some(Event::Heard(Heard::Message(message))) => match *message {
+                    Order::Welcome(v1::Welcome { heartbeat_ms }) => {
+                        beat = interval(Duration::from_millis(u64::from(heartbeat_ms.max(100))));
+                        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                    }
+                    order => self.order(order),
+                },
+                Some(Event::Health(health)) => self.health(health),
+                Some(Event::Told { attempt, told }) => self.told(attempt, told),
+                Some(Event::Ended { attempt, ending }) => self.ended(&attempt, ending),
+                Some(Event::Unstuck) => {
+                    self.stuck = false;
+                    self.tell_readiness(None);
+                }
+            }
+        }
+    }
+
+    /// Takes up what an earlier life of the agent was at: ComfyUI may still run it.
+    fn take_up(&mut self) {
+        for KeptChunk { assignment, source } in self.outbox.chunks() {
+            match Workflow::parse(&source.name, &source.manifest, &source.graph) {
+                Ok(workflow) => {
+                    info!(attempt = assignment.attempt_id, "taken up again");
+                    self.begin(assignment, Some(Arc::new(workflow)), true);
+                }
+                Err(_) => self.outbox.drop_chunk(&assignment.attempt_id),
+            }
+        }
+    }
+
+    /// A new stream: who we are, what we hold, what nobody has taken yet.
+    fn opened(&mut self, stream: mpsc::Sender<v1::AttachRequest>) {
+        self.stream = Some(stream);
+        let held = self.held.iter().map(|(attempt, held)| v1::HeldAttempt {
+            attempt_id: attempt.clone(),
+            job_id: held.job_id,
+            frames: held.frames.clone(),
+        });
+        let reported = self.results.values().map(|result| v1::HeldAttempt {
+            attempt_id: result.attempt_id.clone(),
+            job_id: result.job_id,
+            frames: result.frames.clone(),
+        });
+        let hello = v1::Hello {
+            node: self.config.name.clone(),
+            host: self.host.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: self.capabilities.clone(),
+            readiness: Some(self.readiness(None)),
+            held: held.chain(reported).collect(),
+        };
+        self.say(Say::Hello(hello));
+        for result in self.results.values().cloned().collect::<Vec<_>>() {
+            self.say(Say::Result(result));
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Workflow(v1::WorkflowDefinition { workflow_id, source }) => {
+                let Some(source) = source else { return };
+                match Workflow::parse(&source.name, &source.manifest, &source.graph) {
+                    Ok(workflow) => self.learn(workflow_id, workflow),
+                    // The chunks that need it fail, and say why.
+                    Err(error) => warn!(workflow = source.name, error = %chain(&error), "unusable workflow"),
+                }
+            }
+            Order::Assignment(assignment) => {
+                let workflow = match &assignment.work {
+                    Some(Work::Chunk(chunk)) => self.workflows.get(&chunk.workflow_id).cloned(),
+                    _ => None,
+                };
+                self.begin(assignment, workflow, false);
+            }
+            Order::Cancel(v1::CancelAttempt { attempt_id, reason }) => {
+                info!(attempt = attempt_id, reason, "stopped");
+                if let Some(held) = self.held.remove(&attempt_id) {
+                    held.cancel.cancel();
+                }
+                self.outbox.drop_chunk(&attempt_id);
+                self.forget_result(&attempt_id);
+            }
+            Order::ResultAck(v1::ResultAck { attempt_id }) => self.forget_result(&attempt_id),
+            Order::Welcome(_) => {}
+        }
+    }
+
+    fn learn(&mut self, id: String, workflow: Workflow) {
+        if self.workflows.insert(id.clone(), Arc::new(workflow)).is_none() {
+            self.workflow_order.push_back(id);
+        }
+        while self.workflow_order.len() > WORKFLOWS {
+            if let Some(oldest) = self.workflow_order.pop_front() {
+                self.workflows.remove(&oldest);
+            }
+        }
+    }
+
+    /// Starts the work of an assignment on a task of its own.
+    fn begin(&mut self, assignment: v1::Assignment, workflow: Option<Arc<Workflow>>, adopt: bool) {
+        let attempt = assignment.attempt_id.clone();
+        if self.held.contains_key(&attempt) || self.results.contains_key(&attempt) {
+            return;
+        }
+        let Some(work) = assignment.work.clone() else { return };
+        let frames = match &work {
+            Work::Chunk(chunk) => chunk.frames.clone(),
+            Work::Assembly(_) | Work::CleanUp(_) => String::new(),
+        };
+        let span = info_span!(
+            parent: None, "attempt", attempt, job = assignment.job_id, node = %self.config.name, frames,
+        );
+        trace::set_parent(&span, &assignment.traceparent);
+        let cancel = CancellationToken::new();
+        let held = Held { job_id: assignment.job_id, frames, cancel: cancel.clone() };
+        self.held.insert(attempt.clone(), held);
+        self.meters.held.get_or_create(&self.label()).set(self.held.len() as i64);
+
+        let (bench, events) = (self.bench.clone(), self.events.clone());
+        if let (Work::Chunk(_), Some(workflow), false) = (&work, &workflow, adopt) {
+            let source = v1::WorkflowSource {
+                name: workflow.name().to_owned(),
+                manifest: workflow.manifest_text().to_owned(),
+                graph: workflow.graph_text().to_owned(),
+            };
+            self.outbox.keep_chunk(&KeptChunk { assignment, source });
+        }
+        let task = async move {
+            let ending = match work {
+                Work::Chunk(chunk) => {
+                    render(&bench, &attempt, &chunk, workflow, adopt, &events, &cancel).await
+                }
+                Work::Assembly(assembly) => {
+                    let (roots, id) = (bench.roots.clone(), attempt.clone());
+                    chore(move || sequence::assemble(&roots, &id, &assembly)).await
+                }
+                Work::CleanUp(clean_up) => {
+                    let roots = bench.roots.clone();
+                    chore(move || sequence::clean_up(&roots, &clean_up.work_dir)).await
+                }
+            };
+            // The node is gone only when the agent ends.
+            let _ = events.send(Event::Ended { attempt, ending }).await;
+        };
+        tokio::spawn(task.instrument(span));
+    }
+
+    fn told(&mut self, attempt: String, told: Told) {
+        if !self.held.contains_key(&attempt) {
+            return;
+        }
+        match told {
+            Told::Progress(progress) => {
+                self.say(Say::Progress(v1::Progress { attempt_id: attempt, progress: Some(progress) }));
+            }
+            Told::Preview(picture) if picture.bytes.len() <= MAX_PREVIEW => {
+                self.say(Say::Preview(v1::Preview {
+                    attempt_id: attempt,
+                    node: self.config.name.clone(),
+                    media_type: picture.media_type.to_owned(),
+                    image: picture.bytes.to_vec(),
+                }));
+            }
+            Told::Preview(_) => {}
+        }
+    }
+
+    fn ended(&mut self, attempt: &str, ending: Ending) {
+        let held = self.held.remove(attempt);
+        self.meters.held.get_or_create(&self.label()).set(self.held.len() as i64);
+        let outcome = match &ending {
+            Ending::Done { .. } => "done".to_owned(),
+            Ending::Cancelled => "cancelled".to_owned(),
+            Ending::Failed(failure) => {
+                failure.kind.as_str_name().trim_start_matches("FAILURE_KIND_").to_lowercase()
+            }
+        };
+        let node = self.config.name.clone();
+        self.meters.attempts.get_or_create(&OutcomeLabel { node, outcome }).inc();
+        let outcome = match ending {
+            Ending::Cancelled => {
+                self.outbox.drop_chunk(attempt);
+                return;
+            }
+            Ending::Done { seconds } => {
+                info!(attempt, seconds, "done");
+                if seconds > 0.0 {
+                    self.meters.chunk_seconds.get_or_create(&self.label()).observe(seconds);
+                }
+                Outcome::Succeeded(v1::Succeeded { seconds })
+            }
+            Ending::Failed(failure) => {
+                warn!(attempt, kind = failure.kind.as_str_name(), reason = failure.message, "failed");
+                if failure.kind == FailureKind::Hung {
+                    self.hangs(attempt);
+                }
+                Outcome::Failed(v1::Failed {
+                    kind: failure.kind.into(),
+                    message: failure.message,
+                    frames: failure.frames.to_string(),
+                })
+            }
+        };
+        // Cancelled in the meantime: nobody wants to hear of it.
+        let Some(held) = held else { return };
+        let result = v1::AttemptResult {
+            attempt_id: attempt.to_owned(),
+            job_id: held.job_id,
+            frames: held.frames,
+            outcome: Some(outcome),
+        };
+        self.outbox.keep_result(&result);
+        self.results.insert(attempt.to_owned(), result.clone());
+        self.meters.unreported.get_or_create(&self.label()).set(self.results.len() as i64);
+        self.say(Say::Result(result));
+    }
+
+    fn forget_result(&mut self, attempt: &str) {
+        if self.results.remove(attempt).is_some() {
+            self.outbox.drop_result(attempt);
+            self.meters.unreported.get_or_create(&self.label()).set(self.results.len() as i64);
+        }
+    }
+
+    fn health(&mut self, health: Health) {
+        match health {
+            Health::Up(mut capabilities) => {
+                info!(
+                    version = capabilities.comfyui_version,
+                    device = capabilities.device,
+                    "ComfyUI is there"
+                );
+                capabilities.pools = self.config.pools.clone();
+                capabilities.roots = self.bench.roots.names().map(str::to_owned).collect();
+                self.capabilities = Some((*capabilities).clone());
+                self.unready = None;
+                self.stuck = false;
+                self.meters.comfyui_up.get_or_create(&self.label()).set(1);
+                self.tell_readiness(Some(*capabilities));
+            }
+            Health::Down { reason } => {
+                warn!(reason, "ComfyUI is away");
+                self.unready = Some(reason);
+                self.meters.comfyui_up.get_or_create(&self.label()).set(0);
+                self.tell_readiness(None);
+                self.restart();
+            }
+        }
+    }
+
+    /// A prompt hangs. Until ComfyUI lets go of it, nothing else will run there.
+    fn hangs(&mut self, attempt: &str) {
+        self.stuck = true;
+        self.tell_readiness(None);
+        self.restart();
+        let (client, events, attempt) = (self.bench.client.clone(), self.events.clone(), attempt.to_owned());
+        tokio::spawn(async move {
+            loop {
+                if let Ok(running) = client.running().await
+                    && !running.contains(&attempt)
+                {
+                    // The node is gone only when the agent ends.
+                    let _ = events.send(Event::Unstuck).await;
+                    return;
+                }
+                if events.is_closed() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+
+    /// Runs the configured command, if there is one.
+    fn restart(&mut self) {
+        let recently = self.restarted.is_some_and(|at| at.elapsed() < RESTART_EVERY);
+        if self.config.restart.is_empty() || recently {
+            return;
+        }
+        self.restarted = Some(Instant::now());
+        warn!(command = self.config.restart, "restarting ComfyUI");
+        let command = self.config.restart.clone();
+        tokio::spawn(async move {
+            let status = tokio::process::Command::new("sh").arg("-c").arg(&command).status().await;
+            match status {
+                Ok(status) if status.success() => {}
+                Ok(status) => warn!(command, %status, "the restart command failed"),
+                Err(error) => warn!(command, %error, "the restart command could not be run"),
+            }
+        });
+    }
+
+    fn readiness(&self, capabilities: Option<v1::Capabilities>) -> v1::NodeReadiness {
+        let reason = match (&self.unready, self.stuck) {
+            (Some(reason), _) => reason.clone(),
+            (None, true) => {
+                format!(
+                    "ComfyUI at {} hangs in a prompt and does not let go; restart it",
+                    self.config.comfyui
+                )
+            }
+            (None, false) => String::new(),
+        };
+        let slots = if reason.is_empty() { self.slots } else { 0 };
+        v1::NodeReadiness { slots, reason, capabilities }
+    }
+
+    fn tell_readiness(&self, capabilities: Option<v1::Capabilities>) {
+        self.say(Say::Readiness(self.readiness(capabilities)));
+    }
+
+    fn beat(&self) {
+        let attempt_ids = self.held.keys().chain(self.results.keys()).cloned().collect();
+        self.say(Say::Heartbeat(v1::Heartbeat { attempt_ids }));
+    }
+
+    /// What does not fit into the stream is lost: progress is told again, results on the next stream.
+    fn say(&self, message: Say) {
+        let Some(stream) = &self.stream else { return };
+        let vital = matches!(message, Say::Result(_) | Say::Readiness(_) | Say::Hello(_));
+        let request = v1::AttachRequest { message: Some(message) };
+        if stream.try_send(request).is_err() && vital {
+            warn!("the link to the coordinator does not keep up");
+        }
+    }
+
+    fn label(&self) -> NodeLabel {
+        NodeLabel { node: self.config.name.clone() }
+    }
+}
+
+async fn render(
+    bench: &Workbench,
+    attempt: &str,
+    chunk: &v1::Chunk,
+    workflow: Option<Arc<Workflow>>,
+    adopt: bool,
+    events: &mpsc::Sender<Event>,
+    cancel: &CancellationToken,
+) -> Ending {
+    let Some(workflow) = workflow else {
+        let message = format!("workflow {} was not sent, or cannot be used", chunk.workflow_id);
+        return Ending::Failed(Failure::new(FailureKind::Internal, message));
+    };
+    let task = match ChunkTask::read(attempt, chunk, workflow) {
+        Ok(task) => task,
+        Err(failure) => return Ending::Failed(failure),
+    };
+    let tell = |told| {
+        // A full queue loses progress, which is told again.
+        let _ = events.try_send(Event::Told { attempt: attempt.to_owned(), told });
+    };
+    chunk::render(bench, &task, adopt, &tell, cancel).await
+}
+
+async fn chore(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Ending {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => Ending::Done { seconds: 0.0 },
+        Ok(Err(failure)) => Ending::Failed(failure),
+        Err(_) => Ending::Failed(Failure::new(FailureKind::Internal, "the assembly ended without a result")),
+    }
+}

@@ -1,0 +1,117 @@
+//! One agent process: its nodes and its metrics.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use hearth_telemetry::serve_metrics;
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{Config, node, telemetry::Meters};
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("no ComfyUI server given; name one with --comfyui http://127.0.0.1:8188")]
+    NoNodes,
+    #[error("no storage root given; name them with --roots plates=/mnt/plates,comps=/mnt/comps")]
+    NoRoots,
+    #[error("two nodes are called {name}; give one of them another name")]
+    SameName { name: String },
+    #[error("'{url}' is no ComfyUI address; write it as http://host:port")]
+    Address { url: String },
+    #[error("cannot listen on {address} for metrics; is another program using it?")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the HTTP client cannot be made")]
+    Http(#[source] reqwest::Error),
+    #[error("node {node} cannot be run")]
+    Node { node: String, source: io::Error },
+    #[error("metrics cannot be served")]
+    Metrics(#[source] io::Error),
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    pub metrics_address: SocketAddr,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<(), AgentError>>,
+}
+
+impl Agent {
+    pub async fn start(config: Config) -> Result<Self, AgentError> {
+        let nodes = config.all_nodes();
+        if nodes.is_empty() {
+            return Err(AgentError::NoNodes);
+        }
+        if config.roots.is_empty() {
+            return Err(AgentError::NoRoots);
+        }
+        let mut names = std::collections::HashSet::new();
+        for node in &nodes {
+            if !names.insert(&node.name) {
+                return Err(AgentError::SameName { name: node.name.clone() });
+            }
+            let scheme = node.comfyui.starts_with("http://") || node.comfyui.starts_with("https://");
+            if !scheme || reqwest::Url::parse(&node.comfyui).is_err() {
+                return Err(AgentError::Address { url: node.comfyui.clone() });
+            }
+        }
+        // Another part of the program may have chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http =
+            reqwest::Client::builder().no_proxy().tcp_nodelay(true).build().map_err(AgentError::Http)?;
+        let address = config.metrics_listen;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| AgentError::Listen { address, source })?;
+        let metrics_address =
+            listener.local_addr().map_err(|source| AgentError::Listen { address, source })?;
+
+        let mut registry = Registry::default();
+        let meters = Arc::new(Meters::register(&mut registry));
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let config = Arc::new(config);
+        for node in nodes {
+            let (config, http, meters, stop) = (config.clone(), http.clone(), meters.clone(), stop.clone());
+            tasks.spawn(async move {
+                let name = node.name.clone();
+                node::run(node, &config, http, meters, stop)
+                    .await
+                    .map_err(|source| AgentError::Node { node: name, source })
+            });
+        }
+        let stopped = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            serve_metrics(listener, Arc::new(registry), stopped).await.map_err(AgentError::Metrics)
+        });
+        info!(coordinator = config.coordinator, metrics = %metrics_address, "the agent is up");
+        Ok(Self { metrics_address, stop, tasks })
+    }
+
+    /// Ends. What ComfyUI runs goes on there, and is taken up by the next agent.
+    pub async fn stop(mut self) -> Result<(), AgentError> {
+        self.stop.cancel();
+        while let Some(task) = self.tasks.join_next().await {
+            task.unwrap_or(Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Works until `stop` resolves or something breaks.
+    pub async fn work(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+        tokio::select! {
+            () = stop => self.stop().await,
+            Some(task) = self.tasks.join_next() => task.unwrap_or(Ok(())),
+        }
+    }
+}
+
+/// Runs an agent until `stop` resolves.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let agent = Agent::start(config).await?;
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    agent.work(stop).await
+}
