@@ -1,7 +1,7 @@
 //! Queue, worker, cache, history, interrupt: one prompt at a time, on a thread of its own.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     path::{Path, PathBuf},
@@ -725,40 +725,42 @@ impl<'a> Execution<'a> {
 }
 
 /// What a node's result depends on: class, change stamp, literals (undeclared ones too) and all ancestors.
-fn key_of(config: &Config, prompt: &Prompt, id: &str, keys: &mut BTreeMap<String, u64>) -> u64 {
-    // Depth first, without recursion: a chain of nodes can be long.
-    let mut path = vec![id.to_owned()];
-    while let Some(top) = path.last().cloned() {
-        let Some(node) = prompt.get(&top).filter(|_| !keys.contains_key(&top)) else {
-            keys.entry(top).or_insert(0);
-            path.pop();
-            continue;
-        };
-        let open: Vec<String> = node
-            .inputs
-            .values()
-            .filter_map(graph::link)
-            .map(|(source, _)| source.to_owned())
-            .filter(|source| !keys.contains_key(source) && !path.contains(source))
-            .collect();
-        if !open.is_empty() {
-            path.extend(open);
-            continue;
-        }
-        let mut hash = DefaultHasher::new();
-        node.class_type.hash(&mut hash);
-        if let Some(is_changed) = nodes::find(config, &node.class_type).and_then(|class| class.is_changed) {
-            is_changed(config, &node.inputs).hash(&mut hash);
-        }
-        for (input, value) in &node.inputs {
-            input.hash(&mut hash);
-            match graph::link(value) {
-                Some((source, slot)) => (keys.get(source), slot).hash(&mut hash),
-                None => value.to_string().hash(&mut hash),
+/// In post-order, without recursion: a chain of nodes can be long.
+fn key_of(config: &Config, prompt: &Prompt, id: &str, keys: &mut BTreeMap<String, u64>) {
+    enum Visit {
+        Enter(String),
+        Leave(String),
+    }
+    let mut entered = BTreeSet::new();
+    let mut visits = vec![Visit::Enter(id.to_owned())];
+    while let Some(visit) = visits.pop() {
+        match visit {
+            Visit::Enter(id) => {
+                let Some(node) = prompt.get(&id) else { continue };
+                if keys.contains_key(&id) || !entered.insert(id.clone()) {
+                    continue;
+                }
+                visits.push(Visit::Leave(id));
+                let sources = node.inputs.values().filter_map(graph::link);
+                visits.extend(sources.map(|(source, _)| Visit::Enter(source.to_owned())));
+            }
+            Visit::Leave(id) => {
+                let node = &prompt[&id];
+                let mut hash = DefaultHasher::new();
+                node.class_type.hash(&mut hash);
+                let class = nodes::find(config, &node.class_type);
+                if let Some(is_changed) = class.and_then(|class| class.is_changed) {
+                    is_changed(config, &node.inputs).hash(&mut hash);
+                }
+                for (input, value) in &node.inputs {
+                    input.hash(&mut hash);
+                    match graph::link(value) {
+                        Some((source, slot)) => (keys.get(source), slot).hash(&mut hash),
+                        None => value.to_string().hash(&mut hash),
+                    }
+                }
+                keys.insert(id, hash.finish());
             }
         }
-        keys.insert(top, hash.finish());
-        path.pop();
     }
-    keys.get(id).copied().unwrap_or(0)
 }

@@ -102,6 +102,10 @@ impl Check<'_> {
         if let Some(known) = self.known.get(id) {
             return *known;
         }
+        // A circle: the real one refuses it without naming a node.
+        if path.iter().any(|before| before == id) {
+            return false;
+        }
         let Some((class, inputs)) = self.look_up(id) else { return false };
         path.push(id.to_owned());
         let mut good = true;

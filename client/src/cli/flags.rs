@@ -1,0 +1,142 @@
+//! The command line of `hearth`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Sends clips through ComfyUI workflows on every GPU of the farm.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Examples:
+  hearth submit plates/sh010/plate.%04d.png -w resize-sharpen -o comps/sh010/v001 --watch
+  hearth jobs
+  hearth watch 12
+  hearth nodes --json | jq '.[] | select(.state == \"offline\") | .name'
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the job failed, 4 the job was cancelled,
+5 no coordinator answers."
+)]
+pub(crate) struct Flags {
+    /// The coordinator
+    #[arg(long, global = true, env = "HEARTH_COORDINATOR", default_value = "http://127.0.0.1:7400")]
+    pub(crate) coordinator: String,
+    /// Print JSON, one value a line, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Send traces there over OTLP, e.g. http://localhost:4317
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide = true)]
+    pub(crate) otlp_endpoint: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Submit a clip
+    Submit(Box<Submit>),
+    /// List jobs, newest first
+    Jobs {
+        /// Ended ones too
+        #[arg(long, short)]
+        all: bool,
+        /// Only of this show
+        #[arg(long, default_value = "")]
+        show: String,
+        /// Only of this user
+        #[arg(long, default_value = "")]
+        user: String,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show one job with its chunks and failures
+    Job { job: u64 },
+    /// Follow a job to its end
+    Watch { job: u64 },
+    /// Hand out no new chunk of a job; running ones go on
+    Pause { job: u64 },
+    /// Go on with a paused job
+    Resume { job: u64 },
+    /// Stop a job and remove what it has rendered
+    Cancel { job: u64 },
+    /// Try the failed frames of a job again
+    Retry { job: u64 },
+    /// Change a job's priority
+    Priority {
+        job: u64,
+        /// 0 (whenever) to 100 (first)
+        priority: u32,
+    },
+    /// List nodes
+    Nodes,
+    /// Give a node no new work; what it holds goes on
+    Drain { node: String },
+    /// Give a drained node work again
+    Undrain { node: String },
+    /// List workflows with their parameters
+    Workflows,
+    /// Print completions for a shell
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  hearth submit plates/sh010/plate.%04d.png -w temporal-smooth -p strength=0.4 -o comps/sh010/v001 --watch
+  hearth submit plates/sh010/plate.####.png -w ./my-workflow -f 1001-1050,1080 -o comps/sh010/v002 --priority 80
+
+Clip and output are named by storage root. With HEARTH_ROOTS set, absolute paths do as well.")]
+pub(crate) struct Submit {
+    /// The clip: plates/sh010/plate.%04d.png, or with #### for the frame
+    pub(crate) clip: String,
+    /// A workflow of the farm's library, or a folder with hearth.toml and graph.json
+    #[arg(long, short)]
+    pub(crate) workflow: String,
+    /// Where the finished sequence appears: a folder that does not exist yet
+    #[arg(long, short)]
+    pub(crate) output: String,
+    /// A parameter of the workflow, as name=value; can be given several times
+    #[arg(long = "param", short)]
+    pub(crate) parameters: Vec<String>,
+    /// Which frames, e.g. 1001-1100, 1-10x2 or 1,5,9-12 [default: the whole clip]
+    #[arg(long, short, default_value = "")]
+    pub(crate) frames: String,
+    /// Name shown to people [default: the clip's]
+    #[arg(long, default_value = "")]
+    pub(crate) name: String,
+    /// The show it is for
+    #[arg(long, env = "HEARTH_SHOW", default_value = "")]
+    pub(crate) show: String,
+    /// Who it is for
+    #[arg(long, env = "USER", default_value = "")]
+    pub(crate) user: String,
+    /// 0 (whenever) to 100 (first)
+    #[arg(long)]
+    pub(crate) priority: Option<u32>,
+    /// Only nodes of this pool
+    #[arg(long, default_value = "")]
+    pub(crate) pool: String,
+    /// Frames in a chunk [default: what keeps a node busy for half a minute]
+    #[arg(long, default_value_t = 0)]
+    pub(crate) chunk_frames: u32,
+    /// Your own id of this submission: sent twice, it makes one job
+    #[arg(long, default_value = "")]
+    pub(crate) request_id: String,
+    /// This host's storage roots, to understand absolute paths
+    #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
+    pub(crate) roots: String,
+    /// Follow the job to its end
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+impl Submit {
+    /// The workflow's folder, if one is meant and not a name.
+    pub(crate) fn workflow_folder(&self) -> Option<PathBuf> {
+        let path = PathBuf::from(&self.workflow);
+        (self.workflow.contains('/') || path.join(hearth_workflows::library::MANIFEST_FILE).is_file())
+            .then_some(path)
+    }
+}

@@ -1,0 +1,128 @@
+//! What programs read. Names and shapes are stable: fields are added, never renamed.
+
+use hearth_proto::v1::{self, watch_job_response::Update};
+use serde_json::{Value, json};
+
+use super::tables;
+
+pub(super) fn list(values: impl Iterator<Item = Value>) -> Value {
+    Value::Array(values.collect())
+}
+
+pub(super) fn job(job: &v1::Job) -> Value {
+    let counts = job.counts.unwrap_or_default();
+    json!({
+        "job": job.job_id,
+        "name": job.name,
+        "show": job.show,
+        "user": job.user,
+        "priority": job.priority,
+        "pool": job.pool,
+        "workflow": job.workflow,
+        "parameters": job.parameters,
+        "clip": job.clip,
+        "output": job.output,
+        "sequences": job.sequences,
+        "state": tables::state_name(job.state()),
+        "message": job.message,
+        "frames": {
+            "all": job.frames,
+            "total": counts.total,
+            "waiting": counts.waiting,
+            "running": counts.running,
+            "done": counts.done,
+            "failed": counts.failed,
+            "failed_frames": job.failed_frames,
+        },
+        "attempts": job.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "failures": job.failures.iter().map(failure).collect::<Vec<_>>(),
+        "submitted_unix_ms": job.submitted_unix_ms,
+        "started_unix_ms": job.started_unix_ms,
+        "ended_unix_ms": job.ended_unix_ms,
+        "frames_per_second": job.frames_per_second,
+        "eta_seconds": job.eta_seconds,
+    })
+}
+
+pub(super) fn node(node: &v1::Node) -> Value {
+    json!({
+        "name": node.name,
+        "host": node.host,
+        "state": tables::node_state_name(node.state()),
+        "message": node.message,
+        "pools": node.pools,
+        "device": node.device,
+        "vram_bytes": node.vram_bytes,
+        "comfyui_version": node.comfyui_version,
+        "agent_version": node.agent_version,
+        "attempts": node.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "frames_done": node.frames_done,
+        "chunks_done": node.chunks_done,
+        "chunks_failed": node.chunks_failed,
+    })
+}
+
+pub(super) fn workflow(workflow: &v1::Workflow) -> Value {
+    let parameters = workflow.parameters.iter().map(|parameter| {
+        json!({
+            "name": parameter.name,
+            "help": parameter.help,
+            "type": parameter.r#type,
+            "default": parameter.default_value,
+            "minimum": parameter.minimum,
+            "maximum": parameter.maximum,
+            "choices": parameter.choices,
+        })
+    });
+    json!({
+        "name": workflow.name,
+        "title": workflow.title,
+        "purpose": workflow.purpose,
+        "category": workflow.category,
+        "split": workflow.split,
+        "passes": workflow.passes,
+        "parameters": parameters.collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn update(update: &Update) -> Value {
+    match update {
+        Update::Job(told) => json!({ "event": "job", "job": job(told) }),
+        Update::ChunkFinished(chunk) => json!({
+            "event": "chunk_finished",
+            "attempt": chunk.attempt_id,
+            "node": chunk.node,
+            "frames": chunk.frames,
+            "seconds": chunk.seconds,
+        }),
+        Update::Failure(told) => json!({ "event": "failure", "failure": failure(told) }),
+        Update::Preview(preview) => {
+            json!({ "event": "preview", "attempt": preview.attempt_id, "node": preview.node })
+        }
+    }
+}
+
+fn attempt(attempt: &v1::Attempt) -> Value {
+    let progress = attempt.progress.as_ref();
+    json!({
+        "attempt": attempt.attempt_id,
+        "node": attempt.node,
+        "frames": attempt.frames,
+        "started_unix_ms": attempt.started_unix_ms,
+        "fraction": progress.map(|progress| progress.fraction),
+        "graph_node": progress.map(|progress| progress.graph_node.clone()),
+        "at": tables::progress(attempt),
+    })
+}
+
+fn failure(failure: &v1::Failure) -> Value {
+    let kind = failure.kind().as_str_name().trim_start_matches("FAILURE_KIND_").to_lowercase();
+    json!({
+        "attempt": failure.attempt_id,
+        "node": failure.node,
+        "frames": failure.frames,
+        "kind": kind,
+        "message": failure.message,
+        "at_unix_ms": failure.at_unix_ms,
+    })
+}

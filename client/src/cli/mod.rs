@@ -1,0 +1,212 @@
+//! The `hearth` command: tables for people, `--json` for programs.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the job failed, 4 the job was cancelled, 5 no
+//! coordinator answers.
+
+mod flags;
+mod json;
+mod progress;
+mod submit;
+mod tables;
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser as _};
+use hearth_proto::v1::{
+    self, JobState, control_job_request::Action, control_node_request::Action as NodeAction,
+    watch_job_response::Update,
+};
+use hearth_telemetry::{Logs, LogsError, chain};
+
+use crate::{ClientError, FarmClient};
+use flags::{Command, Flags};
+pub use progress::Progress;
+
+/// Why the command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Workflow(#[from] hearth_workflows::WorkflowError),
+    #[error("'{text}' is no parameter; write it as name=value")]
+    Parameter { text: String },
+    #[error(
+        "{path} lies in none of the storage roots ({roots}); name it by its root, e.g. plates/sh010/plate.%04d.png, or set HEARTH_ROOTS"
+    )]
+    NoRoot { path: String, roots: String },
+    #[error(transparent)]
+    Roots(#[from] hearth_storage::RootsError),
+    #[error(transparent)]
+    Logs(#[from] LogsError),
+}
+
+/// How a command ended when nothing went wrong with the command itself.
+enum Outcome {
+    Fine,
+    JobFailed,
+    JobCancelled,
+}
+
+/// Runs the command line.
+pub async fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let json = flags.json;
+    match run(flags).await {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::JobFailed) => ExitCode::from(3),
+        Ok(Outcome::JobCancelled) => ExitCode::from(4),
+        Err(error) => {
+            let text = chain(&error);
+            if json {
+                eprintln!("{}", serde_json::json!({ "error": text }));
+            } else {
+                eprintln!("hearth: {text}");
+            }
+            match error {
+                CliError::Client(ClientError::Unreachable { .. }) => ExitCode::from(5),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+async fn run(flags: Flags) -> Result<Outcome, CliError> {
+    let Flags { coordinator, json, otlp_endpoint, command } = flags;
+    let _logs = Logs { service: "hearth", level: "warn", otlp_endpoint, ..Logs::default() }.install()?;
+    let client = FarmClient::new(&coordinator)?;
+    match command {
+        Command::Submit(submit) => {
+            let watch = submit.watch;
+            let response = submit::submit(&client, *submit).await?;
+            let job = response.job.unwrap_or_default();
+            if watch {
+                return follow(&client, job.job_id, json).await;
+            }
+            show_job(&job, json, |job| {
+                println!("job {}: {} of {} frames, {}", job.job_id, job.name, total(job), job.workflow);
+                println!("watch it with: hearth watch {}", job.job_id);
+            });
+        }
+        Command::Jobs { all, show, user, limit } => {
+            let request = v1::ListJobsRequest { limit, show, user, active_only: !all };
+            let response = client.jobs(request).await?;
+            if json {
+                println!("{}", json::list(response.jobs.iter().map(json::job)));
+            } else if response.jobs.is_empty() {
+                println!("no {}jobs; submit one with: hearth submit", if all { "" } else { "active " });
+            } else {
+                println!("{}", tables::jobs(&response.jobs));
+                let hidden = response.total.saturating_sub(response.jobs.len() as u64);
+                if hidden > 0 {
+                    println!("and {hidden} more; see them with --limit");
+                }
+            }
+        }
+        Command::Job { job } => {
+            let job = client.job(job).await?;
+            show_job(&job, json, |job| println!("{}", tables::job(job)));
+        }
+        Command::Watch { job } => return follow(&client, job, json).await,
+        Command::Pause { job } => control(&client, job, Action::Pause(v1::Pause {}), json).await?,
+        Command::Resume { job } => control(&client, job, Action::Resume(v1::Resume {}), json).await?,
+        Command::Cancel { job } => control(&client, job, Action::Cancel(v1::Cancel {}), json).await?,
+        Command::Retry { job } => control(&client, job, Action::Retry(v1::Retry {}), json).await?,
+        Command::Priority { job, priority } => {
+            control(&client, job, Action::SetPriority(v1::SetPriority { priority }), json).await?;
+        }
+        Command::Nodes => {
+            let nodes = client.nodes().await?;
+            if json {
+                println!("{}", json::list(nodes.iter().map(json::node)));
+            } else if nodes.is_empty() {
+                println!("no nodes; start hearth-agent beside a ComfyUI");
+            } else {
+                println!("{}", tables::nodes(&nodes));
+            }
+        }
+        Command::Drain { node } => {
+            control_node(&client, &node, NodeAction::Drain(v1::Drain {}), json).await?;
+        }
+        Command::Undrain { node } => {
+            control_node(&client, &node, NodeAction::Undrain(v1::Undrain {}), json).await?;
+        }
+        Command::Workflows => {
+            let response = client.workflows().await?;
+            if json {
+                println!("{}", json::list(response.workflows.iter().map(json::workflow)));
+            } else {
+                println!("{}", tables::workflows(&response.workflows));
+            }
+            for error in &response.errors {
+                eprintln!("hearth: {error}");
+            }
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Flags::command(), "hearth", &mut std::io::stdout());
+        }
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Follows a job to its end: bars on a terminal, lines elsewhere, JSON lines for programs.
+async fn follow(client: &FarmClient, job_id: u64, json: bool) -> Result<Outcome, CliError> {
+    let mut watch = client.watch(job_id, false);
+    let mut progress = (!json).then(|| Progress::new(std::io::stderr().is_terminal()));
+    let mut last = v1::Job::default();
+    while let Some(update) = watch.next().await? {
+        match (&mut progress, &update) {
+            (None, update) => println!("{}", json::update(update)),
+            (Some(progress), Update::Job(job)) => progress.job(job),
+            (Some(progress), Update::Failure(failure)) => progress.failure(failure),
+            (Some(_), Update::ChunkFinished(_) | Update::Preview(_)) => {}
+        }
+        if let Update::Job(job) = update {
+            last = job;
+        }
+    }
+    if let Some(progress) = progress {
+        progress.finish();
+        println!("{}", tables::ending(&last));
+    }
+    Ok(match last.state() {
+        JobState::Failed => Outcome::JobFailed,
+        JobState::Cancelled => Outcome::JobCancelled,
+        _ => Outcome::Fine,
+    })
+}
+
+async fn control(client: &FarmClient, job: u64, action: Action, json: bool) -> Result<(), CliError> {
+    let job = client.control(job, action).await?;
+    show_job(&job, json, |job| {
+        println!("job {} ({}) is {}", job.job_id, job.name, tables::state_name(job.state()));
+    });
+    Ok(())
+}
+
+async fn control_node(
+    client: &FarmClient,
+    name: &str,
+    action: NodeAction,
+    json: bool,
+) -> Result<(), CliError> {
+    let node = client.control_node(name, action).await?;
+    if json {
+        println!("{}", json::node(&node));
+    } else {
+        println!("node {} is {}", node.name, tables::node_state_name(node.state()));
+    }
+    Ok(())
+}
+
+fn show_job(job: &v1::Job, json: bool, people: impl FnOnce(&v1::Job)) {
+    if json {
+        println!("{}", json::job(job));
+    } else {
+        people(job);
+    }
+}
+
+fn total(job: &v1::Job) -> u64 {
+    job.counts.unwrap_or_default().total
+}

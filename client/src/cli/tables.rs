@@ -1,0 +1,240 @@
+//! What people read.
+
+use std::fmt::Write as _;
+
+use comfy_table::{Table, presets::NOTHING};
+use hearth_proto::v1::{self, JobState, NodeState};
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header);
+    table
+}
+
+pub(super) fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Unspecified => "unknown",
+        JobState::Waiting => "waiting",
+        JobState::Running => "running",
+        JobState::Paused => "paused",
+        JobState::Assembling => "assembling",
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}
+
+pub(super) fn node_state_name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Unspecified => "unknown",
+        NodeState::Idle => "idle",
+        NodeState::Busy => "busy",
+        NodeState::Drained => "drained",
+        NodeState::Unready => "not ready",
+        NodeState::Offline => "offline",
+    }
+}
+
+pub(super) fn jobs(jobs: &[v1::Job]) -> String {
+    let mut table = table(&["JOB", "NAME", "WORKFLOW", "STATE", "PRIORITY", "FRAMES", "ETA", "USER", "SHOW"]);
+    for job in jobs {
+        let counts = job.counts.unwrap_or_default();
+        let failed = if counts.failed > 0 { format!(", {} failed", counts.failed) } else { String::new() };
+        table.add_row([
+            job.job_id.to_string(),
+            job.name.clone(),
+            job.workflow.clone(),
+            state_name(job.state()).to_owned(),
+            job.priority.to_string(),
+            format!("{}/{}{failed}", counts.done, counts.total),
+            eta(job),
+            job.user.clone(),
+            job.show.clone(),
+        ]);
+    }
+    trimmed(&table)
+}
+
+pub(super) fn job(job: &v1::Job) -> String {
+    let counts = job.counts.unwrap_or_default();
+    let mut facts = table(&["", ""]);
+    facts.set_header(Vec::<String>::new());
+    let mut fact = |name: &str, value: String| {
+        if !value.is_empty() {
+            facts.add_row([name.to_owned(), value]);
+        }
+    };
+    fact("job", format!("{} ({})", job.job_id, job.name));
+    fact("state", state_name(job.state()).to_owned());
+    fact("why", job.message.clone());
+    fact("workflow", job.workflow.clone());
+    let mut parameters: Vec<String> =
+        job.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    parameters.sort();
+    fact("parameters", parameters.join(" "));
+    fact("clip", format!("{} ({})", job.clip, job.frames));
+    fact("output", job.output.clone());
+    fact(
+        "frames",
+        format!(
+            "{} of {} done, {} running, {} waiting, {} failed",
+            counts.done, counts.total, counts.running, counts.waiting, counts.failed
+        ),
+    );
+    fact("failed", job.failed_frames.clone());
+    fact("priority", job.priority.to_string());
+    fact("pool", job.pool.clone());
+    fact("show", job.show.clone());
+    fact("user", job.user.clone());
+    if job.frames_per_second > 0.0 {
+        fact("speed", format!("{:.2} frames/s", job.frames_per_second));
+    }
+    fact("eta", eta(job));
+    let mut text = trimmed(&facts);
+    if !job.attempts.is_empty() {
+        let mut running = table(&["ATTEMPT", "NODE", "FRAMES", "AT"]);
+        for attempt in &job.attempts {
+            running.add_row([
+                attempt.attempt_id.clone(),
+                attempt.node.clone(),
+                attempt.frames.clone(),
+                progress(attempt),
+            ]);
+        }
+        let _ = write!(text, "\n\n{}", trimmed(&running));
+    }
+    if !job.failures.is_empty() {
+        text.push_str("\n\nfailures, newest first:");
+        for failure in &job.failures {
+            let _ = write!(text, "\n  {} on {}: {}", failure_of(failure), failure.node, failure.message);
+        }
+    }
+    text
+}
+
+pub(super) fn nodes(nodes: &[v1::Node]) -> String {
+    let mut table =
+        table(&["NODE", "STATE", "POOLS", "DEVICE", "GPU MEMORY", "COMFYUI", "FRAMES", "FAILED", "AT"]);
+    for node in nodes {
+        let at = match node.attempts.first() {
+            Some(attempt) => format!("{} {}", attempt.attempt_id, progress(attempt)),
+            None => node.message.clone(),
+        };
+        table.add_row([
+            node.name.clone(),
+            node_state_name(node.state()).to_owned(),
+            node.pools.join(","),
+            node.device.clone(),
+            if node.vram_bytes > 0 {
+                format!("{:.0} GiB", node.vram_bytes as f64 / GIB)
+            } else {
+                String::new()
+            },
+            node.comfyui_version.clone(),
+            node.frames_done.to_string(),
+            node.chunks_failed.to_string(),
+            at,
+        ]);
+    }
+    trimmed(&table)
+}
+
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
+pub(super) fn workflows(workflows: &[v1::Workflow]) -> String {
+    let mut text = String::new();
+    for workflow in workflows {
+        let (name, title, split) = (&workflow.name, &workflow.title, &workflow.split);
+        let _ = writeln!(text, "{name}  {title} ({split})\n  {}", workflow.purpose);
+        for parameter in &workflow.parameters {
+            let range = match (parameter.minimum, parameter.maximum) {
+                (Some(minimum), Some(maximum)) => format!(", {minimum} to {maximum}"),
+                (Some(minimum), None) => format!(", {minimum} or more"),
+                (None, Some(maximum)) => format!(", {maximum} or less"),
+                (None, None) if parameter.choices.is_empty() => String::new(),
+                (None, None) => format!(", one of {}", parameter.choices.join(" ")),
+            };
+            let _ = writeln!(
+                text,
+                "  -p {}={}  {} ({}{range})",
+                parameter.name, parameter.default_value, parameter.help, parameter.r#type
+            );
+        }
+        text.push('\n');
+    }
+    text.trim_end().to_owned()
+}
+
+/// The last word about a watched job.
+pub(super) fn ending(job: &v1::Job) -> String {
+    let counts = job.counts.unwrap_or_default();
+    let seconds = (job.ended_unix_ms - job.submitted_unix_ms).max(0) as f64 / 1000.0;
+    match job.state() {
+        JobState::Done => {
+            let mut sequences: Vec<&str> = job.sequences.values().map(String::as_str).collect();
+            sequences.sort_unstable();
+            format!(
+                "job {}: {} frames in {}: {}",
+                job.job_id,
+                counts.done,
+                duration(seconds),
+                sequences.join(" ")
+            )
+        }
+        JobState::Failed => format!(
+            "job {} failed: {}\n{} of {} frames are rendered and kept; try the rest again with: hearth retry {}",
+            job.job_id, job.message, counts.done, counts.total, job.job_id
+        ),
+        state => format!("job {} is {}", job.job_id, state_name(state)),
+    }
+}
+
+/// `frames 12-20: out of memory`.
+pub(super) fn failure_of(failure: &v1::Failure) -> String {
+    let kind =
+        failure.kind().as_str_name().trim_start_matches("FAILURE_KIND_").to_lowercase().replace('_', " ");
+    if failure.frames.is_empty() { kind } else { format!("frames {}: {kind}", failure.frames) }
+}
+
+/// What an attempt is at: `Sharpen 3/8 (40 %)`.
+pub(super) fn progress(attempt: &v1::Attempt) -> String {
+    let Some(progress) = &attempt.progress else {
+        return if attempt.frames.is_empty() { "assembling".to_owned() } else { "handed out".to_owned() };
+    };
+    match progress.phase() {
+        v1::AttemptPhase::Unspecified => String::new(),
+        v1::AttemptPhase::Staging => "staging".to_owned(),
+        v1::AttemptPhase::Queued => "queued".to_owned(),
+        v1::AttemptPhase::Collecting => "collecting".to_owned(),
+        v1::AttemptPhase::Publishing => "publishing".to_owned(),
+        v1::AttemptPhase::Running => {
+            let steps = if progress.steps > 1.0 {
+                format!(" {:.0}/{:.0}", progress.step, progress.steps)
+            } else {
+                String::new()
+            };
+            format!("{}{steps} ({:.0} %)", progress.graph_node_title, progress.fraction * 100.0)
+        }
+    }
+}
+
+fn eta(job: &v1::Job) -> String {
+    match (job.state(), job.eta_seconds) {
+        (JobState::Running, Some(seconds)) => duration(seconds),
+        _ => String::new(),
+    }
+}
+
+/// `4.2 s`, `3 min 20 s`, `2 h 5 min`.
+pub(super) fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,149 @@
+//! Reading, checking and binding a workflow: every mistake has its own error, with file, node and input.
+
+use std::collections::BTreeMap;
+
+use hearth_workflows::{
+    Frame, FrameRange, FrameSet, Workflow, WorkflowError, bind::{self, StagedClip}, library::Library,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn shipped(name: &str) -> Workflow {
+    Library::read::<&str>(&[]).get(name).expect("shipped").clone()
+}
+
+const MANIFEST: &str = include_str!("../library/temporal-smooth/hearth.toml");
+const GRAPH: &str = include_str!("../library/temporal-smooth/graph.json");
+
+fn with_graph(change: impl FnOnce(&mut Value)) -> Result<Workflow, WorkflowError> {
+    let mut graph: Value = serde_json::from_str(GRAPH).expect("json");
+    change(&mut graph);
+    Workflow::parse("w", MANIFEST, &graph.to_string())
+}
+
+fn with_manifest(from: &str, to: &str) -> Result<Workflow, WorkflowError> {
+    assert!(MANIFEST.contains(from), "{from}");
+    Workflow::parse("w", &MANIFEST.replace(from, to), GRAPH)
+}
+
+#[test]
+fn the_library_is_whole() {
+    let library = Library::read::<&str>(&[]);
+    assert!(library.errors.is_empty(), "{:?}", library.errors);
+    assert_eq!(library.workflows.len(), 2);
+    let unknown = library.get("nonsense").expect_err("unknown");
+    assert_eq!(unknown.to_string(), "no workflow 'nonsense'; the library has resize-sharpen, temporal-smooth");
+}
+
+#[test]
+fn every_mistake_in_a_graph_is_told_with_file_node_and_input() {
+    let told = |result: Result<Workflow, WorkflowError>| result.expect_err("a mistake").to_string();
+    assert_eq!(
+        told(with_graph(|graph| graph["7"]["inputs"]["image2"] = json!(["66", 0]))),
+        "w/graph.json: node 7, input image2: links to node 66, which is not in the graph"
+    );
+    assert_eq!(
+        told(with_graph(|graph| graph["2"]["inputs"]["image"] = json!(["8", 0]))),
+        "w/graph.json: nodes 2, 3, 4, 7, 8, 9 feed each other in a circle"
+    );
+    assert!(told(with_graph(|graph| graph["7"]["inputs"]["image2"] = json!([1, 2]))).contains("no link"));
+    assert!(told(with_graph(|graph| drop(graph["5"].as_object_mut().map(|n| n.remove("inputs"))))).contains("node 5 has no inputs"));
+    assert!(told(with_graph(|graph| graph["5"]["class_type"] = json!("VHS_BatchManager"))).contains("VHS_BatchManager"));
+    assert!(told(with_graph(|graph| *graph = json!({ "nodes": [], "links": [] }))).contains("editor format"));
+    assert!(told(Workflow::parse("w", MANIFEST, "{")).contains("not valid JSON"));
+    assert!(told(Workflow::parse("w", MANIFEST, "{}")).contains("no nodes"));
+}
+
+#[test]
+fn every_mistake_in_a_manifest_is_told() {
+    let told = |from: &str, to: &str| with_manifest(from, to).expect_err("a mistake").to_string();
+    assert_eq!(
+        told("sets = [\"8.blend_factor\"]", "sets = [\"88.blend_factor\"]"),
+        "w/hearth.toml: parameter strength names node 88, which is not in the graph; the graph has 1, 10, 2, 3, 4, 5, 6, 7, 8, 9"
+    );
+    assert_eq!(
+        told("sets = [\"8.blend_factor\"]", "sets = [\"8.image1\"]"),
+        "w/hearth.toml: parameter strength sets input image1 of node 8 (ImageBlend), which is a link there; name an input that holds a value"
+    );
+    assert!(told("default = 0.5", "default = 7.5").contains("its own default does not fit"));
+    assert!(told("node = \"9\"", "node = \"99\"").contains("pass beauty names node 99"));
+    assert!(told("load = \"image\"", "load = \"directory\"").contains("wants a node with the input 'directory'"));
+    assert!(told("kind = \"handles\"", "kind = \"halves\"").contains("w/hearth.toml"));
+    assert!(told("[[pass]]\nname = \"beauty\"", "[[pass]]\nname = \"../up\"").contains("becomes a folder"));
+    let mask = with_graph(|graph| graph["5"]["inputs"]["image"] = json!(["1", 1]));
+    assert!(mask.expect_err("a mistake").to_string().contains("only its picture (output 0)"));
+}
+
+#[test]
+fn parameters_are_held_against_type_range_and_choices() {
+    let workflow = shipped("resize-sharpen");
+    let told = |name: &str, value: &str| {
+        let given = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let declared = &workflow.manifest().parameters;
+        hearth_workflows::parameters::resolve(workflow.name(), declared, &given).map_err(|error| error.to_string())
+    };
+    assert_eq!(
+        told("sharpness", "1"),
+        Err("workflow resize-sharpen has no parameter 'sharpness'; it has filter, radius, scale, sharpen".to_owned())
+    );
+    assert_eq!(told("scale", "9"), Err("workflow resize-sharpen, parameter scale: 9 is out of range; give 0.05 to 8".to_owned()));
+    assert_eq!(told("radius", "1.5"), Err("workflow resize-sharpen, parameter radius: '1.5' is no whole number".to_owned()));
+    assert!(told("scale", "nan").is_err());
+    assert!(told("filter", "best").expect_err("no choice").contains("is not one of nearest-exact, bilinear"));
+    let values = told("scale", "2").expect("fits");
+    assert_eq!(values["scale"], json!(2.0));
+    assert_eq!(values["filter"], json!("lanczos"));
+}
+
+#[test]
+fn a_chunk_is_bound_with_its_handles_and_a_prefix_of_its_own() {
+    let workflow = shipped("temporal-smooth");
+    let clip = FrameRange::new(1001, 1100).expect("range");
+    let own: FrameSet = "1001-1003".parse().expect("frames");
+    let plan = workflow.manifest().split.plan(&own, clip);
+    // No handle before the clip's first frame.
+    assert_eq!(plan.loaded.iter().map(|frame| frame.0).collect::<Vec<_>>(), [1001, 1002, 1003, 1004]);
+    assert_eq!(plan.kept, [(0, Frame(1001)), (1, Frame(1002)), (2, Frame(1003))]);
+    let staged = StagedClip::Files((0..4).map(|index| format!("f{index}.png")).collect());
+    let prompt = bind::bind(&workflow, &BTreeMap::new(), &plan, &staged, "k3f9-1-7").expect("bound");
+    let graph = &prompt.graph;
+    assert_eq!(graph["9"]["inputs"]["filename_prefix"], "hearth/k3f9-1-7/beauty");
+    assert_eq!(prompt.savers["beauty"].prefix, "hearth/k3f9-1-7/beauty");
+    assert_eq!(graph["4"]["inputs"]["length"], 4);
+    assert_eq!(graph["1"]["inputs"]["image"], "f0.png");
+    assert_eq!(graph["1_frame3"]["inputs"]["image"], "f3.png");
+    // Whoever took the one picture takes the batch now.
+    assert_eq!(graph["2"]["inputs"]["image"], json!(["1_batch3", 0]));
+    assert_eq!(graph["1_batch3"]["inputs"], json!({ "image1": ["1_batch1", 0], "image2": ["1_batch2", 0] }));
+}
+
+proptest! {
+    /// Chunks answer for every frame once, load what they need in order, and never leave the clip.
+    #[test]
+    fn any_carving_covers_the_clip(
+        first in -20_i64..20, len in 1_i64..80, head in 0_u32..5, tail in 0_u32..5,
+        sizes in prop::collection::vec(1_u64..17, 1..40),
+    ) {
+        let clip = FrameRange::new(first, first + len - 1).expect("range");
+        let split = hearth_workflows::Split::Handles { head, tail };
+        let mut waiting = FrameSet::from(clip);
+        let mut kept: Vec<Frame> = Vec::new();
+        for size in sizes.iter().cycle() {
+            let own = split.carve(&mut waiting, *size);
+            let plan = split.plan(&own, clip);
+            prop_assert!(plan.loaded.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0));
+            prop_assert!(plan.loaded.iter().all(|frame| clip.first <= *frame && *frame <= clip.last));
+            for (place, frame) in &plan.kept {
+                prop_assert_eq!(plan.loaded[*place], *frame);
+                let (before, after) = (*place as i64, (plan.loaded.len() - place - 1) as i64);
+                prop_assert!(before >= i64::from(head).min(frame.0 - clip.first.0));
+                prop_assert!(after >= i64::from(tail).min(clip.last.0 - frame.0));
+            }
+            kept.extend(plan.kept.iter().map(|(_, frame)| *frame));
+            if waiting.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(kept, clip.iter().collect::<Vec<_>>());
+    }
+}
