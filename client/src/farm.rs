@@ -1,6 +1,12 @@
 //! The farm's services as methods.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hearth_proto::{MAX_MESSAGE_BYTES, trace, v1};
 use tonic::{
@@ -33,6 +39,8 @@ pub enum ClientError {
 #[derive(Debug, Clone)]
 pub struct FarmClient {
     url: String,
+    /// Whether a coordinator has ever answered at this address.
+    answered: Arc<AtomicBool>,
     client: v1::farm_client::FarmClient<Channel>,
 }
 
@@ -48,7 +56,7 @@ impl FarmClient {
         let client = v1::farm_client::FarmClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { url: url.to_owned(), client })
+        Ok(Self { url: url.to_owned(), answered: Arc::default(), client })
     }
 
     /// Submits a job; without a request id of its own it gets one, so that trying again is safe.
@@ -114,7 +122,15 @@ impl FarmClient {
     }
 
     fn told<T>(&self, response: Result<tonic::Response<T>, Status>) -> Result<T, ClientError> {
-        response.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+        let told = response.map(tonic::Response::into_inner).map_err(|status| self.error(&status));
+        if !matches!(told, Err(ClientError::Unreachable { .. })) {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+        told
+    }
+
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     pub(crate) fn error(&self, status: &Status) -> ClientError {

@@ -32,7 +32,7 @@ impl Watch {
     }
 
     /// The next thing that happens; `None` after the job's last. Fails when there is no such job, when no
-    /// coordinator answers at the very beginning, or when it stays away for five minutes.
+    /// coordinator has ever answered at the address, or when it stays away for five minutes.
     pub async fn next(&mut self) -> Result<Option<Update>, ClientError> {
         if self.ended {
             return Ok(None);
@@ -72,8 +72,8 @@ impl Watch {
         let final_word = match &error {
             ClientError::Address { .. } => true,
             ClientError::Refused { code, .. } => *code == Code::NotFound,
-            // Never heard of the farm: the address is wrong, or it does not run.
-            ClientError::Unreachable { .. } => self.request.cursor == 0,
+            // Never heard of a farm there: the address is wrong, or it does not run.
+            ClientError::Unreachable { .. } => !self.client.has_answered(),
         };
         if final_word || self.waited >= PATIENCE {
             return Err(error);

@@ -1,1 +1,7 @@
+//! What the end-to-end tests and benchmarks share: clips, references, and farms, in this process or as real
+//! processes that can be killed.
 
+pub mod clips;
+pub mod farm;
+pub mod processes;
+pub mod reference;

@@ -18,7 +18,8 @@ fn well_formed(set: &FrameSet) -> bool {
 }
 
 fn ranges() -> impl Strategy<Value = Vec<FrameRange>> {
-    let range = (-40_i64..40, 0_i64..12).prop_filter_map("a range", |(first, len)| FrameRange::new(first, first + len));
+    let range = (-40_i64..40, 0_i64..12)
+        .prop_filter_map("a range", |(first, len)| FrameRange::new(first, first + len));
     prop::collection::vec(range, 0..12)
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use hearth_workflows::{
-    Frame, FrameRange, FrameSet, Workflow, WorkflowError, bind::{self, StagedClip}, library::Library,
+    Frame, FrameRange, FrameSet, Workflow, WorkflowError,
+    bind::{self, StagedClip},
+    library::Library,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -32,7 +34,10 @@ fn the_library_is_whole() {
     assert!(library.errors.is_empty(), "{:?}", library.errors);
     assert_eq!(library.workflows.len(), 2);
     let unknown = library.get("nonsense").expect_err("unknown");
-    assert_eq!(unknown.to_string(), "no workflow 'nonsense'; the library has resize-sharpen, temporal-smooth");
+    assert_eq!(
+        unknown.to_string(),
+        "no workflow 'nonsense'; the library has resize-sharpen, temporal-smooth"
+    );
 }
 
 #[test]
@@ -47,8 +52,14 @@ fn every_mistake_in_a_graph_is_told_with_file_node_and_input() {
         "w/graph.json: nodes 2, 3, 4, 7, 8, 9 feed each other in a circle"
     );
     assert!(told(with_graph(|graph| graph["7"]["inputs"]["image2"] = json!([1, 2]))).contains("no link"));
-    assert!(told(with_graph(|graph| drop(graph["5"].as_object_mut().map(|n| n.remove("inputs"))))).contains("node 5 has no inputs"));
-    assert!(told(with_graph(|graph| graph["5"]["class_type"] = json!("VHS_BatchManager"))).contains("VHS_BatchManager"));
+    assert!(
+        told(with_graph(|graph| drop(graph["5"].as_object_mut().map(|n| n.remove("inputs")))))
+            .contains("node 5 has no inputs")
+    );
+    assert!(
+        told(with_graph(|graph| graph["5"]["class_type"] = json!("VHS_BatchManager")))
+            .contains("VHS_BatchManager")
+    );
     assert!(told(with_graph(|graph| *graph = json!({ "nodes": [], "links": [] }))).contains("editor format"));
     assert!(told(Workflow::parse("w", MANIFEST, "{")).contains("not valid JSON"));
     assert!(told(Workflow::parse("w", MANIFEST, "{}")).contains("no nodes"));
@@ -67,7 +78,9 @@ fn every_mistake_in_a_manifest_is_told() {
     );
     assert!(told("default = 0.5", "default = 7.5").contains("its own default does not fit"));
     assert!(told("node = \"9\"", "node = \"99\"").contains("pass beauty names node 99"));
-    assert!(told("load = \"image\"", "load = \"directory\"").contains("wants a node with the input 'directory'"));
+    assert!(
+        told("load = \"image\"", "load = \"directory\"").contains("wants a node with the input 'directory'")
+    );
     assert!(told("kind = \"handles\"", "kind = \"halves\"").contains("w/hearth.toml"));
     assert!(told("[[pass]]\nname = \"beauty\"", "[[pass]]\nname = \"../up\"").contains("becomes a folder"));
     let mask = with_graph(|graph| graph["5"]["inputs"]["image"] = json!(["1", 1]));
@@ -80,14 +93,22 @@ fn parameters_are_held_against_type_range_and_choices() {
     let told = |name: &str, value: &str| {
         let given = BTreeMap::from([(name.to_owned(), value.to_owned())]);
         let declared = &workflow.manifest().parameters;
-        hearth_workflows::parameters::resolve(workflow.name(), declared, &given).map_err(|error| error.to_string())
+        hearth_workflows::parameters::resolve(workflow.name(), declared, &given)
+            .map_err(|error| error.to_string())
     };
     assert_eq!(
         told("sharpness", "1"),
-        Err("workflow resize-sharpen has no parameter 'sharpness'; it has filter, radius, scale, sharpen".to_owned())
+        Err("workflow resize-sharpen has no parameter 'sharpness'; it has filter, radius, scale, sharpen"
+            .to_owned())
     );
-    assert_eq!(told("scale", "9"), Err("workflow resize-sharpen, parameter scale: 9 is out of range; give 0.05 to 8".to_owned()));
-    assert_eq!(told("radius", "1.5"), Err("workflow resize-sharpen, parameter radius: '1.5' is no whole number".to_owned()));
+    assert_eq!(
+        told("scale", "9"),
+        Err("workflow resize-sharpen, parameter scale: 9 is out of range; give 0.05 to 8".to_owned())
+    );
+    assert_eq!(
+        told("radius", "1.5"),
+        Err("workflow resize-sharpen, parameter radius: '1.5' is no whole number".to_owned())
+    );
     assert!(told("scale", "nan").is_err());
     assert!(told("filter", "best").expect_err("no choice").contains("is not one of nearest-exact, bilinear"));
     let values = told("scale", "2").expect("fits");

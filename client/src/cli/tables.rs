@@ -235,6 +235,11 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
+/// Without the margin that the table puts around its cells.
 fn trimmed(table: &Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -1,0 +1,188 @@
+//! A farm of real processes, each of which can be killed.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use hearth_client::FarmClient;
+
+/// A child process that does not outlive its test. Its output goes to a file.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("log file");
+        let errors = file.try_clone().expect("log file");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, log: log.to_owned() }
+    }
+
+    /// SIGKILL: no farewell, no clean-up.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("reaped");
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said, for messages of failing tests.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let said = self.said();
+            let from = said.len().saturating_sub(4_000);
+            eprintln!("--- {}\n{}", self.log.display(), said.get(from..).unwrap_or(&said));
+        }
+    }
+}
+
+/// A program of this workspace, as built beside the test.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("own path");
+    let folder = test.ancestors().find(|folder| folder.join(name).is_file());
+    match folder {
+        Some(folder) => folder.join(name),
+        None => panic!("{name} is not built; run tests/run, or cargo build --workspace --bins"),
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Processes: a coordinator, an agent, and simulators.
+#[derive(Debug)]
+pub struct Processes {
+    pub url: String,
+    pub client: FarmClient,
+    pub coordinator: Process,
+    pub agent: Process,
+    pub simulators: Vec<Process>,
+    ports: Vec<u16>,
+    seconds_per_frame: f64,
+    environment: Vec<(String, String)>,
+    /// Goes last, so that the logs are still there when the processes go.
+    pub dir: tempfile::TempDir,
+}
+
+impl Processes {
+    /// A farm of `count` nodes at this speed. `environment` is given to coordinator and agent.
+    pub async fn start(count: usize, seconds_per_frame: f64, environment: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        for root in ["plates", "comps"] {
+            fs::create_dir_all(dir.path().join(root)).expect("root");
+        }
+        let url = format!("http://127.0.0.1:{}", free_port());
+        let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let simulators = ports
+            .iter()
+            .enumerate()
+            .map(|(index, port)| simulator(dir.path(), index, *port, seconds_per_frame))
+            .collect();
+        let coordinator = coordinator(dir.path(), &url, &environment);
+        let agent = agent(dir.path(), &url, &ports, &environment);
+        let client = FarmClient::new(&url).expect("client");
+        let farm =
+            Self { dir, url, client, coordinator, agent, simulators, ports, seconds_per_frame, environment };
+        crate::farm::wait_for_nodes(&farm.client, count).await;
+        farm
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    pub fn restart_simulator(&mut self, index: usize) {
+        self.simulators[index].kill();
+        let port = self.ports[index];
+        self.simulators[index] = simulator(self.dir.path(), index, port, self.seconds_per_frame);
+    }
+
+    pub fn restart_agent(&mut self) {
+        self.agent.kill();
+        self.agent = agent(self.dir.path(), &self.url, &self.ports, &self.environment);
+    }
+
+    pub fn restart_coordinator(&mut self) {
+        self.coordinator.kill();
+        self.coordinator = coordinator(self.dir.path(), &self.url, &self.environment);
+    }
+
+    /// `hearth …` against this farm.
+    pub fn hearth(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(program("hearth"));
+        command.args(arguments).env("HEARTH_COORDINATOR", &self.url).env_remove("HEARTH_ROOTS");
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
+        command.output().expect("hearth runs")
+    }
+}
+
+fn roots(dir: &Path) -> String {
+    format!("plates={0}/plates,comps={0}/comps", dir.display())
+}
+
+fn simulator(dir: &Path, index: usize, port: u16, seconds_per_frame: f64) -> Process {
+    let mut command = Command::new(program("comfy-simulator"));
+    command
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .arg("--base")
+        .arg(dir.join(format!("comfyui{index}")))
+        .args(["--seconds-per-frame", &seconds_per_frame.to_string()]);
+    Process::start(&mut command, &dir.join(format!("simulator{index}.log")))
+}
+
+fn coordinator(dir: &Path, url: &str, environment: &[(String, String)]) -> Process {
+    let mut command = Command::new(program("hearth-coordinator"));
+    command
+        .env("XDG_CONFIG_HOME", dir)
+        .env("HEARTH_RETRY_DELAY_MS", "100")
+        .env("HEARTH_HEARTBEAT_MS", "500")
+        .env("HEARTH_TARGET_CHUNK_SECONDS", "1")
+        .args(["--listen", url.trim_start_matches("http://"), "--metrics-listen", "127.0.0.1:0"])
+        .args(["--lease-seconds", "4", "--roots", &roots(dir)])
+        .arg("--store")
+        .arg(dir.join("farm.redb"));
+    command.envs(environment.iter().cloned());
+    Process::start(&mut command, &dir.join("coordinator.log"))
+}
+
+fn agent(dir: &Path, url: &str, ports: &[u16], environment: &[(String, String)]) -> Process {
+    let servers: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+    let mut command = Command::new(program("hearth-agent"));
+    command
+        .env("XDG_CONFIG_HOME", dir)
+        .args(["--coordinator", url, "--comfyui", &servers.join(","), "--host", "host"])
+        .args(["--metrics-listen", "127.0.0.1:0", "--dead-seconds", "2", "--roots", &roots(dir)])
+        .arg("--state")
+        .arg(dir.join("agent"));
+    command.envs(environment.iter().cloned());
+    Process::start(&mut command, &dir.join("agent.log"))
+}
