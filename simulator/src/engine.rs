@@ -499,9 +499,9 @@ impl<'a> Execution<'a> {
         linked: &BTreeMap<String, Data>,
     ) -> Result<Done, NodeError> {
         let (engine, fault) = (self.engine, self.fault);
-        let mut last: Option<PathBuf> = None;
+        let mut written: Vec<PathBuf> = Vec::new();
         let mut write = |path: &Path, bytes: &[u8]| {
-            last = Some(path.to_owned());
+            written.push(path.to_owned());
             std::fs::write(path, bytes)
         };
         let mut progress = |step: u64, steps: u64, picture: Option<&Frame>| {
@@ -512,12 +512,12 @@ impl<'a> Execution<'a> {
         let mut run =
             Run { config: &engine.config, inputs, linked, progress: &mut progress, write: &mut write };
         let done = (class.run)(&mut run)?;
-        if let (Some(path), true) = (last, class.is_output) {
+        if let (Some(path), true) = (written.get(written.len() / 2), class.is_output) {
             let struck = match fault {
                 Fault::TruncateOutput => {
-                    std::fs::read(&path).and_then(|b| std::fs::write(&path, &b[..b.len() / 2]))
+                    std::fs::read(path).and_then(|b| std::fs::write(path, &b[..b.len() / 2]))
                 }
-                Fault::LoseOutput => std::fs::remove_file(&path),
+                Fault::LoseOutput => std::fs::remove_file(path),
                 _ => Ok(()),
             };
             struck.map_err(|error| NodeError::raised("OSError", error.to_string()))?;

@@ -28,8 +28,8 @@ pub enum Fault {
     WorkerDeath,
     /// Every socket is closed, in the middle of the prompt.
     DropSockets,
-    /// The last picture that is saved is cut in half.
+    /// The middle one of the saved pictures is cut in half.
     TruncateOutput,
-    /// The last picture is not written, though history names it.
+    /// The middle one of the saved pictures is gone, though history names it.
     LoseOutput,
 }

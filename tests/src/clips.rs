@@ -17,7 +17,7 @@ pub fn make16(folder: &Path, frames: std::ops::RangeInclusive<i64>, width: u32, 
     fs::create_dir_all(folder).expect("clip folder");
     for frame in frames {
         let picture: ImageBuffer<Rgb<u16>, Vec<u16>> = ImageBuffer::from_fn(width, height, |x, y| {
-            Rgb([(x * 257) as u16, (y * 257) as u16, frame as u16 * 77])
+            Rgb([(x * 257) as u16, (y * 257) as u16, (frame as u16).wrapping_mul(77)])
         });
         picture.save(folder.join(format!("plate.{frame:04}.png"))).expect("frame");
     }

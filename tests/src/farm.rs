@@ -123,7 +123,7 @@ impl Farm {
         wait_for_nodes(&self.client, count).await;
     }
 
-    /// Submits and waits for the end; the job and what failed on the way.
+    /// Submits and waits for the end; the job and its latest failures, oldest first.
     pub async fn run(&self, request: v1::SubmitJobRequest) -> (v1::Job, Vec<v1::Failure>) {
         let job = self.client.submit(request).await.expect("accepted").job.expect("a job");
         finish(&self.client, job.job_id).await
@@ -157,18 +157,18 @@ pub fn source(name: &str, manifest: &str, graph: &str) -> Workflow {
     })
 }
 
-/// Follows a job to its end; the job and what failed on the way.
+/// Follows a job to its end; the job and its latest failures, oldest first.
 pub async fn finish(client: &FarmClient, job: u64) -> (v1::Job, Vec<v1::Failure>) {
     let following = async {
         let mut watch = client.watch(job, false);
-        let (mut last, mut failures) = (v1::Job::default(), Vec::new());
+        let mut last = v1::Job::default();
         while let Some(update) = watch.next().await.expect("the watch goes on") {
-            match update {
-                Update::Job(job) => last = job,
-                Update::Failure(failure) => failures.push(failure),
-                Update::ChunkFinished(_) | Update::Preview(_) => {}
+            if let Update::Job(job) = update {
+                last = job;
             }
         }
+        // The job remembers them; a watch that began after one would not tell it.
+        let failures = last.failures.iter().rev().cloned().collect();
         (last, failures)
     };
     let ended = tokio::time::timeout(PATIENCE * 2, following).await;

@@ -116,7 +116,7 @@ impl fmt::Display for RootPath {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SequenceName {
     prefix: String,
-    /// Least number of digits, a minus sign not counted.
+    /// Least number of digits, a minus sign among them.
     padding: usize,
     suffix: String,
 }
@@ -126,11 +126,10 @@ impl SequenceName {
         Self { prefix: prefix.to_owned(), padding, suffix: suffix.to_owned() }
     }
 
-    /// The file of one frame.
+    /// The file of one frame, as C's `printf` writes it: a minus sign counts as a digit.
     pub fn file(&self, frame: Frame) -> String {
-        let sign = if frame.0 < 0 { "-" } else { "" };
         let (prefix, suffix, width) = (&self.prefix, &self.suffix, self.padding);
-        format!("{prefix}{sign}{:0width$}{suffix}", frame.0.unsigned_abs())
+        format!("{prefix}{:0width$}{suffix}", frame.0)
     }
 
     /// The frame whose file this is. Digits beyond the padding are accepted only as overflow, the way
@@ -271,6 +270,7 @@ mod tests {
             ("plates/a/p.%04d.png", 7, "p.0007.png", "plates/a/p.%04d.png"),
             ("plates/a/p.####.png", 12345, "p.12345.png", "plates/a/p.%04d.png"),
             ("plates/p_%d.png", -3, "p_-3.png", "plates/p_%d.png"),
+            ("plates/p.%04d.png", -3, "p.-003.png", "plates/p.%04d.png"),
             ("plates/100%/p#.png", 5, "p5.png", "plates/100%/p%d.png"),
         ] {
             let path: SequencePath = text.parse().expect(text);
