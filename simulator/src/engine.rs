@@ -375,15 +375,22 @@ impl<'a> Execution<'a> {
         let cached: Vec<String> = cached.into_iter().cloned().collect();
         self.note("execution_cached", json!({ "nodes": cached, "prompt_id": id }), false);
 
-        let mut failed: Option<(String, NodeError)> = None;
         for output in self.item.outputs.clone() {
-            if let Err(error) = self.bring(&output) {
-                failed = Some(error);
+            if let Some(done) = self.cache.get(&self.keys[&output]).cloned() {
+                self.show_cached(&output, &done);
+            }
+        }
+        let mut failed: Option<(String, NodeError)> = None;
+        let mut open = self.open();
+        while let Some(id) = self.next(&open) {
+            open.remove(&id);
+            if let Err(error) = self.execute(&id) {
+                failed = Some((id, error));
                 break;
             }
-            if self.engine.dead.load(Ordering::SeqCst) {
-                return None;
-            }
+        }
+        if self.engine.dead.load(Ordering::SeqCst) {
+            return None;
         }
         if self.fault == Fault::WorkerDeath {
             return None;
@@ -423,35 +430,51 @@ impl<'a> Execution<'a> {
         needed
     }
 
-    /// Makes sure that the node's outputs are there, running what must be run before it. Without recursion:
-    /// a chain of nodes can be long.
-    fn bring(&mut self, output: &str) -> Result<(), (String, NodeError)> {
-        if let Some(done) = self.cache.get(&self.keys[output]).cloned() {
-            self.show_cached(output, &done);
-            return Ok(());
-        }
-        let mut path = vec![output.to_owned()];
-        while let Some(id) = path.last().cloned() {
-            if self.cache.contains_key(&self.keys[&id]) {
-                path.pop();
+    /// The nodes that must run, each with those that wait for it.
+    fn open(&self) -> BTreeMap<String, Vec<String>> {
+        let is_cached = |id: &str| self.cache.contains_key(&self.keys[id]);
+        let mut waiting: Vec<String> =
+            self.item.outputs.iter().filter(|id| !is_cached(id)).cloned().collect();
+        let mut open: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        while let Some(id) = waiting.pop() {
+            if !seen.insert(id.clone()) {
                 continue;
             }
-            let mut open: Vec<String> = self.prompt[&id]
-                .inputs
-                .values()
-                .filter_map(graph::link)
-                .map(|(source, _)| source.to_owned())
-                .filter(|source| !self.cache.contains_key(&self.keys[source]))
-                .collect();
-            open.sort_by_key(|source| std::cmp::Reverse(id_order(source)));
-            if open.is_empty() {
-                self.execute(&id).map_err(|error| (id.clone(), error))?;
-                path.pop();
-            } else {
-                path.extend(open);
+            open.entry(id.clone()).or_default();
+            for (source, _) in self.prompt[&id].inputs.values().filter_map(graph::link) {
+                if !is_cached(source) {
+                    open.entry(source.to_owned()).or_default().push(id.clone());
+                    waiting.push(source.to_owned());
+                }
             }
         }
-        Ok(())
+        open
+    }
+
+    /// The node to run next, in ComfyUI's order of preference: an output, then what an output waits for
+    /// directly, then what that waits for, then any.
+    fn next(&self, open: &BTreeMap<String, Vec<String>>) -> Option<String> {
+        let is_ready = |id: &&String| {
+            let mut sources = self.prompt[*id].inputs.values().filter_map(graph::link);
+            sources.all(|(source, _)| self.cache.contains_key(&self.keys[source]))
+        };
+        let is_output = |id: &String| self.item.outputs.contains(id);
+        let feeds = |id: &String, wanted: &dyn Fn(&String) -> bool| {
+            open.get(id).is_some_and(|targets| targets.iter().any(wanted))
+        };
+        let preference = |id: &&String| {
+            if is_output(id) {
+                0
+            } else if feeds(id, &is_output) {
+                1
+            } else if feeds(id, &|target| feeds(target, &is_output)) {
+                2
+            } else {
+                3
+            }
+        };
+        open.keys().filter(is_ready).min_by_key(|id| (preference(id), id_order(id))).cloned()
     }
 
     fn execute(&mut self, id: &str) -> Result<(), NodeError> {

@@ -275,7 +275,7 @@ async fn jobs(State(engine): Shared) -> Json<Value> {
     let mut all: Vec<Value> = Vec::new();
     for (list, status) in [("queue_running", "in_progress"), ("queue_pending", "pending")] {
         for item in queue[list].as_array().into_iter().flatten() {
-            all.push(json!({ "id": item[1], "status": status, "priority": item[0] }));
+            all.push(waiting(item, status));
         }
     }
     for (id, entry) in engine.history(None, None).as_object().into_iter().flatten() {
@@ -292,7 +292,7 @@ async fn job(State(engine): Shared, UrlPath(id): UrlPath<String>) -> Response {
     for (list, status) in [("queue_running", "in_progress"), ("queue_pending", "pending")] {
         let mut items = queue[list].as_array().into_iter().flatten();
         if let Some(item) = items.find(|item| item[1] == id.as_str()) {
-            return Json(json!({ "id": id, "status": status, "priority": item[0] })).into_response();
+            return Json(waiting(item, status)).into_response();
         }
     }
     match engine.history(Some(&id), None).get(&id) {
@@ -304,6 +304,11 @@ async fn job(State(engine): Shared, UrlPath(id): UrlPath<String>) -> Response {
         }
         None => (StatusCode::NOT_FOUND, Json(json!({ "error": "Job not found" }))).into_response(),
     }
+}
+
+fn waiting(item: &Value, status: &str) -> Value {
+    let create_time = &item[3]["create_time"];
+    json!({ "id": item[1], "status": status, "priority": item[0], "create_time": create_time, "outputs_count": 0 })
 }
 
 fn finished(id: &str, entry: &Value) -> Value {

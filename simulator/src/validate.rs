@@ -136,7 +136,8 @@ impl Check<'_> {
         }
         if good && let Some(Err(reason)) = class.check.map(|check| check(self.config, &inputs)) {
             good = false;
-            let failed = class.required.iter().chain(class.optional).map(|(name, _)| {
+            let declared = class.required.iter().chain(class.optional).map(|(name, _)| name);
+            let failed = declared.chain(class.hidden).map(|name| {
                 let details = format!("{name} - {reason}");
                 fault(
                     "custom_validation_failed",

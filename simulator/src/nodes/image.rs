@@ -24,6 +24,7 @@ const fn core(
         module: "nodes",
         required,
         optional: &[],
+        hidden: &[],
         outputs: &["IMAGE"],
         is_output: false,
         weight,

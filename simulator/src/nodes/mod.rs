@@ -66,6 +66,8 @@ pub struct Class {
     pub module: &'static str,
     pub required: &'static [(&'static str, Input)],
     pub optional: &'static [(&'static str, Input)],
+    /// Inputs that the server fills in itself, where the node's own check sees them.
+    pub hidden: &'static [&'static str],
     pub outputs: &'static [&'static str],
     pub is_output: bool,
     /// Simulated time for a frame, as a multiple of the server's.

@@ -18,6 +18,7 @@ const fn class(
         module: "nodes",
         required,
         optional: &[],
+        hidden: &[],
         outputs,
         is_output: false,
         weight: 0.0,
@@ -62,7 +63,7 @@ pub(super) const CLASSES: &[Class] = &[
         // Its model files are empty, as in a ComfyUI whose download broke off.
         |_| {
             let message = "Error while deserializing header: header too small\n";
-            Err(NodeError::raised("safetensors_rust.SafetensorError", message))
+            Err(NodeError::raised("safetensors._safetensors_rust.SafetensorError", message))
         },
     ),
     class(

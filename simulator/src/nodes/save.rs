@@ -17,6 +17,7 @@ const fn saver(name: &'static str, run: fn(&mut Run<'_>) -> Result<Done, NodeErr
             ("filename_prefix", Input::Text { default: "ComfyUI" }),
         ],
         optional: &[],
+        hidden: &[],
         outputs: &[],
         is_output: true,
         weight: 0.0,
