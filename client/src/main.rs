@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-#[tokio::main(flavor = "current_thread")]
+// A thread of its own for I/O: the last spans are sent while the main thread waits for that.
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> ExitCode {
     hearth_client::cli::main().await
 }

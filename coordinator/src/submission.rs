@@ -18,7 +18,7 @@ pub enum SubmissionError {
     #[error("no workflow given; name one, `hearth workflows` lists them")]
     NoWorkflow,
     #[error(transparent)]
-    Workflow(#[from] WorkflowError),
+    Workflow(Box<WorkflowError>),
     #[error("priority {0} is out of range; give 0 to 100")]
     Priority(u32),
     #[error("clip path")]
@@ -28,15 +28,27 @@ pub enum SubmissionError {
     #[error("frames")]
     Frames(#[source] FramesError),
     #[error(transparent)]
-    Clip(#[from] ClipError),
+    Clip(Box<ClipError>),
     #[error("output")]
     Output(#[source] RootsError),
     #[error("output {output} exists already; give another folder, or remove it")]
     OutputExists { output: RootPath },
     #[error("clip {clip} is {found}, which workflow {workflow} does not read right; it reads {reads}")]
-    Format { clip: SequencePath, found: String, workflow: String, reads: String },
+    Format { clip: String, found: String, workflow: String, reads: String },
     #[error("the clip could not be looked at")]
     Aborted,
+}
+
+impl From<WorkflowError> for SubmissionError {
+    fn from(error: WorkflowError) -> Self {
+        Self::Workflow(Box::new(error))
+    }
+}
+
+impl From<ClipError> for SubmissionError {
+    fn from(error: ClipError) -> Self {
+        Self::Clip(Box::new(error))
+    }
 }
 
 /// Checks `request` against library and storage. Blocks on storage.
@@ -127,7 +139,7 @@ fn check_format(
         return Ok(());
     }
     Err(SubmissionError::Format {
-        clip: clip.clone(),
+        clip: clip.to_string(),
         found: found.name().to_owned(),
         workflow: workflow.name().to_owned(),
         reads: reads.iter().map(|format| format.name()).collect::<Vec<_>>().join(", "),

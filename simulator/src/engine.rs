@@ -28,6 +28,9 @@ use crate::{
 /// Entries of the history; the oldest go first.
 const HISTORY: usize = 10_000;
 
+/// Pauses remembered.
+const GAPS: usize = 10_000;
+
 /// How often a sleeping node looks whether it is interrupted.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -71,6 +74,9 @@ struct Queue {
     at_node: Option<String>,
     history: VecDeque<(String, Value)>,
     faults: VecDeque<Fault>,
+    /// Pauses of the worker between two prompts, the latest last.
+    gaps: VecDeque<Duration>,
+    ended: Option<Instant>,
     stopped: bool,
 }
 
@@ -253,6 +259,11 @@ impl Engine {
         }
     }
 
+    /// How long the worker had nothing to do between two prompts, for the latest of them.
+    pub fn gaps(&self) -> Vec<Duration> {
+        self.lock().gaps.iter().copied().collect()
+    }
+
     /// What the client's prompt is doing, for a socket that comes back.
     pub fn at_node(&self, client: &str) -> Option<String> {
         let queue = self.lock();
@@ -286,6 +297,12 @@ impl Engine {
             let Some(at) = lowest.map(|(at, _)| at) else { continue };
             let item = queue.pending.remove(at);
             queue.running = Some(item.clone());
+            if let Some(gap) = queue.ended.take().map(|ended| ended.elapsed()) {
+                queue.gaps.push_back(gap);
+                if queue.gaps.len() > GAPS {
+                    queue.gaps.pop_front();
+                }
+            }
             let fault = queue.faults.pop_front().unwrap_or(Fault::None);
             let left = remaining(&queue);
             drop(queue);
@@ -300,6 +317,7 @@ impl Engine {
             }
             queue.running = None;
             queue.at_node = None;
+            queue.ended = Some(Instant::now());
             queue.history.retain(|(id, _)| *id != item.prompt_id);
             queue.history.push_back((item.prompt_id.clone(), entry));
             if queue.history.len() > HISTORY {

@@ -83,7 +83,7 @@ impl Frame {
 
     /// Gaussian blur with mirrored borders, in two passes.
     pub fn blurred(&self, radius: u32, sigma: f32) -> Self {
-        let reach = radius as i64;
+        let reach = i64::from(radius);
         let mut kernel: Vec<f32> =
             (-reach..=reach).map(|at| (-((at * at) as f32) / (2.0 * sigma * sigma)).exp()).collect();
         let sum: f32 = kernel.iter().sum();

@@ -99,6 +99,11 @@ impl Simulator {
         self.engine.add_fault(fault);
     }
 
+    /// How long its GPU would have been idle between two prompts, for the latest of them.
+    pub fn idle_gaps(&self) -> Vec<Duration> {
+        self.engine.gaps()
+    }
+
     /// Ends at once, as by a kill.
     pub async fn stop(self) {
         self.stop.send_replace(true);

@@ -116,7 +116,7 @@ impl Check<'_> {
                 None if required => Some(fault(
                     "required_input_missing",
                     "Required input is missing",
-                    *name,
+                    name,
                     json!({ "input_name": name }),
                 )),
                 None => None,

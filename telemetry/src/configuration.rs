@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 #[error("the configuration is not usable ({looked_at})")]
 pub struct ConfigurationError {
     looked_at: String,
-    source: config::ConfigError,
+    source: Box<config::ConfigError>,
 }
 
 /// Reads the configuration `T`, for which every field must have a default.
@@ -25,7 +25,7 @@ pub fn configure<T: DeserializeOwned, F: Serialize>(
     let named = file.is_some();
     let file = file.unwrap_or_else(|| config_home().join("hearth").join(format!("{name}.toml")));
     let looked_at = format!("{}, HEARTH_* and flags", file.display());
-    let failed = |source| ConfigurationError { looked_at: looked_at.clone(), source };
+    let failed = |source| ConfigurationError { looked_at: looked_at.clone(), source: Box::new(source) };
     let flags = Config::try_from(flags).map_err(failed)?;
     Config::builder()
         .add_source(File::from(file.as_path()).format(FileFormat::Toml).required(named))

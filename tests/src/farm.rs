@@ -25,7 +25,7 @@ pub struct Farm {
     pub simulators: Vec<Simulator>,
     pub client: FarmClient,
     pub coordinator: Coordinator,
-    agent: Agent,
+    pub agent: Agent,
 }
 
 /// How a farm is made.

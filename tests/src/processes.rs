@@ -109,7 +109,7 @@ impl Processes {
         let agent = agent(dir.path(), &url, &ports, &environment);
         let client = FarmClient::new(&url).expect("client");
         let farm =
-            Self { dir, url, client, coordinator, agent, simulators, ports, seconds_per_frame, environment };
+            Self { url, client, coordinator, agent, simulators, ports, seconds_per_frame, environment, dir };
         crate::farm::wait_for_nodes(&farm.client, count).await;
         farm
     }

@@ -151,7 +151,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => {}
         }
     };
-    work.instrument(span).await;
+    Box::pin(work.instrument(span)).await;
     Ok(())
 }
 

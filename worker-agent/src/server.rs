@@ -77,7 +77,7 @@ impl Agent {
             let (config, http, meters, stop) = (config.clone(), http.clone(), meters.clone(), stop.clone());
             tasks.spawn(async move {
                 let name = node.name.clone();
-                node::run(node, &config, http, meters, stop)
+                Box::pin(node::run(node, &config, http, meters, stop))
                     .await
                     .map_err(|source| AgentError::Node { node: name, source })
             });

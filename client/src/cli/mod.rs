@@ -17,6 +17,7 @@ use hearth_proto::v1::{
     watch_job_response::Update,
 };
 use hearth_telemetry::{Logs, LogsError, chain};
+use tracing::Instrument as _;
 
 use crate::{ClientError, FarmClient};
 use flags::{Command, Flags};
@@ -78,7 +79,8 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
     match command {
         Command::Submit(submit) => {
             let watch = submit.watch;
-            let response = submit::submit(&client, *submit).await?;
+            let span = tracing::info_span!("hearth submit", clip = submit.clip, "otel.kind" = "client");
+            let response = submit::submit(&client, *submit).instrument(span).await?;
             let job = response.job.unwrap_or_default();
             if watch {
                 return follow(&client, job.job_id, json).await;

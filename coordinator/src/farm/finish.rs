@@ -38,7 +38,7 @@ impl Farm {
                     Some(Work::Assembly | Work::CleanUp) => self.chore_done(now, id.job, step),
                     None if frames.is_empty() => self.chore_done(now, id.job, step),
                     Some(Work::Chunk(left)) => {
-                        self.chunk_done(now, name, id, (frames, seconds), step);
+                        self.chunk_done(now, name, id, (frames, seconds), &left, step);
                         // What the node answered for but did not bring. Nothing, from an honest agent.
                         let Some(job) = self.jobs.get_mut(&id.job) else { return };
                         let mut missing = left;
@@ -47,7 +47,7 @@ impl Farm {
                         job.waiting.insert_all(&missing);
                         self.rank(id.job);
                     }
-                    None => self.chunk_done(now, name, id, (frames, seconds), step),
+                    None => self.chunk_done(now, name, id, (frames, seconds), &FrameSet::new(), step),
                 }
                 self.settle(now, id.job, step);
                 self.fill_chores(now, step);
@@ -56,13 +56,15 @@ impl Farm {
         }
     }
 
-    /// Frames have been rendered. Used as far as they are still not done; never counted twice.
+    /// Frames have been rendered. Used as far as they are still not done; never counted twice. `leased`: what
+    /// the attempt had a lease on just now; nothing, for a late result.
     fn chunk_done(
         &mut self,
         now: Timestamp,
         name: &NodeName,
         id: AttemptId,
         (frames, seconds): (&FrameSet, f64),
+        leased: &FrameSet,
         step: &mut Step,
     ) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
@@ -94,25 +96,32 @@ impl Farm {
             node.frames_done += fresh.len();
             node.chunks_done += 1;
         }
-        // A late result may bring what another node is rendering again by now.
-        let others = self.jobs.get(&id.job).map(|job| job.running.clone());
-        for other in others.into_iter().flatten() {
-            let Some(Work::Chunk(theirs)) = self.attempts.get_mut(&other).map(|held| &mut held.work) else {
-                continue;
-            };
-            let before = theirs.len();
-            theirs.remove_all(&fresh);
-            if theirs.is_empty() {
-                self.withdraw(now, other, "another attempt has finished its frames", step);
-            } else if theirs.len() < before {
-                step.changes.push(Key::Attempt(other));
-            }
+        if !fresh.is_subset(leased) {
+            self.shrink_others(now, id, &fresh, step);
         }
         let node = name.clone();
         let event = JobEvent::ChunkFinished { attempt: id, node, frames: fresh, seconds };
         step.event(id.job, event);
         self.revive(id.job);
         self.changed(id.job, step);
+    }
+
+    /// A late result may bring what another node is rendering again by now: that node answers for less, or is
+    /// told to stop.
+    fn shrink_others(&mut self, now: Timestamp, id: AttemptId, fresh: &FrameSet, step: &mut Step) {
+        let others = self.jobs.get(&id.job).map(|job| job.running.clone());
+        for other in others.into_iter().flatten() {
+            let Some(Work::Chunk(theirs)) = self.attempts.get_mut(&other).map(|held| &mut held.work) else {
+                continue;
+            };
+            let before = theirs.len();
+            theirs.remove_all(fresh);
+            if theirs.is_empty() {
+                self.withdraw(now, other, "another attempt has finished its frames", step);
+            } else if theirs.len() < before {
+                step.changes.push(Key::Attempt(other));
+            }
+        }
     }
 
     /// A failed job whose last missing frames came late after all is not failed any more.

@@ -69,11 +69,11 @@ pub(super) const CLASSES: &[Class] = &[
         scale_by,
     ),
     core("ImageInvert", &[("image", IMAGE)], 0.25, |run| {
-        run.each(run.batch("image")?, |f| f.map(|v| 1.0 - v))
+        Done::each(run.batch("image")?, |f| f.map(|v| 1.0 - v))
     }),
     core("ImageBlur", &[("image", IMAGE), ("blur_radius", RADIUS), ("sigma", SIGMA)], 1.0, |run| {
         let (radius, sigma) = (run.int("blur_radius") as u32, run.float("sigma"));
-        run.each(run.batch("image")?, |frame| frame.blurred(radius, sigma))
+        Done::each(run.batch("image")?, |frame| frame.blurred(radius, sigma))
     }),
     core(
         "ImageSharpen",
@@ -140,12 +140,13 @@ fn empty(run: &mut Run<'_>) -> Result<Done, NodeError> {
     let part = |shift: u32| ((colour >> shift) & 0xff) as f32 / 255.0;
     let frame =
         Frame::filled(run.int("width") as u32, run.int("height") as u32, [part(16), part(8), part(0)]);
-    Done::image(vec![Arc::new(frame); run.int("batch_size").max(1) as usize])
+    let frame = Arc::new(frame);
+    Done::image((0..run.int("batch_size").max(1)).map(|_| frame.clone()).collect())
 }
 
 fn scale(run: &mut Run<'_>) -> Result<Done, NodeError> {
     let (method, width, height) = (run.text("upscale_method"), run.int("width"), run.int("height"));
-    run.each(run.batch("image")?, |frame| {
+    Done::each(run.batch("image")?, |frame| {
         // A side of 0 keeps the aspect.
         let (old_width, old_height) = (i64::from(frame.width), i64::from(frame.height));
         let (width, height) = match (width, height) {
@@ -161,13 +162,13 @@ fn scale(run: &mut Run<'_>) -> Result<Done, NodeError> {
 fn scale_by(run: &mut Run<'_>) -> Result<Done, NodeError> {
     let (method, factor) = (run.text("upscale_method"), run.float("scale_by"));
     let side = |old: u32| ((old as f32 * factor).round() as u32).max(1);
-    run.each(run.batch("image")?, |frame| frame.resized(side(frame.width), side(frame.height), method))
+    Done::each(run.batch("image")?, |frame| frame.resized(side(frame.width), side(frame.height), method))
 }
 
 /// Unsharp masking: the picture plus ten times alpha of what a blur takes from it.
 fn sharpen(run: &mut Run<'_>) -> Result<Done, NodeError> {
     let (radius, sigma, alpha) = (run.int("sharpen_radius") as u32, run.float("sigma"), run.float("alpha"));
-    run.each(run.batch("image")?, |frame| {
+    Done::each(run.batch("image")?, |frame| {
         let soft = frame.blurred(radius, sigma);
         frame.zip(&soft, |sharp, soft| (sharp + 10.0 * alpha * (sharp - soft)).clamp(0.0, 1.0))
     })

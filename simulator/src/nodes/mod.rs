@@ -93,6 +93,14 @@ pub struct Done {
 }
 
 impl Done {
+    /// Every frame of `batch` through `make`.
+    fn each(
+        batch: &Batch,
+        make: impl Fn(&crate::pixels::Frame) -> crate::pixels::Frame,
+    ) -> Result<Self, NodeError> {
+        Self::image(batch.iter().map(|frame| make(frame).into()).collect())
+    }
+
     fn image(batch: Batch) -> Result<Self, NodeError> {
         Ok(Self { outputs: vec![Data::Image(batch)], shown: None })
     }
@@ -158,15 +166,6 @@ impl Run<'_> {
 
     fn text(&self, input: &str) -> &str {
         self.inputs.get(input).and_then(Value::as_str).unwrap_or("")
-    }
-
-    /// Every frame of `batch` through `make`.
-    fn each(
-        &self,
-        batch: &Batch,
-        make: impl Fn(&crate::pixels::Frame) -> crate::pixels::Frame,
-    ) -> Result<Done, NodeError> {
-        Done::image(batch.iter().map(|frame| make(frame).into()).collect())
     }
 }
 

@@ -49,15 +49,14 @@ fn save(run: &mut Run<'_>, kind: &str, encode: fn(&Frame) -> Option<Vec<u8>>) ->
     let folder = base.join(subfolder);
     let failed = |error: std::io::Error| NodeError::raised("OSError", error.to_string());
     fs::create_dir_all(&folder).map_err(failed)?;
-    let mut counter = highest(&folder, stem) + 1;
+    let first = highest(&folder, stem) + 1;
     let mut saved: Vec<Value> = Vec::new();
-    for frame in run.batch("images")?.clone() {
+    for (counter, frame) in (first..).zip(run.batch("images")?.clone()) {
         let name = format!("{stem}_{counter:05}_.png");
         let bytes =
             encode(&frame).ok_or_else(|| NodeError::raised("ValueError", "cannot encode the picture"))?;
         (run.write)(&folder.join(&name), &bytes).map_err(failed)?;
         saved.push(json!({ "filename": name, "subfolder": subfolder, "type": kind }));
-        counter += 1;
     }
     Ok(Done { outputs: Vec::new(), shown: Some(json!({ "images": saved })) })
 }

@@ -51,10 +51,9 @@ pub(super) async fn queue(bench: &Workbench, attempt: &str, prompt: &Prompt) -> 
         sleep(retry.mul_f64(rand::random_range(0.5..1.0))).await;
         retry = (retry * 2).min(LAST_RETRY);
         match bench.client.status(attempt).await {
-            Ok(Status::Unknown) if Instant::now() < deadline => {}
+            Ok(Status::Unknown) | Err(_) if Instant::now() < deadline => {}
             Ok(Status::Unknown) => return Err(not_accepted(&error)),
             Ok(Status::Pending | Status::Running | Status::Ended) => return Ok(()),
-            Err(_) if Instant::now() < deadline => {}
             Err(error) => return Err(away(&error)),
         }
     }

@@ -1,0 +1,55 @@
+//! Measures what Hearth promises about speed, in one run on one machine, and prints a table for
+//! `docs/performance.md`.
+//!
+//! ```text
+//! cargo build --release --workspace --bins
+//! cargo run --release -p hearth-tests --bin bench            everything
+//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core durable gaps memory
+//! ```
+
+mod core;
+mod durable;
+mod gaps;
+mod memory;
+
+use std::env;
+
+/// One line of the table.
+struct Figure {
+    what: String,
+    value: String,
+    /// What it is held against, measured in the same run where it is a limit of the machine.
+    against: String,
+}
+
+impl Figure {
+    fn new(what: impl Into<String>, value: impl Into<String>, against: impl Into<String>) -> Self {
+        Self { what: what.into(), value: value.into(), against: against.into() }
+    }
+}
+
+fn main() {
+    let wanted: Vec<String> = env::args().skip(1).collect();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    println!("| what | measured | held against |");
+    println!("| --- | --- | --- |");
+    let tell = |figures: Vec<Figure>| {
+        for figure in figures {
+            println!("| {} | {} | {} |", figure.what, figure.value, figure.against);
+        }
+    };
+    if is_wanted("core") {
+        tell(core::measure());
+    }
+    if is_wanted("durable") {
+        tell(runtime.block_on(durable::measure()));
+    }
+    if is_wanted("gaps") {
+        tell(runtime.block_on(gaps::measure()));
+    }
+    if is_wanted("memory") {
+        tell(runtime.block_on(memory::measure()));
+    }
+}

@@ -1,0 +1,107 @@
+//! The `hearth` command against a real farm: what people read, what programs parse, exit codes.
+
+use hearth_client::v1::JobState;
+use hearth_tests::{clips, farm::until, processes::Processes};
+use serde_json::Value;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_at_the_command_line() {
+    let farm = Processes::start(2, 0.02, &[]).await;
+    clips::make(&farm.path("plates/sh010"), 1..=12, 32, 20);
+    let roots = format!("plates={0}/plates,comps={0}/comps", farm.dir.path().display());
+    let hearth = |arguments: &[&str]| {
+        let output = farm.hearth(arguments);
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+
+    // Submit and watch to the end, as a person whose output is not a terminal.
+    let clip = "plates/sh010/plate.%04d.png";
+    let (code, out, err) =
+        hearth(&["submit", clip, "-w", "temporal-smooth", "-p", "strength=0.3", "-o", "comps/a", "--watch"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.starts_with("job 1: 12 frames in ") && out.contains("comps/a/plate.%04d.png"), "{out}");
+    assert!(err.contains("job 1 done: 12/12 frames"), "{err}");
+    assert!(!out.contains('\u{1b}') && !err.contains('\u{1b}'), "colours where there is no terminal");
+
+    // As a program, by absolute paths.
+    let absolute = farm.path("plates/sh010/plate.####.png").display().to_string();
+    let (code, out, _) = hearth(&[
+        "submit",
+        &absolute,
+        "-w",
+        "resize-sharpen",
+        "-o",
+        "comps/b",
+        "-f",
+        "2-10x4",
+        "--roots",
+        &roots,
+        "--json",
+    ]);
+    assert_eq!(code, Some(0));
+    let job: Value = serde_json::from_str(&out).expect("json");
+    assert_eq!((&job["job"], &job["frames"]["all"]), (&2.into(), &"2-10x4".into()));
+    until(&farm.client, 2, |job| job.state() == JobState::Done).await;
+    let (code, out, _) = hearth(&["watch", "2", "--json"]);
+    assert_eq!(code, Some(0));
+    let last: Value = serde_json::from_str(out.lines().last().expect("a line")).expect("json");
+    assert_eq!(last["job"]["state"], "done");
+
+    // Steering.
+    let (_, out, _) = hearth(&["submit", clip, "-w", "resize-sharpen", "-o", "comps/c", "--priority", "0"]);
+    assert!(out.contains("watch it with: hearth watch 3"), "{out}");
+    assert_eq!(hearth(&["pause", "3"]).1, "job 3 (plate) is paused\n");
+    assert!(hearth(&["priority", "3", "70"]).1.contains("job 3"));
+    assert_eq!(hearth(&["priority", "3", "101"]).0, Some(1));
+    let (code, out, _) = hearth(&["jobs", "--json"]);
+    assert_eq!(code, Some(0));
+    let jobs: Value = serde_json::from_str(&out).expect("json");
+    assert_eq!((jobs.as_array().map(Vec::len), &jobs[0]["priority"]), (Some(1), &70.into()));
+    assert_eq!(hearth(&["cancel", "3"]).1, "job 3 (plate) is cancelled\n");
+    assert_eq!(hearth(&["watch", "3"]).0, Some(4), "a cancelled job has its own exit code");
+    let (code, _, err) = hearth(&["resume", "3"]);
+    assert_eq!((code, err.as_str()), (Some(1), "hearth: job 3 has already been cancelled\n"));
+
+    let nodes: Value = serde_json::from_str(&hearth(&["nodes", "--json"]).1).expect("json");
+    let name = nodes[0]["name"].as_str().expect("a name").to_owned();
+    assert_eq!(hearth(&["drain", &name]).1, format!("node {name} is drained\n"));
+    assert_eq!(hearth(&["undrain", &name]).1, format!("node {name} is idle\n"));
+    let (_, table, _) = hearth(&["nodes"]);
+    assert!(table.starts_with("NODE") && table.contains(&name), "{table}");
+    let (_, table, _) = hearth(&["jobs", "--all"]);
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(hearth(&["job", "1"]).1.contains("strength=0.3"));
+    assert!(hearth(&["workflows"]).1.contains("-p strength=0.5  Share of the neighbours"));
+
+    // What goes wrong says what, where, and what next.
+    for (arguments, code, said) in [
+        (vec!["job", "99"], 1, "no job 99; `hearth jobs` lists them"),
+        (vec!["drain", "nobody"], 1, "no node nobody; `hearth nodes` lists them"),
+        (vec!["submit", clip, "-w", "nope", "-o", "comps/x"], 1, "no workflow 'nope'; the library has"),
+        (
+            vec!["submit", clip, "-w", "resize-sharpen", "-p", "scale", "-o", "comps/x"],
+            1,
+            "write it as name=value",
+        ),
+        (
+            vec!["submit", "/nowhere/p.%04d.png", "-w", "resize-sharpen", "-o", "comps/x"],
+            1,
+            "lies in none of the storage roots",
+        ),
+        (
+            vec!["jobs", "--coordinator", "http://127.0.0.1:9"],
+            5,
+            "no coordinator answers at http://127.0.0.1:9",
+        ),
+        (vec!["submit"], 2, "required arguments"),
+    ] {
+        let (got, _, err) = hearth(&arguments);
+        assert_eq!(got, Some(code), "{arguments:?}: {err}");
+        assert!(err.contains(said), "{arguments:?}: {err}");
+    }
+    assert!(hearth(&["completions", "bash"]).1.contains("_hearth"));
+}
