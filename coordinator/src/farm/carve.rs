@@ -45,9 +45,9 @@ pub(super) fn chunk_size(
         None => config.first_chunk_frames,
     };
     let by_share = (share / SHARE_DIVISOR).ceil() as u64;
-    // A chunk should not be smaller than the handles it drags along.
+    // No more than a third of what a chunk renders should be thrown away.
     let least = match manifest.split {
-        Split::Handles { head, tail } => u64::from(head) + u64::from(tail),
+        Split::Handles { head, tail } => 2 * (u64::from(head) + u64::from(tail)),
         Split::PerFrame | Split::Whole => 1,
     };
     by_time.min(by_share).max(least).clamp(1, most)

@@ -17,6 +17,7 @@ use hearth_client::{
 };
 use hearth_simulator::Simulator;
 use hearth_storage::Roots;
+use hearth_workflows::{Split, library::Library, manifest::Manifest};
 
 use crate::{
     clip,
@@ -25,6 +26,9 @@ use crate::{
 
 /// Seconds a frame of the four nodes: the fastest is four times as fast as the slowest.
 const SPEEDS: [f64; 4] = [0.05, 0.075, 0.10, 0.20];
+
+/// What is rendered: it needs handles, so a wrong split would show.
+const WORKFLOW: &str = "temporal-smooth";
 
 /// The fastest node stands alone in this pool; it renders the clip in one piece.
 const ONE_NODE: &str = "one-node";
@@ -62,9 +66,12 @@ pub(crate) async fn run(flags: Flags) -> Result<(), StandaloneError> {
     );
     println!();
 
-    let split = render(&client, request("split", "comps/sh010", flags.frames, false)).await?;
-    let whole =
-        render(&client, request("in one piece", "comps/sh010-in-one-piece", flags.frames, true)).await?;
+    let split = render(&client, request("split", "comps/sh010", "", named(WORKFLOW))).await?;
+    let unsplit = request("in one piece", "comps/sh010-in-one-piece", ONE_NODE, never_split(WORKFLOW)?);
+    let whole = render(&client, unsplit).await?;
+    if whole.chunks != 1 {
+        return Err(StandaloneError::Proof(format!("the unsplit render was split into {}", whole.chunks)));
+    }
     let compared = compare(&folder, last)?;
     farm.stop().await?;
     for simulator in simulators {
@@ -158,17 +165,33 @@ async fn wait_for_nodes(client: &FarmClient) -> Result<(), StandaloneError> {
     }
 }
 
-fn request(name: &str, output: &str, frames: u32, in_one_piece: bool) -> v1::SubmitJobRequest {
+fn request(name: &str, output: &str, pool: &str, workflow: Workflow) -> v1::SubmitJobRequest {
     v1::SubmitJobRequest {
         name: name.to_owned(),
         show: "demo".to_owned(),
-        workflow: Some(Workflow::WorkflowName("temporal-smooth".to_owned())),
+        workflow: Some(workflow),
         clip: "plates/sh010/plate.%04d.png".to_owned(),
         output: output.to_owned(),
-        pool: if in_one_piece { ONE_NODE.to_owned() } else { String::new() },
-        chunk_frames: if in_one_piece { frames } else { 0 },
+        pool: pool.to_owned(),
         ..v1::SubmitJobRequest::default()
     }
+}
+
+fn named(workflow: &str) -> Workflow {
+    Workflow::WorkflowName(workflow.to_owned())
+}
+
+/// The same graph under a manifest that forbids every split.
+fn never_split(workflow: &str) -> Result<Workflow, StandaloneError> {
+    let library = Library::read::<&Path>(&[]);
+    let workflow = library.get(workflow).map_err(|error| StandaloneError::Job(error.to_string()))?;
+    let manifest = Manifest { split: Split::Whole, ..workflow.manifest().clone() };
+    let manifest = toml::to_string(&manifest).map_err(|error| StandaloneError::Job(error.to_string()))?;
+    Ok(Workflow::WorkflowSource(v1::WorkflowSource {
+        name: format!("{}-in-one-piece", workflow.name()),
+        manifest,
+        graph: workflow.graph_text().to_owned(),
+    }))
 }
 
 struct Rendered {
