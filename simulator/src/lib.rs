@@ -8,13 +8,15 @@
 //! - [`graph`]: a prompt's nodes and links
 //! - [`nodes`]: the node classes: signature and execution
 //! - [`validate`]: what ComfyUI refuses, in its words
-//! - [`engine`]: queue, worker, cache, history, interrupt
+//! - [`engine`]: queue, worker, history, interrupt
+//! - `execution`: one prompt: its nodes in order, from cache or not
 //! - [`sockets`]: who is told what
 //! - [`server`]: the routes
 //! - [`faults`]: going wrong on demand
 
 pub mod config;
 pub mod engine;
+mod execution;
 pub mod faults;
 pub mod graph;
 pub mod nodes;
