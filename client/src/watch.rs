@@ -58,7 +58,10 @@ impl Watch {
                     }
                     return Ok(Some(update));
                 }
-                Ok(None) => self.stream = None,
+                Ok(None) => {
+                    self.stream = None;
+                    tokio::time::sleep(FIRST_RETRY).await;
+                }
                 Err(status) => {
                     self.stream = None;
                     self.wait(self.client.error(&status)).await?;

@@ -233,7 +233,12 @@ impl<S: Store> Engine<S> {
             let mut stop = false;
             let mut readings = Vec::new();
             if ticked {
-                self.apply(Command::Tick, None, &mut group);
+                // Time is told last: a heartbeat that waits here already must not come too late.
+                while waiting.len() < GROUP
+                    && let Ok(message) = inbox.try_recv()
+                {
+                    waiting.push(message);
+                }
             }
             for message in waiting.drain(..) {
                 match message {
@@ -245,6 +250,9 @@ impl<S: Store> Engine<S> {
                     }
                     Message::Stop => stop = true,
                 }
+            }
+            if ticked {
+                self.apply(Command::Tick, None, &mut group);
             }
             self.commit(group).await;
             for reading in readings {

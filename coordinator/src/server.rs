@@ -36,6 +36,8 @@ pub enum ServerError {
     Grpc(#[from] tonic::transport::Error),
     #[error("reflection cannot be served")]
     Reflection(#[from] tonic_reflection::server::Error),
+    #[error("a part of the coordinator ended by a mistake of its own; please report this")]
+    Ended(#[source] tokio::task::JoinError),
     #[error("metrics cannot be served")]
     Metrics(#[source] io::Error),
 }
@@ -131,7 +133,7 @@ impl Coordinator {
         self.stop.send_replace(true);
         self.driver.stop().await;
         while let Some(task) = self.tasks.join_next().await {
-            task.unwrap_or(Ok(()))?;
+            task.unwrap_or_else(|error| Err(ServerError::Ended(error)))?;
         }
         Ok(())
     }
@@ -140,7 +142,7 @@ impl Coordinator {
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         tokio::select! {
             () = stop => self.stop().await,
-            Some(task) = self.tasks.join_next() => task.unwrap_or(Ok(())),
+            Some(task) = self.tasks.join_next() => task.unwrap_or_else(|error| Err(ServerError::Ended(error))),
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum SubmissionError {
     NoWorkflow,
     #[error(transparent)]
     Workflow(Box<WorkflowError>),
+    #[error("the {what} is {length} bytes long; at most {limit} are taken")]
+    TooLong { what: &'static str, length: usize, limit: usize },
     #[error("priority {0} is out of range; give 0 to 100")]
     Priority(u32),
     #[error("clip path")]
@@ -59,6 +61,7 @@ pub fn check(
     roots: &Roots,
 ) -> Result<Submission, SubmissionError> {
     use v1::submit_job_request::Workflow as Named;
+    check_sizes(&request)?;
     let workflow = match request.workflow.ok_or(SubmissionError::NoWorkflow)? {
         Named::WorkflowName(name) => Library::read(folders).get(&name)?.clone(),
         Named::WorkflowSource(source) => Workflow::parse(&source.name, &source.manifest, &source.graph)?,
@@ -94,6 +97,8 @@ pub fn check(
     } else {
         request.frames.parse().map_err(SubmissionError::Frames)?
     };
+    // Before the handles are counted: a stray file far away must not make a clip of millions of frames.
+    clip.check_gap(&frames)?;
     let picture = clip.check(&needed(&workflow, &frames, clip_range))?;
     check_format(&workflow, &sequence, picture)?;
 
@@ -115,6 +120,37 @@ pub fn check(
         request_id: request.request_id,
     };
     Ok(Submission { spec, priority, workflow: Arc::new(workflow) })
+}
+
+/// What a job may weigh: it is kept in memory and in every answer about it.
+fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
+    const NAME: usize = 256;
+    const PATH: usize = 4_096;
+    const PARAMETERS: usize = 64 * 1024;
+    const SOURCE: usize = 4 * 1024 * 1024;
+    let parameters = request.parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let source = match &request.workflow {
+        Some(v1::submit_job_request::Workflow::WorkflowSource(source)) => {
+            source.manifest.len() + source.graph.len()
+        }
+        _ => 0,
+    };
+    for (what, length, limit) in [
+        ("name", request.name.len(), NAME),
+        ("show", request.show.len(), NAME),
+        ("user", request.user.len(), NAME),
+        ("pool", request.pool.len(), NAME),
+        ("request id", request.request_id.len(), NAME),
+        ("clip path", request.clip.len(), PATH),
+        ("output path", request.output.len(), PATH),
+        ("parameter list", parameters, PARAMETERS),
+        ("workflow", source, SOURCE),
+    ] {
+        if length > limit {
+            return Err(SubmissionError::TooLong { what, length, limit });
+        }
+    }
+    Ok(())
 }
 
 /// The frames that must be on storage: those to make, and the handles around them.

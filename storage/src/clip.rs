@@ -16,12 +16,16 @@ use crate::{
 /// Pictures that are looked at side by side. Storage answers slowly, but it answers many.
 const PARALLEL: usize = 8;
 
+/// Runs of missing frames that a message lists.
+const TOLD_GAPS: usize = 20;
+
 /// A sequence that lies on storage.
 #[derive(Debug, Clone)]
 pub struct Clip {
     pub sequence: SequencePath,
     /// On this host.
     pub folder: PathBuf,
+    roots: Roots,
     /// The frames found.
     pub frames: FrameSet,
 }
@@ -78,7 +82,12 @@ impl Clip {
             return Err(ClipError::NoFrames { clip: sequence.to_string(), found });
         }
         frames.sort_unstable();
-        Ok(Self { sequence: sequence.clone(), frames: frames.into_iter().collect(), folder })
+        Ok(Self {
+            sequence: sequence.clone(),
+            frames: frames.into_iter().collect(),
+            folder,
+            roots: roots.clone(),
+        })
     }
 
     /// The file of a frame on this host.
@@ -86,13 +95,26 @@ impl Clip {
         file_of(&self.folder, &self.sequence, frame)
     }
 
-    /// Makes sure that all of `frames` are there, whole, and of one size and kind; that kind.
-    pub fn check(&self, frames: &FrameSet) -> Result<Option<Picture>, ClipError> {
+    /// Makes sure that all of `frames` are there. Costs the gaps, not the frames.
+    pub fn check_gap(&self, frames: &FrameSet) -> Result<(), ClipError> {
         let mut missing = frames.clone();
         missing.remove_all(&self.frames);
-        if !missing.is_empty() {
-            return Err(ClipError::Gap { clip: self.sequence.to_string(), missing: missing.to_string() });
+        if missing.is_empty() {
+            return Ok(());
         }
+        let runs = missing.run_count();
+        let mut told = missing.take_first(u64::MAX, 0);
+        for _ in 1..runs.min(TOLD_GAPS) {
+            told.insert_all(&missing.take_first(u64::MAX, 0));
+        }
+        let more =
+            if runs > TOLD_GAPS { format!(" and {} more runs", runs - TOLD_GAPS) } else { String::new() };
+        Err(ClipError::Gap { clip: self.sequence.to_string(), missing: format!("{told}{more}") })
+    }
+
+    /// Makes sure that all of `frames` are there, whole, and of one size and kind; that kind.
+    pub fn check(&self, frames: &FrameSet) -> Result<Option<Picture>, ClipError> {
+        self.check_gap(frames)?;
         let frames: Vec<Frame> = frames.iter().collect();
         let share = frames.len().div_ceil(PARALLEL).max(1);
         let pictures: Vec<Picture> = thread::scope(|scope| {
@@ -127,7 +149,9 @@ impl Clip {
     }
 
     fn look_at(&self, frame: Frame) -> Result<Picture, ClipError> {
-        picture::inspect(&self.file(frame)).map_err(|source| ClipError::Frame {
+        let file = self.file(frame);
+        self.roots.check_link(&file)?;
+        picture::inspect(&file).map_err(|source| ClipError::Frame {
             clip: self.sequence.to_string(),
             frame,
             source,

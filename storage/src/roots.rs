@@ -19,6 +19,8 @@ pub enum RootsError {
     Unreachable { root: String, path: PathBuf, source: io::Error },
     #[error("{path} leads out of storage root {root} through a symbolic link; move the files into the root")]
     Outside { path: String, root: String },
+    #[error("{path} is a symbolic link that leads out of every storage root; put the file itself there")]
+    LinksOut { path: PathBuf },
     #[error("'{text}' is no storage root; write it as name=/absolute/path")]
     Syntax { text: String },
 }
@@ -91,6 +93,18 @@ impl Roots {
             Ok(real) if real.starts_with(&real_base) => Ok(whole),
             _ => Err(RootsError::Outside { path: shown.to_owned(), root: root.to_owned() }),
         }
+    }
+
+    /// Refuses a file that is a symbolic link to somewhere outside every root.
+    pub fn check_link(&self, file: &Path) -> Result<(), RootsError> {
+        if !file.is_symlink() {
+            return Ok(());
+        }
+        let inside = file.canonicalize().is_ok_and(|real| {
+            self.0.values().any(|base| base.canonicalize().is_ok_and(|base| real.starts_with(base)))
+        });
+        let outside = || RootsError::LinksOut { path: file.to_owned() };
+        if inside { Ok(()) } else { Err(outside()) }
     }
 
     /// The root-relative name of an absolute path on this host; `None` when it lies in no root.

@@ -69,6 +69,15 @@ async fn what_is_wrong_with_a_clip_is_said_at_submit() {
     let text = refused(&farm, request("deep", "resize-sharpen", "x")).await;
     assert!(text.contains("is 16-bit PNG, which workflow resize-sharpen does not read right"), "{text}");
 
+    // A stray name far away makes no clip of millions of frames.
+    clips::make(&plates.join("stray"), 1..=3, 16, 12);
+    fs::copy(plates.join("stray/plate.0001.png"), plates.join("stray/plate.20240101123000.png"))
+        .expect("copied");
+    let text = refused(&farm, request("stray", "temporal-smooth", "x")).await;
+    assert!(text.contains("frames 4-20240101122999 are missing"), "{text}");
+    let long = SubmitJobRequest { name: "n".repeat(300), ..request("good", "resize-sharpen", "x") };
+    assert_eq!(refused(&farm, long).await, "the name is 300 bytes long; at most 256 are taken");
+
     good_job_runs(&farm, "good").await;
     let text = refused(&farm, request("good", "resize-sharpen", "good")).await;
     assert_eq!(text, "output comps/good exists already; give another folder, or remove it");
@@ -90,6 +99,15 @@ async fn no_path_leads_out_of_the_roots() {
     assert!(text.contains("leads out of storage root plates through a symbolic link"), "{text}");
     let text = refused(&farm, request("good", "resize-sharpen", "away/x")).await;
     assert!(text.contains("leads out of storage root comps"), "{text}");
+    // A single frame can lead out as well.
+    clips::make(&farm.path("plates/one"), 1..=2, 16, 12);
+    let link = farm.path("plates/one/plate.0003.png");
+    std::os::unix::fs::symlink(elsewhere.path().join("plate.0001.png"), link).expect("link");
+    let text = refused(&farm, request("one", "resize-sharpen", "x")).await;
+    assert!(
+        text.contains("plate.0003.png is a symbolic link that leads out of every storage root"),
+        "{text}"
+    );
     let absolute = SubmitJobRequest { output: "/tmp/x".to_owned(), ..request("good", "resize-sharpen", "x") };
     assert!(refused(&farm, absolute).await.contains("is absolute"));
     let unknown =

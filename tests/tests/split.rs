@@ -49,7 +49,7 @@ async fn same(reference: &Reference, workflow: &Workflow, len: i64, sizes: &[u64
         if waiting.is_empty() {
             break;
         }
-        let own = workflow.manifest().split.carve(&mut waiting, *size);
+        let own = workflow.manifest().split.carve(&mut waiting, *size, u64::MAX);
         let made = reference.render(workflow, &none, dir.path(), &own, clip).await;
         split.extend(made["beauty"].clone());
     }

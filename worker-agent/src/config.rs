@@ -115,8 +115,7 @@ impl Config {
             .map(|mut node| {
                 node.comfyui = node.comfyui.trim_end_matches('/').to_owned();
                 if node.name.is_empty() {
-                    let port = node.comfyui.rsplit(':').next().unwrap_or("");
-                    node.name = format!("{host}:{port}");
+                    node.name = node_name(&node.comfyui, &host);
                 }
                 if node.pools.is_empty() {
                     node.pools = list(&self.pools);
@@ -137,6 +136,15 @@ impl Config {
     pub fn dead(&self) -> Duration {
         Duration::from_secs(self.dead_seconds.max(1))
     }
+}
+
+/// `host:port` of the server; a loopback address goes by this host's name.
+fn node_name(url: &str, host: &str) -> String {
+    let (scheme, place) = url.split_once("://").unwrap_or(("http", url));
+    let default = if scheme == "https" { "443" } else { "80" };
+    let (server, port) = place.rsplit_once(':').unwrap_or((place, default));
+    let is_here = matches!(server, "localhost" | "[::1]") || server.starts_with("127.");
+    format!("{}:{port}", if is_here { host } else { server })
 }
 
 fn state_home() -> PathBuf {

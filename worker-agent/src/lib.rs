@@ -1,12 +1,12 @@
 //! The agent beside ComfyUI: takes chunks from the coordinator, has ComfyUI render them, and brings the
 //! results to shared storage.
 //!
-//! - [`link`]: the stream to the coordinator, kept up
-//! - [`node`]: one ComfyUI server: what it holds, what it has to report
+//! - `link`: the stream to the coordinator, kept up
+//! - `node`: one ComfyUI server: what it holds, what it has to report
 //! - [`chunk`]: one attempt: stage → queue → watch → collect → publish
 //! - [`comfy`]: ComfyUI's REST and WebSocket
 //! - [`sequence`]: from chunks to the finished sequence
-//! - [`outbox`]: what must survive the agent's own death
+//! - `outbox`: what must survive the agent's own death
 
 pub mod chunk;
 pub mod comfy;

@@ -4,7 +4,7 @@
 //! it is acknowledged, on every new stream again.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -38,11 +38,11 @@ use crate::{
 /// Messages that wait for the node.
 const QUEUE: usize = 1_024;
 
-/// Workflows remembered; an older one is sent again with the next stream.
-const WORKFLOWS: usize = 64;
-
 /// Between heartbeats until the coordinator says otherwise.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// A ComfyUI that is away for so long is restarted.
+const RESTART_AFTER: Duration = Duration::from_secs(60);
 
 /// A ComfyUI is restarted at most so often.
 const RESTART_EVERY: Duration = Duration::from_secs(60);
@@ -62,8 +62,14 @@ enum Event {
         attempt: String,
         ending: Ending,
     },
-    /// A prompt that did not let go has done so.
-    Unstuck,
+    /// ComfyUI has not let go of a prompt that hangs.
+    Stuck {
+        attempt: String,
+    },
+    /// Now it has.
+    Unstuck {
+        attempt: String,
+    },
 }
 
 /// An attempt in hand.
@@ -84,13 +90,15 @@ struct Node {
     stream: Option<mpsc::Sender<v1::AttachRequest>>,
     held: HashMap<String, Held>,
     results: BTreeMap<String, v1::AttemptResult>,
+    /// Those of the present stream: each new one sends them again.
     workflows: HashMap<String, Arc<Workflow>>,
-    workflow_order: VecDeque<String>,
     capabilities: Option<v1::Capabilities>,
     /// Why it cannot take work; `None`: it can.
     unready: Option<String>,
-    /// A prompt hangs in it and does not let go.
-    stuck: bool,
+    /// Since when its ComfyUI is away.
+    down_since: Option<Instant>,
+    /// Prompts that hang in it and have not let go.
+    stuck: HashSet<String>,
     restarted: Option<Instant>,
 }
 
@@ -130,10 +138,10 @@ pub(crate) async fn run(
         held: HashMap::new(),
         results: outbox.results().into_iter().map(|result| (result.attempt_id.clone(), result)).collect(),
         workflows: HashMap::new(),
-        workflow_order: VecDeque::new(),
         capabilities: None,
         unready: Some(format!("ComfyUI at {} has not answered yet", config.comfyui)),
-        stuck: false,
+        down_since: Some(Instant::now()),
+        stuck: HashSet::new(),
         restarted: None,
         outbox,
         config,
@@ -190,8 +198,12 @@ impl Node {
                 Some(Event::Health(health)) => self.health(health),
                 Some(Event::Told { attempt, told }) => self.told(attempt, told),
                 Some(Event::Ended { attempt, ending }) => self.ended(&attempt, ending),
-                Some(Event::Unstuck) => {
-                    self.stuck = false;
+                Some(Event::Stuck { attempt }) => {
+                    warn!(attempt, "ComfyUI does not let go of a prompt that hangs");
+                    self.restart();
+                }
+                Some(Event::Unstuck { attempt }) => {
+                    self.stuck.remove(&attempt);
                     self.tell_readiness(None);
                 }
             }
@@ -214,6 +226,7 @@ impl Node {
     /// A new stream: who we are, what we hold, what nobody has taken yet.
     fn opened(&mut self, stream: mpsc::Sender<v1::AttachRequest>) {
         self.stream = Some(stream);
+        self.workflows.clear();
         let held = self.held.iter().map(|(attempt, held)| v1::HeldAttempt {
             attempt_id: attempt.clone(),
             job_id: held.job_id,
@@ -243,7 +256,9 @@ impl Node {
             Order::Workflow(v1::WorkflowDefinition { workflow_id, source }) => {
                 let Some(source) = source else { return };
                 match Workflow::parse(&source.name, &source.manifest, &source.graph) {
-                    Ok(workflow) => self.learn(workflow_id, workflow),
+                    Ok(workflow) => {
+                        self.workflows.insert(workflow_id, Arc::new(workflow));
+                    }
                     // The chunks that need it fail, and say why.
                     Err(error) => warn!(workflow = source.name, error = %chain(&error), "unusable workflow"),
                 }
@@ -255,7 +270,7 @@ impl Node {
                 };
                 self.begin(assignment, workflow, false);
             }
-            Order::Cancel(v1::CancelAttempt { attempt_id, reason }) => {
+            Order::Cancel(v1::CancelAttempt { attempt_id, reason }) if is_plain(&attempt_id) => {
                 info!(attempt = attempt_id, reason, "stopped");
                 if let Some(held) = self.held.remove(&attempt_id) {
                     held.cancel.cancel();
@@ -264,18 +279,7 @@ impl Node {
                 self.forget_result(&attempt_id);
             }
             Order::ResultAck(v1::ResultAck { attempt_id }) => self.forget_result(&attempt_id),
-            Order::Welcome(_) => {}
-        }
-    }
-
-    fn learn(&mut self, id: String, workflow: Workflow) {
-        if self.workflows.insert(id.clone(), Arc::new(workflow)).is_none() {
-            self.workflow_order.push_back(id);
-        }
-        while self.workflow_order.len() > WORKFLOWS {
-            if let Some(oldest) = self.workflow_order.pop_front() {
-                self.workflows.remove(&oldest);
-            }
+            Order::Cancel(_) | Order::Welcome(_) => {}
         }
     }
 
@@ -286,6 +290,11 @@ impl Node {
             return;
         }
         let Some(work) = assignment.work.clone() else { return };
+        // It names folders and files.
+        if !is_plain(&attempt) {
+            warn!(attempt, "an attempt with an impossible name is ignored");
+            return;
+        }
         let frames = match &work {
             Work::Chunk(chunk) => chunk.frames.clone(),
             Work::Assembly(_) | Work::CleanUp(_) => String::new(),
@@ -299,7 +308,7 @@ impl Node {
         self.held.insert(attempt.clone(), held);
         self.meters.held.get_or_create(&self.label()).set(self.held.len() as i64);
 
-        let (bench, events) = (self.bench.clone(), self.events.clone());
+        let (bench, events, name) = (self.bench.clone(), self.events.clone(), attempt.clone());
         if let (Work::Chunk(_), Some(workflow), false) = (&work, &workflow, adopt) {
             let source = v1::WorkflowSource {
                 name: workflow.name().to_owned(),
@@ -325,7 +334,16 @@ impl Node {
             // The node is gone only when the agent ends.
             let _ = events.send(Event::Ended { attempt, ending }).await;
         };
-        tokio::spawn(task.instrument(span));
+        let events = self.events.clone();
+        let task = tokio::spawn(task.instrument(span));
+        tokio::spawn(async move {
+            // Without this a mistake of ours would keep the attempt, and its lease, for ever.
+            if task.await.is_err() {
+                let message = "the agent made a mistake; its log says more, please report it";
+                let ending = Ending::Failed(Failure::new(FailureKind::Internal, message));
+                let _ = events.send(Event::Ended { attempt: name, ending }).await;
+            }
+        });
     }
 
     fn told(&mut self, attempt: String, told: Told) {
@@ -417,37 +435,37 @@ impl Node {
                 capabilities.roots = self.bench.roots.names().map(str::to_owned).collect();
                 self.capabilities = Some((*capabilities).clone());
                 self.unready = None;
-                self.stuck = false;
+                self.down_since = None;
+                self.stuck.clear();
                 self.meters.comfyui_up.get_or_create(&self.label()).set(1);
                 self.tell_readiness(Some(*capabilities));
             }
             Health::Down { reason } => {
                 warn!(reason, "ComfyUI is away");
                 self.unready = Some(reason);
+                self.down_since.get_or_insert_with(Instant::now);
                 self.meters.comfyui_up.get_or_create(&self.label()).set(0);
                 self.tell_readiness(None);
-                self.restart();
             }
         }
     }
 
     /// A prompt hangs. Until ComfyUI lets go of it, nothing else will run there.
     fn hangs(&mut self, attempt: &str) {
-        self.stuck = true;
+        self.stuck.insert(attempt.to_owned());
         self.tell_readiness(None);
-        self.restart();
         let (client, events, attempt) = (self.bench.client.clone(), self.events.clone(), attempt.to_owned());
         tokio::spawn(async move {
-            loop {
-                if let Ok(running) = client.running().await
-                    && !running.contains(&attempt)
-                {
+            let mut told = false;
+            while !events.is_closed() {
+                let running = client.running().await;
+                if running.as_ref().is_ok_and(|running| !running.contains(&attempt)) {
                     // The node is gone only when the agent ends.
-                    let _ = events.send(Event::Unstuck).await;
+                    let _ = events.send(Event::Unstuck { attempt }).await;
                     return;
                 }
-                if events.is_closed() {
-                    return;
+                if running.is_ok() && !std::mem::replace(&mut told, true) {
+                    let _ = events.send(Event::Stuck { attempt: attempt.clone() }).await;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
@@ -474,7 +492,7 @@ impl Node {
     }
 
     fn readiness(&self, capabilities: Option<v1::Capabilities>) -> v1::NodeReadiness {
-        let reason = match (&self.unready, self.stuck) {
+        let reason = match (&self.unready, !self.stuck.is_empty()) {
             (Some(reason), _) => reason.clone(),
             (None, true) => {
                 format!(
@@ -488,22 +506,28 @@ impl Node {
         v1::NodeReadiness { slots, reason, capabilities }
     }
 
-    fn tell_readiness(&self, capabilities: Option<v1::Capabilities>) {
+    fn tell_readiness(&mut self, capabilities: Option<v1::Capabilities>) {
         self.say(Say::Readiness(self.readiness(capabilities)));
     }
 
-    fn beat(&self) {
+    fn beat(&mut self) {
+        // A ComfyUI that is only starting gets its time.
+        if self.down_since.is_some_and(|since| since.elapsed() > RESTART_AFTER) {
+            self.restart();
+        }
         let attempt_ids = self.held.keys().chain(self.results.keys()).cloned().collect();
         self.say(Say::Heartbeat(v1::Heartbeat { attempt_ids }));
     }
 
-    /// What does not fit into the stream is lost: progress is told again, results on the next stream.
-    fn say(&self, message: Say) {
+    /// Progress that does not fit into the stream is lost, and told again.
+    fn say(&mut self, message: Say) {
         let Some(stream) = &self.stream else { return };
         let vital = matches!(message, Say::Result(_) | Say::Readiness(_) | Say::Hello(_));
         let request = v1::AttachRequest { message: Some(message) };
         if stream.try_send(request).is_err() && vital {
-            warn!("the link to the coordinator does not keep up");
+            // Without its sender the stream ends; the next one says everything again.
+            warn!("the link to the coordinator does not keep up; it is made anew");
+            self.stream = None;
         }
     }
 
@@ -534,6 +558,11 @@ async fn render(
         let _ = events.try_send(Event::Told { attempt: attempt.to_owned(), told });
     };
     chunk::render(bench, &task, adopt, &tell, cancel).await
+}
+
+/// Letters, digits and dashes: nothing that could lead out of a folder.
+fn is_plain(attempt: &str) -> bool {
+    !attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 async fn chore(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Ending {

@@ -27,6 +27,8 @@ pub enum AgentError {
     Http(#[source] reqwest::Error),
     #[error("node {node} cannot be run")]
     Node { node: String, source: io::Error },
+    #[error("a part of the agent ended by a mistake of its own; please report this")]
+    Ended(#[source] tokio::task::JoinError),
     #[error("metrics cannot be served")]
     Metrics(#[source] io::Error),
 }
@@ -94,7 +96,7 @@ impl Agent {
     pub async fn stop(mut self) -> Result<(), AgentError> {
         self.stop.cancel();
         while let Some(task) = self.tasks.join_next().await {
-            task.unwrap_or(Ok(()))?;
+            task.unwrap_or_else(|error| Err(AgentError::Ended(error)))?;
         }
         Ok(())
     }
@@ -103,7 +105,7 @@ impl Agent {
     pub async fn work(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
         tokio::select! {
             () = stop => self.stop().await,
-            Some(task) = self.tasks.join_next() => task.unwrap_or(Ok(())),
+            Some(task) = self.tasks.join_next() => task.unwrap_or_else(|error| Err(AgentError::Ended(error))),
         }
     }
 }

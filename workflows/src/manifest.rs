@@ -188,6 +188,13 @@ impl Manifest {
     pub(crate) fn check(&self, file: &str, graph: &Graph) -> Result<(), WorkflowError> {
         self.check_clip(file, graph)?;
         let wrong = |message: String| WorkflowError::Manifest { file: file.to_owned(), message };
+        if let (Split::Handles { head, tail }, Some(max)) = (self.split, self.chunk.max_frames)
+            && u64::from(head) + u64::from(tail) >= u64::from(max)
+        {
+            return Err(wrong(format!(
+                "[chunk] max_frames = {max} leaves no room beside handles of {head} and {tail}"
+            )));
+        }
         if self.passes.is_empty() {
             return Err(wrong("no [[pass]]; name the node whose pictures are the result".to_owned()));
         }

@@ -39,10 +39,25 @@ impl ChunkPlan {
 impl Split {
     /// Takes up to `count` frames out of `waiting` for one chunk. Handles bridge a gap only when rendering
     /// the frames of the gap again costs no more than another pair of handles would.
-    pub fn carve(self, waiting: &mut FrameSet, count: u64) -> FrameSet {
+    /// `max_loaded`: most frames that one chunk may load, handles included.
+    pub fn carve(self, waiting: &mut FrameSet, count: u64, max_loaded: u64) -> FrameSet {
         match self {
             Self::PerFrame => waiting.take_first(count, u64::MAX),
-            Self::Handles { head, tail } => waiting.take_first(count, u64::from(head) + u64::from(tail)),
+            Self::Handles { head, tail } => {
+                let handles = u64::from(head) + u64::from(tail);
+                let mut taken = waiting.take_first(count, handles);
+                // Bridged gaps are loaded too: what lies too far behind the first frame waits on.
+                let span = max_loaded.saturating_sub(handles).max(1);
+                if let (Some(first), Some(last)) = (taken.first(), taken.last())
+                    && let Some(too_far) = first.0.checked_add_unsigned(span)
+                    && let Some(beyond) = FrameRange::new(too_far, last.0)
+                {
+                    waiting.insert_all(&taken.intersection(&beyond.into()));
+                    taken.remove(beyond);
+                }
+                taken
+            }
+
             Self::Whole => std::mem::take(waiting),
         }
     }

@@ -150,7 +150,7 @@ proptest! {
         let mut waiting = FrameSet::from(clip);
         let mut kept: Vec<Frame> = Vec::new();
         for size in sizes.iter().cycle() {
-            let own = split.carve(&mut waiting, *size);
+            let own = split.carve(&mut waiting, *size, u64::MAX);
             let plan = split.plan(&own, clip);
             prop_assert!(plan.loaded.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0));
             prop_assert!(plan.loaded.iter().all(|frame| clip.first <= *frame && *frame <= clip.last));

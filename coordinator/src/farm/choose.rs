@@ -102,7 +102,7 @@ impl Farm {
         let ready_nodes = self.ready.max(1);
         for rank in &self.queue {
             let job = self.jobs.get_mut(&rank.job)?;
-            if job.avoid.get(name).is_some_and(|until| *until > now) {
+            if job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now) {
                 continue;
             }
             let known = self.workflows.get(&job.spec.workflow)?;
@@ -122,7 +122,8 @@ impl Farm {
             if count == 0 {
                 continue;
             }
-            let frames = known.workflow.manifest().split.carve(&mut job.waiting, count);
+            let manifest = known.workflow.manifest();
+            let frames = manifest.split.carve(&mut job.waiting, count, manifest.max_loaded());
             return Some((rank.job, frames));
         }
         None

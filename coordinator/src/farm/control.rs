@@ -67,6 +67,10 @@ impl Farm {
         // First of all it wants no chunk any more: the nodes that are freed below must not get one of it.
         job.phase = Phase::Ended(Ended::Cancelled { cleaned: false });
         let running = job.running.clone();
+        if !running.is_empty() {
+            // What was running may still be writing: clean up once nobody can be.
+            job.chore_not_before = now.after(self.config.lease);
+        }
         self.rank(id);
         for attempt in running {
             self.withdraw(now, attempt, "the job was cancelled", step);
@@ -101,6 +105,10 @@ impl Farm {
             }
             Phase::Rendering | Phase::Assembling | Phase::Ended(Ended::Failed) => {}
         }
+        let output = job.spec.output.to_string();
+        if let Some(&other) = self.outputs.get(&output).filter(|other| **other != id) {
+            return Err(Refusal::OutputTaken { other, output });
+        }
         let frames = std::mem::take(&mut job.failed);
         let ended = job.ended.take();
         job.forgive(&frames);
@@ -109,6 +117,7 @@ impl Farm {
         job.paused = false;
         job.message.clear();
         job.avoid.clear();
+        (job.rest_until, job.chore_not_before) = (Timestamp(0), Timestamp(0));
         job.phase = if job.waiting.is_empty() && job.running.is_empty() {
             Phase::Assembling
         } else {
@@ -117,7 +126,6 @@ impl Farm {
         if let Some(ended) = ended {
             self.ended.remove(&(ended, id));
         }
-        let output = self.jobs[&id].spec.output.to_string();
         self.outputs.insert(output, id);
         self.changed(id, step);
         self.fill_chores(now, step);
@@ -159,7 +167,11 @@ impl Farm {
         job.phase = Phase::Ended(ended);
         job.avoid.clear();
         self.ended.insert((now, id));
-        self.outputs.remove(job.spec.output.as_str());
+        let output = job.spec.output.as_str();
+        // Another job may have the place by now.
+        if self.outputs.get(output) == Some(&id) {
+            self.outputs.remove(output);
+        }
         self.changed(id, step);
     }
 

@@ -36,7 +36,15 @@ impl Farm {
                 let held = if ours { self.release(id, step) } else { None };
                 match held.map(|attempt| attempt.work) {
                     Some(Work::Assembly | Work::CleanUp) => self.chore_done(now, id.job, step),
-                    None if frames.is_empty() => self.chore_done(now, id.job, step),
+                    None if frames.is_empty() => {
+                        // A late assembly has put the sequence in its place; a late clean-up is done again.
+                        let assembling = self.jobs.get(&id.job).is_some_and(|job| {
+                            job.phase == Phase::Assembling && id.number < job.next_attempt
+                        });
+                        if assembling {
+                            self.chore_done(now, id.job, step);
+                        }
+                    }
                     Some(Work::Chunk(left)) => {
                         self.chunk_done(now, name, id, (frames, seconds), &left, step);
                         // What the node answered for but did not bring. Nothing, from an honest agent.
@@ -44,8 +52,10 @@ impl Farm {
                         let mut missing = left;
                         missing.remove_all(&job.done);
                         missing.remove_all(&job.failed);
-                        job.waiting.insert_all(&missing);
-                        self.rank(id.job);
+                        if !missing.is_empty() {
+                            job.waiting.insert_all(&missing);
+                            self.changed(id.job, step);
+                        }
                     }
                     None => self.chunk_done(now, name, id, (frames, seconds), &FrameSet::new(), step),
                 }
@@ -127,7 +137,8 @@ impl Farm {
     /// A failed job whose last missing frames came late after all is not failed any more.
     fn revive(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.phase == Phase::Ended(Ended::Failed) && job.failed.is_empty() {
+        let place_is_free = self.outputs.get(job.spec.output.as_str()).is_none_or(|other| *other == id);
+        if job.phase == Phase::Ended(Ended::Failed) && job.failed.is_empty() && place_is_free {
             job.phase = Phase::Rendering;
             job.message.clear();
             if let Some(ended) = job.ended.take() {

@@ -178,6 +178,8 @@ pub struct Job {
     pub recent: VecDeque<(Timestamp, u64)>,
     /// Nodes that failed it, and until when they leave it alone. Not durable.
     pub avoid: BTreeMap<NodeName, Timestamp>,
+    /// No node gets a chunk of it before this time. Not durable.
+    pub rest_until: Timestamp,
     /// The chore is not tried before this time. Not durable.
     pub chore_not_before: Timestamp,
 }
@@ -204,6 +206,7 @@ impl Job {
             ended: None,
             recent: VecDeque::new(),
             avoid: BTreeMap::new(),
+            rest_until: Timestamp(0),
             chore_not_before: Timestamp(0),
         }
     }

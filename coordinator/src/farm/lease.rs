@@ -249,10 +249,24 @@ impl Farm {
         self.fill_open(now, step);
     }
 
-    /// The job leaves the node alone for a while: longer with every failure.
+    /// No node gets the job for a while.
+    pub(super) fn rest(&mut self, now: Timestamp, id: JobId, tries: u32) {
+        let until = self.after_tries(now, tries);
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.rest_until = until;
+            self.wakeups.insert((until, id));
+        }
+    }
+
+    /// Longer with every failure.
+    fn after_tries(&self, now: Timestamp, tries: u32) -> Timestamp {
+        now.after(self.config.retry_delay.saturating_mul(2_u32.pow(tries.min(8))))
+    }
+
+    /// The job leaves the node alone for a while.
     pub(super) fn keep_apart(&mut self, now: Timestamp, id: JobId, node: &NodeName, tries: u32) {
+        let until = self.after_tries(now, tries);
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let until = now.after(self.config.retry_delay * 2_u32.pow(tries.min(8)));
         job.avoid.insert(node.clone(), until);
         job.chore_not_before = now.after(self.config.retry_delay);
         self.wakeups.insert((until, id));

@@ -7,8 +7,8 @@
 //! `changes` name the records that the command touched; the driver writes them as one group. `effects`
 //! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
 //!
-//! Each rule has its file: [`submit`], [`control`], [`choose`] (which job for a node), [`carve`] (how many
-//! frames), [`lease`] (who holds what, and until when), [`retry`], [`finish`]. Frames are the truth: a job
+//! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `carve` (how many
+//! frames), `lease` (who holds what, and until when), `retry`, `finish`. Frames are the truth: a job
 //! keeps interval sets, chunks are only leases on frames.
 
 mod attempt;

@@ -1,6 +1,6 @@
 //! What a failure means: whose fault it is, what is tried again and what is given up.
 
-use hearth_workflows::FrameSet;
+use hearth_workflows::{FrameSet, Split};
 
 use super::{
     Farm,
@@ -24,10 +24,10 @@ enum Blame {
     Size,
 }
 
-fn blame(kind: FailureKind, chunk: &FrameSet, named: &FrameSet) -> Blame {
+fn blame(kind: FailureKind, chunk: &FrameSet, named: &FrameSet, can_shrink: bool) -> Blame {
     match kind {
         FailureKind::Missing => Blame::Node,
-        FailureKind::OutOfMemory if chunk.len() > 1 => Blame::Size,
+        FailureKind::OutOfMemory if chunk.len() > 1 && can_shrink => Blame::Size,
         FailureKind::BadFrame => {
             // A frame of the handles may be the bad one: then the chunk cannot be rendered as it is.
             let own = named.intersection(chunk);
@@ -94,7 +94,9 @@ impl Farm {
     ) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let limit = self.config.max_tries;
-        let blame = blame(kind, frames, named);
+        let known = self.workflows.get(&job.spec.workflow);
+        let can_shrink = known.is_some_and(|known| known.workflow.manifest().split != Split::Whole);
+        let blame = blame(kind, frames, named, can_shrink);
         let too_big = matches!(blame, Blame::Size);
         let given_up = match blame {
             Blame::Chunk => job.count_failure(frames, limit),
@@ -119,6 +121,10 @@ impl Farm {
         job.failed.insert_all(&given_up);
         if let Some(node) = self.nodes.get_mut(name) {
             node.chunks_failed += 1;
+        }
+        if kind == FailureKind::Storage {
+            // Storage is the same for every node: the next one would fail as fast.
+            self.rest(now, id.job, tries as u32);
         }
         if !too_big {
             self.keep_apart(now, id.job, name, tries as u32);

@@ -9,6 +9,9 @@ use super::{
     records::Key,
 };
 
+/// Jobs looked at in one tick.
+const FORGET_AT_ONCE: usize = 1_000;
+
 impl Farm {
     pub(super) fn submit(
         &mut self,
@@ -48,13 +51,15 @@ impl Farm {
 
     /// Forgets jobs that ended long ago, and nodes that went away long ago.
     pub(super) fn forget(&mut self, now: Timestamp, step: &mut Step) {
-        while let Some(&(ended, id)) = self.ended.first() {
-            let too_old = now.since(ended) > self.config.keep_ended;
-            if !too_old && self.ended.len() <= self.config.max_ended {
-                break;
-            }
-            let Some(job) = self.jobs.get_mut(&id) else {
-                self.ended.pop_first();
+        let surplus = self.ended.len().saturating_sub(self.config.max_ended);
+        let is_due = |(index, (ended, _)): &(usize, (Timestamp, JobId))| {
+            *index < surplus || now.since(*ended) > self.config.keep_ended
+        };
+        let due: Vec<_> =
+            self.ended.iter().copied().enumerate().take_while(is_due).take(FORGET_AT_ONCE).collect();
+        for (_, (ended, id)) in due {
+            let Some(job) = self.jobs.get(&id) else {
+                self.ended.remove(&(ended, id));
                 continue;
             };
             match job.phase {
@@ -62,9 +67,8 @@ impl Farm {
                 Phase::Ended(Ended::Failed) => {
                     self.abandon(now, id, step);
                     self.fill_chores(now, step);
-                    break;
                 }
-                Phase::Ended(Ended::Cancelled { cleaned: false }) => break,
+                Phase::Ended(Ended::Cancelled { cleaned: false }) => {}
                 _ => self.forget_job(ended, id, step),
             }
         }
@@ -88,6 +92,9 @@ impl Farm {
             known.jobs -= 1;
             if known.jobs == 0 {
                 self.workflows.remove(&job.spec.workflow);
+                for node in self.nodes.values_mut() {
+                    node.fits.remove(&job.spec.workflow);
+                }
                 step.changes.push(Key::Workflow(job.spec.workflow.clone()));
             }
         }

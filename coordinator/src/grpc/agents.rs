@@ -38,6 +38,9 @@ impl Previews {
     }
 }
 
+/// Chunks that a node may hold, whatever it says.
+const MAX_SLOTS: u32 = 64;
+
 /// Messages that wait for a stream to take them.
 const STREAM_QUEUE: usize = 64;
 
@@ -105,7 +108,7 @@ impl AgentsService {
                 agent_version: hello.agent_version,
             }),
             capabilities: Box::new(convert::capabilities_from(hello.capabilities.unwrap_or_default())),
-            slots: readiness.slots as usize,
+            slots: readiness.slots.min(MAX_SLOTS) as usize,
             reason: readiness.reason,
             held,
         })
@@ -189,7 +192,7 @@ impl AgentsService {
             Message::Readiness(v1::NodeReadiness { slots, reason, capabilities }) => Command::Readiness {
                 session,
                 node,
-                slots: slots as usize,
+                slots: slots.min(MAX_SLOTS) as usize,
                 reason,
                 capabilities: capabilities.map(|told| Box::new(convert::capabilities_from(told))),
             },

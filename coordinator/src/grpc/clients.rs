@@ -23,6 +23,9 @@ use crate::{
 /// Jobs listed when no limit is given.
 const DEFAULT_LIMIT: u32 = 100;
 
+/// Jobs listed at most.
+const MAX_LIMIT: u32 = 1_000;
+
 /// A watcher is told of changes at most so often.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
 
@@ -90,7 +93,7 @@ impl v1::farm_server::Farm for FarmService {
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let v1::ListJobsRequest { limit, show, user, active_only } = request.into_inner();
-        let limit = if limit == 0 { DEFAULT_LIMIT } else { limit };
+        let limit = if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) };
         let filter = JobFilter { show, user, active_only, limit: limit as usize };
         let (jobs, total) = self.driver.read(move |farm| farm.jobs(&filter)).await.map_err(status)?;
         let jobs = jobs.into_iter().map(|view| convert::job(&self.tag, view)).collect();
@@ -210,7 +213,6 @@ async fn follow(
     let told = |cursor, update| Ok(v1::WatchJobResponse { cursor, update: Some(update) });
     let gone = |_| Status::cancelled("the watcher has gone");
 
-    let mut ended = snapshot(service, id, cursor, sender).await?;
     if request.cursor > 0 {
         let missed = watch.past.drain(..).filter(|past| past.job == id && past.cursor > request.cursor);
         for happened in missed {
@@ -219,6 +221,7 @@ async fn follow(
             }
         }
     }
+    let mut ended = snapshot(service, id, cursor, sender).await?;
     let mut period = tokio::time::interval(WATCH_PERIOD);
     let mut changed = false;
     while !ended {
@@ -253,6 +256,13 @@ async fn follow(
             }
             _ = period.tick(), if changed => {
                 changed = false;
+                // What has happened before the snapshot is told before it: the last one ends the watch.
+                while let Ok(happened) = watch.events.try_recv() {
+                    if happened.job == id && let Some(update) = update_of(&service.tag, &happened) {
+                        cursor = happened.cursor;
+                        sender.send(told(cursor, update)).await.map_err(gone)?;
+                    }
+                }
                 ended = snapshot(service, id, cursor, sender).await?;
             }
         }

@@ -1,5 +1,5 @@
-//! The gRPC side: clients ([`clients`]) and agents ([`agents`]), and the words between farm and contract
-//! ([`convert`]). Decides nothing.
+//! The gRPC side: clients (`clients`) and agents (`agents`), and the words between farm and contract
+//! (`convert`). Decides nothing.
 
 mod agents;
 mod clients;

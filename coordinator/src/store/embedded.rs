@@ -19,13 +19,19 @@ const EPOCH: &str = "epoch";
 /// A farm's file.
 #[derive(Debug, Clone)]
 pub struct Embedded {
-    database: Arc<Database>,
+    /// `None` after an I/O error: redb refuses everything until the file is opened again.
+    database: Option<Arc<Database>>,
     path: PathBuf,
 }
 
 impl Embedded {
     /// Opens the file, or makes it; only one process can have it open.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Some(Self::database(path)?);
+        Ok(Self { database, path: path.to_owned() })
+    }
+
+    fn database(path: &Path) -> Result<Arc<Database>, StoreError> {
         let failed = |error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
             source => StoreError::Open { path: path.to_owned(), source: Box::new(source) },
@@ -34,21 +40,24 @@ impl Embedded {
             fs::create_dir_all(folder)
                 .map_err(|source| failed(DatabaseError::Storage(redb::StorageError::Io(source))))?;
         }
-        let database = Database::create(path).map_err(failed)?;
-        Ok(Self { database: Arc::new(database), path: path.to_owned() })
+        Database::create(path).map(Arc::new).map_err(failed)
     }
 
     /// Runs `work` where it may block.
     async fn blocking<T: Send + 'static>(
-        &self,
+        &mut self,
         work: impl FnOnce(&Database) -> Result<T, Failed> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let database = self.database.clone();
+        let database = match &self.database {
+            Some(database) => database.clone(),
+            None => self.database.insert(Self::database(&self.path)?).clone(),
+        };
         let done = tokio::task::spawn_blocking(move || work(&database)).await;
         match done {
             Ok(result) => result.map_err(|failed| match failed {
                 Failed::Store(error) => error,
                 Failed::File(source) => {
+                    self.database = None;
                     StoreError::File { path: self.path.clone(), source: Box::new(source) }
                 }
             }),

@@ -52,9 +52,10 @@ pub(crate) async fn run(flags: Flags) -> Result<(), StandaloneError> {
     println!("the farm is up at {}", farm.url);
     println!("storage roots: {}", roots.names().collect::<Vec<_>>().join(", "));
     println!("submit with:  hearth --coordinator {} submit …", farm.url);
-    until_stopped().await;
-    println!("stopping; what ComfyUI runs goes on there and is taken up again by the next start");
-    farm.stop().await
+    // Ends early when a part of the farm does.
+    farm.agent.work(until_stopped()).await?;
+    println!("stopped; what ComfyUI runs goes on there and is taken up again by the next start");
+    Ok(farm.coordinator.stop().await?)
 }
 
 fn state_dir() -> PathBuf {

@@ -1,7 +1,11 @@
 //! What the prompt made: counted, fetched, decoded, and published by one rename.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_proto::v1::FailureKind;
 use hearth_storage::{Picture, picture};
@@ -9,12 +13,16 @@ use hearth_workflows::{Frame, bind::Prompt, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, Workbench, away};
 use crate::{
-    comfy::{ImageRef, verdict::Outputs},
+    comfy::{Client, ComfyError, ImageRef, verdict::Outputs},
     sequence::{frame_file, link_or_copy},
 };
 
 /// Pictures fetched and decoded at a time; bounds the agent's memory.
 const PARALLEL: usize = 3;
+
+/// Tries for each picture, and the pause between them.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where an attempt publishes: a folder of the job's work folder, named for the attempt.
 #[derive(Debug, Clone)]
@@ -108,11 +116,13 @@ async fn fetch(bench: &Workbench, image: &ImageRef, file: &Path) -> Result<(), F
         Some(source) => {
             let file = file.to_owned();
             let copied = tokio::task::spawn_blocking(move || link_or_copy(&source, &file)).await;
-            copied.unwrap_or(Ok(())).map_err(|error| failed(&error))
+            copied
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+                .map_err(|error| failed(&error))
         }
         None => {
-            let bytes = bench.client.view(image).await.map_err(|error| match error {
-                crate::comfy::ComfyError::Status { status: 404, .. } => {
+            let bytes = view(&bench.client, image).await.map_err(|error| match error {
+                ComfyError::Status { status: 404, .. } => {
                     let message = format!(
                         "ComfyUI's history names {}/{}, but the file is not there; is its disk full?",
                         image.subfolder, image.filename
@@ -124,6 +134,17 @@ async fn fetch(bench: &Workbench, image: &ImageRef, file: &Path) -> Result<(), F
             tokio::fs::write(file, &bytes).await.map_err(|error| failed(&error))
         }
     }
+}
+
+/// The bytes of a picture. A chunk that is rendered is not thrown away for one answer that did not come.
+async fn view(client: &Client, image: &ImageRef) -> Result<Bytes, ComfyError> {
+    for _ in 1..TRIES {
+        match client.view(image).await {
+            Err(ComfyError::Away { .. }) => tokio::time::sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+    client.view(image).await
 }
 
 async fn check(pass: &str, frame: Frame, file: PathBuf) -> Result<Picture, Failure> {

@@ -136,17 +136,18 @@ async fn steps(bench: &Workbench, task: &ChunkTask, adopt: bool, tell: Tell<'_>)
     // Heard from now on: events may come before the reply to the prompt.
     let events = bench.socket.subscribe();
     let known = adopt && queue::is_known(&bench.client, &task.attempt).await?;
-    let prompt = if known {
+    let (prompt, heard_under) = if known {
         // Bound again only to know its savers; the files it loads are those of its earlier life.
-        queue::bind(task, &plan, &stage::names_only(bench, task, &plan)?)?
+        (queue::bind(task, &plan, &stage::names_only(bench, task, &plan)?)?, None)
     } else {
         let staged = stage::stage(bench, task, &plan).instrument(info_span!("stage")).await?;
         let prompt = queue::bind(task, &plan, &staged)?;
-        queue::queue(bench, &task.attempt, &prompt).instrument(info_span!("queue")).await?;
-        prompt
+        let queued = queue::queue(bench, &task.attempt, &prompt);
+        let heard_under = queued.instrument(info_span!("queue")).await?;
+        (prompt, heard_under)
     };
     tell(phase(AttemptPhase::Queued));
-    let watched = watch::watch(bench, &task.attempt, &prompt, events, tell);
+    let watched = watch::watch(bench, &task.attempt, &prompt, heard_under, events, tell);
     let entry = watched.instrument(info_span!("comfyui", prompt_id = %task.attempt)).await?;
     tell(phase(AttemptPhase::Collecting));
     let seconds = crate::comfy::verdict::seconds(&entry);

@@ -34,27 +34,36 @@ pub(super) async fn is_known(client: &Client, attempt: &str) -> Result<bool, Fai
 }
 
 /// Queues the prompt. What fails on the way is tried again for as long as a ComfyUI may be away, and never
-/// before it is certain that the prompt did not arrive: ComfyUI would run it twice.
-pub(super) async fn queue(bench: &Workbench, attempt: &str, prompt: &Prompt) -> Result<(), Failure> {
+/// before it is certain that the prompt did not arrive: ComfyUI would run it twice. The client id under which
+/// its events come, if any will.
+pub(super) async fn queue(
+    bench: &Workbench,
+    attempt: &str,
+    prompt: &Prompt,
+) -> Result<Option<String>, Failure> {
     // A client id is always sent: without one, ComfyUI hides cached outputs.
-    let client_id = bench.socket.connected(SOCKET_PATIENCE).await;
-    let client_id = client_id.unwrap_or_else(|| "hearth-without-socket".to_owned());
+    let heard_under = bench.socket.connected(SOCKET_PATIENCE).await;
+    let client_id = heard_under.as_deref().unwrap_or("hearth-without-socket");
     let deadline = Instant::now() + bench.dead;
     let mut retry = FIRST_RETRY;
     loop {
-        let error = match bench.client.queue(&prompt.graph, attempt, &client_id).await {
-            Ok(Receipt::Queued) => return Ok(()),
+        let error = match bench.client.queue(&prompt.graph, attempt, client_id).await {
+            Ok(Receipt::Queued) => return Ok(heard_under),
             Ok(Receipt::Refused(answer)) => return Err(verdict::refusal(&answer)),
             Err(error) => error,
         };
         warn!(error = %chain(&error), "the prompt may not have arrived");
-        sleep(retry.mul_f64(rand::random_range(0.5..1.0))).await;
-        retry = (retry * 2).min(LAST_RETRY);
-        match bench.client.status(attempt).await {
-            Ok(Status::Unknown) | Err(_) if Instant::now() < deadline => {}
-            Ok(Status::Unknown) => return Err(not_accepted(&error)),
-            Ok(Status::Pending | Status::Running | Status::Ended) => return Ok(()),
-            Err(error) => return Err(away(&error)),
+        // Until it is known whether it did, nothing is sent again.
+        loop {
+            sleep(retry.mul_f64(rand::random_range(0.5..1.0))).await;
+            retry = (retry * 2).min(LAST_RETRY);
+            match bench.client.status(attempt).await {
+                Ok(Status::Unknown) if Instant::now() < deadline => break,
+                Ok(Status::Unknown) => return Err(not_accepted(&error)),
+                Ok(Status::Pending | Status::Running | Status::Ended) => return Ok(heard_under),
+                Err(_) if Instant::now() < deadline => {}
+                Err(error) => return Err(away(&error)),
+            }
         }
     }
 }
@@ -74,14 +83,16 @@ fn not_accepted(error: &ComfyError) -> Failure {
 pub(super) async fn stop(client: &Client, attempt: &str) {
     let deadline = Instant::now() + STOP_PATIENCE;
     while Instant::now() < deadline {
-        if let Err(error) = client.stop(attempt).await {
-            // A ComfyUI that is gone runs nothing.
-            tracing::debug!(error = %chain(&error), "cannot be stopped");
-            return;
+        match client.stop(attempt).await {
+            Ok(()) => {}
+            // Nobody listens there: a ComfyUI that is gone runs nothing.
+            Err(ComfyError::Away { source, .. }) if source.is_connect() => return,
+            // A busy event loop answers later.
+            Err(error) => tracing::debug!(error = %chain(&error), "cannot be stopped yet"),
         }
         match client.status(attempt).await {
-            Ok(Status::Pending | Status::Running) => sleep(FIRST_RETRY).await,
-            Ok(Status::Ended | Status::Unknown) | Err(_) => return,
+            Ok(Status::Ended | Status::Unknown) => return,
+            Ok(Status::Pending | Status::Running) | Err(_) => sleep(FIRST_RETRY).await,
         }
     }
     warn!(attempt, "ComfyUI does not let go of the prompt");

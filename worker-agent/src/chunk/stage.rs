@@ -1,10 +1,13 @@
 //! Exactly the frames that the chunk needs, where its ComfyUI can load them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::{clip, picture};
+use hearth_storage::{PictureError, clip, picture};
 use hearth_workflows::{Frame, bind::StagedClip, manifest::Load, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, Workbench, away};
@@ -20,7 +23,7 @@ pub(super) async fn stage(
     plan: &ChunkPlan,
 ) -> Result<StagedClip, Failure> {
     let files = files(bench, task, plan)?;
-    look_at(task, plan, files.clone()).await?;
+    look_at(bench, task, plan, files.clone()).await?;
     match (bench.transfer, task.workflow.manifest().clip.load) {
         (Transfer::Shared, Load::Image) => {}
         (Transfer::Shared, Load::Directory) => link_all(bench, task, &files).await?,
@@ -65,22 +68,32 @@ fn name(task: &ChunkTask, index: usize) -> String {
 }
 
 /// Finds frames that are gone, cut off or of another size by now.
-async fn look_at(task: &ChunkTask, plan: &ChunkPlan, files: Vec<PathBuf>) -> Result<(), Failure> {
+async fn look_at(
+    bench: &Workbench,
+    task: &ChunkTask,
+    plan: &ChunkPlan,
+    files: Vec<PathBuf>,
+) -> Result<(), Failure> {
     let frames = plan.loaded.clone();
+    let roots = bench.roots.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let mut bad: Vec<(Frame, String)> = Vec::new();
         let mut size = None;
         for (frame, file) in frames.iter().zip(&files) {
+            roots.check_link(file)?;
             match picture::inspect(file) {
+                Err(PictureError::Read { source, .. }) if source.kind() != ErrorKind::NotFound => {
+                    return Err(Failure::storage(format!("cannot read {}", file.display()), &source));
+                }
                 Ok(picture) if *size.get_or_insert(picture) == picture => {}
                 Ok(picture) => bad
                     .push((*frame, format!("it is {}x{}, unlike the others", picture.width, picture.height))),
                 Err(error) => bad.push((*frame, hearth_telemetry::chain(&error))),
             }
         }
-        bad
+        Ok(bad)
     });
-    let bad = looked.await.unwrap_or_default();
+    let bad = looked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     let Some((frame, reason)) = bad.first() else { return Ok(()) };
     let message = format!("clip {}, frame {frame}: {reason}; render or copy it again", task.clip);
     let frames = bad.iter().map(|(frame, _)| *frame).collect();

@@ -28,16 +28,16 @@ const PREVIEW: Duration = Duration::from_millis(500);
 /// How many times longer a prompt may be silent whose events cannot be heard.
 const BLIND_PATIENCE: u32 = 6;
 
-/// Watches until the prompt is over; its entry in the history.
+/// Watches until the prompt is over; its entry in the history. `client_id`: under which its events come.
 pub(super) async fn watch(
     bench: &Workbench,
     attempt: &str,
     prompt: &Prompt,
+    client_id: Option<String>,
     mut events: broadcast::Receiver<Event>,
     tell: Tell<'_>,
 ) -> Result<Value, Failure> {
     let mut view = View::new(prompt);
-    let client_id = bench.socket.client_id();
     let mut poll_at = Instant::now() + POLL;
     let mut silent_since = Instant::now();
     let mut away_since: Option<Instant> = None;
@@ -85,15 +85,21 @@ pub(super) async fn watch(
             }
             Ok(Status::Pending) => {
                 away_since = None;
-                // Somebody else's prompt ahead of ours tells us nothing, but it is work.
+                // Somebody else's prompt ahead of ours tells us nothing, but it is work. One of our own tells
+                // us when it goes on; if it does not, it hangs, and we behind it.
                 let ahead = bench.client.running().await.unwrap_or_default();
-                if ahead.iter().any(|id| id != attempt) {
+                if ahead.iter().any(|id| !same_farm(id, attempt)) {
                     silent_since = Instant::now();
                 }
             }
             Err(error) => note_away(bench, &mut away_since, &error)?,
         }
     }
+}
+
+/// Attempts of one farm begin with its tag.
+fn same_farm(one: &str, other: &str) -> bool {
+    one.split('-').next() == other.split('-').next()
 }
 
 /// ComfyUI did not answer: it has died once that lasts too long.

@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 use tokio_tungstenite::{
     connect_async_with_config,
     tungstenite::{Message, protocol::WebSocketConfig},
@@ -21,6 +24,11 @@ const EVENTS: usize = 1_024;
 
 /// ComfyUI sends everything in single frames, pictures too.
 const MAX_FRAME: usize = 256 * 1024 * 1024;
+
+/// Between pings, and the silence after which the connection counts as dead.
+const PING: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(45);
+const CONNECT: Duration = Duration::from_secs(10);
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -122,13 +130,32 @@ async fn talk(
     id: &watch::Sender<Option<String>>,
 ) -> Result<(), Box<tokio_tungstenite::tungstenite::Error>> {
     let config = WebSocketConfig::default().max_message_size(Some(MAX_FRAME)).max_frame_size(Some(MAX_FRAME));
-    let (mut socket, _) = connect_async_with_config(client.socket_url(client_id), Some(config), true).await?;
+    let connecting = connect_async_with_config(client.socket_url(client_id), Some(config), true);
+    let Ok(connected) = tokio::time::timeout(CONNECT, connecting).await else { return Ok(()) };
+    let (mut socket, _) = connected?;
     // Only the first message is looked at.
     let flags = json!({ "type": "feature_flags", "data": { "supports_preview_metadata": true } });
     socket.send(Message::text(flags.to_string())).await.map_err(Box::new)?;
     id.send_replace(Some(client_id.to_owned()));
     let mut running = String::new();
-    while let Some(message) = socket.next().await {
+    let mut ping = tokio::time::interval(PING);
+    let mut heard = Instant::now();
+    loop {
+        let message = tokio::select! {
+            message = socket.next() => match message {
+                Some(message) => message,
+                None => break,
+            },
+            _ = ping.tick() => {
+                // A host that lost its power never closes its end.
+                if heard.elapsed() > SILENCE {
+                    break;
+                }
+                socket.send(Message::Ping(Vec::new().into())).await.map_err(Box::new)?;
+                continue;
+            }
+        };
+        heard = Instant::now();
         let event = match message.map_err(Box::new)? {
             Message::Text(text) => parse(text.as_bytes()).ok().and_then(|value| read_text(&value)),
             Message::Binary(bytes) => read_binary(&bytes, &running),

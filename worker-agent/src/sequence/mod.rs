@@ -9,7 +9,7 @@ use std::{
 };
 
 use hearth_proto::v1::{self, FailureKind};
-use hearth_storage::{Picture, Roots, picture};
+use hearth_storage::{Picture, PictureError, Roots, picture};
 use hearth_workflows::{Frame, FrameSet, RootPath, SequencePath};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,17 @@ pub(crate) fn frame_file(frame: Frame) -> String {
 
 /// Puts a job's chunks together.
 pub fn assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result<(), Failure> {
+    try_assemble(roots, attempt, assembly).or_else(|failure| {
+        // Another agent may have put it there meanwhile, and cleaned up under our hands.
+        let output = resolve(roots, &assembly.output)?;
+        match read_manifest(&output) {
+            Some(manifest) if manifest.job == assembly.work_dir => Ok(()),
+            _ => Err(failure),
+        }
+    })
+}
+
+fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result<(), Failure> {
     let work = resolve(roots, &assembly.work_dir)?;
     let output = resolve(roots, &assembly.output)?;
     if output.symlink_metadata().is_ok() {
@@ -149,6 +160,12 @@ fn collect_pass(
                 link_or_copy(&from, &to)
                     .map_err(|error| Failure::storage(format!("cannot write {}", to.display()), &error))?;
                 continue;
+            }
+            if let Err(PictureError::Read { source, .. }) = &found
+                && source.kind() != io::ErrorKind::NotFound
+            {
+                // The storage's trouble, not the frame's: nothing is rendered again for that.
+                return Err(Failure::storage(format!("cannot read {}", from.display()), source));
             }
             reason = match found {
                 Ok(found) => {
