@@ -97,6 +97,19 @@ pub enum Ending {
     Cancelled,
 }
 
+impl Ending {
+    /// For meters: `done`, `cancelled`, or the kind of failure.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Done { .. } => "done".to_owned(),
+            Self::Cancelled => "cancelled".to_owned(),
+            Self::Failed(failure) => {
+                failure.kind.as_str_name().trim_start_matches("FAILURE_KIND_").to_lowercase()
+            }
+        }
+    }
+}
+
 /// Renders a chunk. `adopt`: ComfyUI may know the prompt already, from an earlier life of the agent.
 pub async fn render(
     bench: &Workbench,

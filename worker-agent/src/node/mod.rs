@@ -3,6 +3,9 @@
 //! Everything arrives here as a message: the link, the attempts, the server's health. A result is told until
 //! it is acknowledged, on every new stream again.
 
+mod recovery;
+mod work;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -26,14 +29,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
-    chunk::{self, ChunkTask, Ending, Failure, Told, Workbench},
+    chunk::{Ending, Failure, Told, Workbench},
     comfy::{Client, Health, Socket, watch_health},
     config::{Config, NodeConfig},
     link::{Heard, keep_linked},
     outbox::{KeptChunk, Outbox},
-    sequence,
     telemetry::{Meters, NodeLabel, OutcomeLabel},
 };
+use work::{is_plain, perform};
 
 /// Messages that wait for the node.
 const QUEUE: usize = 1_024;
@@ -318,19 +321,7 @@ impl Node {
             self.outbox.keep_chunk(&KeptChunk { assignment, source });
         }
         let task = async move {
-            let ending = match work {
-                Work::Chunk(chunk) => {
-                    render(&bench, &attempt, &chunk, workflow, adopt, &events, &cancel).await
-                }
-                Work::Assembly(assembly) => {
-                    let (roots, id) = (bench.roots.clone(), attempt.clone());
-                    chore(move || sequence::assemble(&roots, &id, &assembly)).await
-                }
-                Work::CleanUp(clean_up) => {
-                    let roots = bench.roots.clone();
-                    chore(move || sequence::clean_up(&roots, &clean_up.work_dir)).await
-                }
-            };
+            let ending = perform(&bench, &attempt, work, workflow, adopt, &events, &cancel).await;
             // The node is gone only when the agent ends.
             let _ = events.send(Event::Ended { attempt, ending }).await;
         };
@@ -369,13 +360,7 @@ impl Node {
     fn ended(&mut self, attempt: &str, ending: Ending) {
         let held = self.held.remove(attempt);
         self.meters.held.get_or_create(&self.label()).set(self.held.len() as i64);
-        let outcome = match &ending {
-            Ending::Done { .. } => "done".to_owned(),
-            Ending::Cancelled => "cancelled".to_owned(),
-            Ending::Failed(failure) => {
-                failure.kind.as_str_name().trim_start_matches("FAILURE_KIND_").to_lowercase()
-            }
-        };
+        let outcome = ending.name();
         let node = self.config.name.clone();
         self.meters.attempts.get_or_create(&OutcomeLabel { node, outcome }).inc();
         let outcome = match ending {
@@ -455,21 +440,7 @@ impl Node {
         self.stuck.insert(attempt.to_owned());
         self.tell_readiness(None);
         let (client, events, attempt) = (self.bench.client.clone(), self.events.clone(), attempt.to_owned());
-        tokio::spawn(async move {
-            let mut told = false;
-            while !events.is_closed() {
-                let running = client.running().await;
-                if running.as_ref().is_ok_and(|running| !running.contains(&attempt)) {
-                    // The node is gone only when the agent ends.
-                    let _ = events.send(Event::Unstuck { attempt }).await;
-                    return;
-                }
-                if running.is_ok() && !std::mem::replace(&mut told, true) {
-                    let _ = events.send(Event::Stuck { attempt: attempt.clone() }).await;
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
+        tokio::spawn(recovery::wait_until_let_go(client, attempt, events));
     }
 
     /// Runs the configured command, if there is one.
@@ -480,15 +451,7 @@ impl Node {
         }
         self.restarted = Some(Instant::now());
         warn!(command = self.config.restart, "restarting ComfyUI");
-        let command = self.config.restart.clone();
-        tokio::spawn(async move {
-            let status = tokio::process::Command::new("sh").arg("-c").arg(&command).status().await;
-            match status {
-                Ok(status) if status.success() => {}
-                Ok(status) => warn!(command, %status, "the restart command failed"),
-                Err(error) => warn!(command, %error, "the restart command could not be run"),
-            }
-        });
+        tokio::spawn(recovery::run(self.config.restart.clone()));
     }
 
     fn readiness(&self, capabilities: Option<v1::Capabilities>) -> v1::NodeReadiness {
@@ -533,42 +496,5 @@ impl Node {
 
     fn label(&self) -> NodeLabel {
         NodeLabel { node: self.config.name.clone() }
-    }
-}
-
-async fn render(
-    bench: &Workbench,
-    attempt: &str,
-    chunk: &v1::Chunk,
-    workflow: Option<Arc<Workflow>>,
-    adopt: bool,
-    events: &mpsc::Sender<Event>,
-    cancel: &CancellationToken,
-) -> Ending {
-    let Some(workflow) = workflow else {
-        let message = format!("workflow {} was not sent, or cannot be used", chunk.workflow_id);
-        return Ending::Failed(Failure::new(FailureKind::Internal, message));
-    };
-    let task = match ChunkTask::read(attempt, chunk, workflow) {
-        Ok(task) => task,
-        Err(failure) => return Ending::Failed(failure),
-    };
-    let tell = |told| {
-        // A full queue loses progress, which is told again.
-        let _ = events.try_send(Event::Told { attempt: attempt.to_owned(), told });
-    };
-    chunk::render(bench, &task, adopt, &tell, cancel).await
-}
-
-/// Letters, digits and dashes: nothing that could lead out of a folder.
-fn is_plain(attempt: &str) -> bool {
-    !attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-async fn chore(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Ending {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(())) => Ending::Done { seconds: 0.0 },
-        Ok(Err(failure)) => Ending::Failed(failure),
-        Err(_) => Ending::Failed(Failure::new(FailureKind::Internal, "the assembly ended without a result")),
     }
 }

@@ -1,0 +1,77 @@
+//! The work of one assignment, whatever it is.
+
+use std::sync::Arc;
+
+use hearth_proto::v1::{self, FailureKind, assignment::Work};
+use hearth_workflows::Workflow;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Event;
+use crate::{
+    chunk::{self, ChunkTask, Ending, Failure, Workbench},
+    sequence,
+};
+
+/// Does it; never fails but with an [`Ending`].
+pub(super) async fn perform(
+    bench: &Workbench,
+    attempt: &str,
+    work: Work,
+    workflow: Option<Arc<Workflow>>,
+    adopt: bool,
+    events: &mpsc::Sender<Event>,
+    cancel: &CancellationToken,
+) -> Ending {
+    match work {
+        Work::Chunk(chunk) => render(bench, attempt, &chunk, workflow, adopt, events, cancel).await,
+        Work::Assembly(assembly) => {
+            let (roots, id) = (bench.roots.clone(), attempt.to_owned());
+            chore("assembly", move || sequence::assemble(&roots, &id, &assembly)).await
+        }
+        Work::CleanUp(clean_up) => {
+            let roots = bench.roots.clone();
+            chore("clean-up", move || sequence::clean_up(&roots, &clean_up.work_dir)).await
+        }
+    }
+}
+
+async fn render(
+    bench: &Workbench,
+    attempt: &str,
+    chunk: &v1::Chunk,
+    workflow: Option<Arc<Workflow>>,
+    adopt: bool,
+    events: &mpsc::Sender<Event>,
+    cancel: &CancellationToken,
+) -> Ending {
+    let Some(workflow) = workflow else {
+        let message = format!("workflow {} was not sent, or cannot be used", chunk.workflow_id);
+        return Ending::Failed(Failure::new(FailureKind::Internal, message));
+    };
+    let task = match ChunkTask::read(attempt, chunk, workflow) {
+        Ok(task) => task,
+        Err(failure) => return Ending::Failed(failure),
+    };
+    let tell = |told| {
+        // A full queue loses progress, which is told again.
+        let _ = events.try_send(Event::Told { attempt: attempt.to_owned(), told });
+    };
+    chunk::render(bench, &task, adopt, &tell, cancel).await
+}
+
+/// Letters, digits and dashes: nothing that could lead out of a folder.
+pub(super) fn is_plain(attempt: &str) -> bool {
+    !attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Storage blocks: it gets a thread of its own.
+async fn chore(what: &str, work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Ending {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => Ending::Done { seconds: 0.0 },
+        Ok(Err(failure)) => Ending::Failed(failure),
+        Err(_) => {
+            Ending::Failed(Failure::new(FailureKind::Internal, format!("the {what} ended without a result")))
+        }
+    }
+}
