@@ -1,13 +1,18 @@
 //! What goes wrong inside ComfyUI is told apart, and the job ends with the right pixels all the same.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use hearth_agent::Transfer;
-use hearth_client::v1::{Failure, FailureKind, Job, JobState};
+use hearth_client::v1::{
+    Cancel, Failure, FailureKind, Job, JobState, NodeState, control_job_request::Action,
+};
 use hearth_simulator::{Config, Fault};
 use hearth_tests::{
     clips,
-    farm::{Farm, Setup, assert_right, request, source},
+    farm::{Farm, PATIENCE, Setup, assert_right, request, source, until},
     reference::unsplit,
 };
 use hearth_workflows::{FrameRange, library::Library};
@@ -94,6 +99,28 @@ async fn a_dead_worker_thread_is_found_and_the_node_gets_no_more_work() {
     assert!(kinds(&failures).contains(&FailureKind::Hung), "{failures:?}");
     let nodes = farm.client.nodes().await.expect("nodes");
     assert!(nodes[0].message.contains("hangs in a prompt"), "{:?}", nodes[0]);
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_prompt_that_comfyui_keeps_makes_the_node_unready() {
+    let simulators = vec![Config { faults: vec![Fault::WorkerDeath], ..Config::default() }];
+    let farm = Farm::start(Setup { simulators, ..Setup::default() }).await;
+    clips::make(&farm.path("plates/sh010"), 1..=4, 16, 12);
+    let job = farm.client.submit(request("sh010", "resize-sharpen", "out")).await.expect("accepted").job;
+    let job = job.expect("a job").job_id;
+    let is_queued = |job: &Job| job.attempts.iter().any(|attempt| attempt.progress.is_some());
+    until(&farm.client, job, is_queued).await;
+    farm.client.control(job, Action::Cancel(Cancel {})).await.expect("cancelled");
+    let started = Instant::now();
+    loop {
+        let node = farm.client.nodes().await.expect("nodes").remove(0);
+        if node.state() == NodeState::Unready && node.message.contains("hangs in a prompt") {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{node:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     farm.stop().await;
 }
 

@@ -76,11 +76,11 @@ pub fn bind(
         set(&mut nodes, &pass.node, &pass.prefix_input, prefix.as_str().into());
         savers.insert(pass.name.clone(), Saver { node: pass.node.clone(), prefix });
     }
-    match (staged, manifest.clip.load) {
-        (StagedClip::Directory(folder), _) => {
+    match staged {
+        StagedClip::Directory(folder) => {
             set(&mut nodes, &manifest.clip.node, Load::Directory.input(), folder.as_str().into());
         }
-        (StagedClip::Files(files), _) => load_files(&mut nodes, &manifest.clip.node, files),
+        StagedClip::Files(files) => load_files(&mut nodes, &manifest.clip.node, files),
     }
     let titles = nodes.iter().map(|(id, node)| (id.clone(), node.title.clone())).collect();
     let graph = nodes.iter().map(|(id, node)| (id.clone(), node.to_value())).collect::<Map<_, _>>();

@@ -58,10 +58,6 @@ impl RootPath {
         format!("{parent}/{name}").parse()
     }
 
-    pub fn join(&self, below: &str) -> Result<RootPath, PathError> {
-        format!("{}/{below}", self.0).parse()
-    }
-
     pub fn as_str(&self) -> &str {
         &self.0
     }

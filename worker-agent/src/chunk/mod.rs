@@ -93,8 +93,10 @@ pub enum Ending {
         seconds: f64,
     },
     Failed(Failure),
-    /// Not wanted any more; nothing of it is left.
-    Cancelled,
+    /// Not wanted any more; nothing of it is left, unless ComfyUI does not let go of it.
+    Cancelled {
+        let_go: bool,
+    },
 }
 
 impl Ending {
@@ -102,7 +104,7 @@ impl Ending {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Done { .. } => "done".to_owned(),
-            Self::Cancelled => "cancelled".to_owned(),
+            Self::Cancelled { .. } => "cancelled".to_owned(),
             Self::Failed(failure) => {
                 failure.kind.as_str_name().trim_start_matches("FAILURE_KIND_").to_lowercase()
             }
@@ -125,18 +127,19 @@ pub async fn render(
     let ending = match rendered {
         Some(Ok(seconds)) => Ending::Done { seconds },
         Some(Err(failure)) => Ending::Failed(failure),
-        None => Ending::Cancelled,
+        None => Ending::Cancelled { let_go: true },
     };
     let stop = match &ending {
         Ending::Done { .. } => false,
         Ending::Failed(failure) => failure.may_still_run(),
-        Ending::Cancelled => true,
+        Ending::Cancelled { .. } => true,
     };
-    if stop {
-        queue::stop(&bench.client, &task.attempt).await;
-    }
+    let let_go = !stop || queue::stop(&bench.client, &task.attempt).await;
     sweep(bench, task, matches!(ending, Ending::Done { .. })).await;
-    ending
+    match ending {
+        Ending::Cancelled { .. } => Ending::Cancelled { let_go },
+        ending => ending,
+    }
 }
 
 async fn steps(bench: &Workbench, task: &ChunkTask, adopt: bool, tell: Tell<'_>) -> Result<f64, Failure> {

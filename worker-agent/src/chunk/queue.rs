@@ -79,21 +79,22 @@ fn not_accepted(error: &ComfyError) -> Failure {
 }
 
 /// Takes the prompt out of the queue or interrupts it, again and again until ComfyUI has let go: an
-/// interrupt that arrives between two prompts is lost.
-pub(super) async fn stop(client: &Client, attempt: &str) {
+/// interrupt that arrives between two prompts is lost. False when it has not.
+pub(super) async fn stop(client: &Client, attempt: &str) -> bool {
     let deadline = Instant::now() + STOP_PATIENCE;
     while Instant::now() < deadline {
         match client.stop(attempt).await {
             Ok(()) => {}
             // Nobody listens there: a ComfyUI that is gone runs nothing.
-            Err(ComfyError::Away { source, .. }) if source.is_connect() => return,
+            Err(ComfyError::Away { source, .. }) if source.is_connect() => return true,
             // A busy event loop answers later.
             Err(error) => tracing::debug!(error = %chain(&error), "cannot be stopped yet"),
         }
         match client.status(attempt).await {
-            Ok(Status::Ended | Status::Unknown) => return,
+            Ok(Status::Ended | Status::Unknown) => return true,
             Ok(Status::Pending | Status::Running) | Err(_) => sleep(FIRST_RETRY).await,
         }
     }
     warn!(attempt, "ComfyUI does not let go of the prompt");
+    false
 }

@@ -155,7 +155,7 @@ impl<'a> View<'a> {
                 self.progress.graph_node = node;
                 (self.progress.step, self.progress.steps) = (0.0, 0.0);
             }
-            Happening::Progress { step, steps, .. } => {
+            Happening::Progress { step, steps } => {
                 (self.progress.step, self.progress.steps) = (step, steps);
             }
             Happening::Finished { nodes } => self.finished = nodes,

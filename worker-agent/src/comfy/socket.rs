@@ -49,7 +49,6 @@ pub enum Happening {
     },
     /// A step of a node.
     Progress {
-        node: String,
         step: f64,
         steps: f64,
     },
@@ -184,7 +183,7 @@ fn read_text(message: &Value) -> Option<Event> {
             Some(node) => Happening::Executing { node },
             None => Happening::Ended,
         },
-        "progress" => Happening::Progress { node: node()?, step: number("value"), steps: number("max") },
+        "progress" => Happening::Progress { step: number("value"), steps: number("max") },
         "progress_state" => {
             let nodes = data["nodes"].as_object()?;
             Happening::Finished { nodes: nodes.values().filter(|node| node["state"] == "finished").count() }

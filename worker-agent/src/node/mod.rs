@@ -364,7 +364,10 @@ impl Node {
         let node = self.config.name.clone();
         self.meters.attempts.get_or_create(&OutcomeLabel { node, outcome }).inc();
         let outcome = match ending {
-            Ending::Cancelled => {
+            Ending::Cancelled { let_go } => {
+                if !let_go {
+                    self.hangs(attempt);
+                }
                 self.outbox.drop_chunk(attempt);
                 return;
             }
