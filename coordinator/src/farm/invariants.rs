@@ -5,8 +5,11 @@ use hearth_workflows::FrameSet;
 use super::{
     Farm,
     attempt::Work,
-    ids::JobId,
+    carve::chunk_size,
+    command::{AssignedWork, Effect, Step},
+    ids::{JobId, Timestamp},
     job::{Ended, Job, Phase},
+    node::Node,
 };
 
 /// Checks every invariant of the farm; the text says which is broken, and where.
@@ -29,6 +32,56 @@ pub fn check(farm: &Farm) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Checks what a step has handed out: no more than the node has slots for, nothing that it cannot run, nothing
+/// of a paused job. With `by_rank` also that no better-ranked job was passed over; a step in which frames came
+/// back after something was handed out (time passing, a node's hello) cannot be judged by its end.
+pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool) -> Result<(), String> {
+    // Withdrawn attempts have freed a node after it was given something.
+    let by_rank = by_rank && !step.effects.iter().any(|effect| matches!(effect, Effect::Cancel { .. }));
+    for effect in &step.effects {
+        let Effect::Assign { session, assignment } = effect else { continue };
+        if !matches!(assignment.work, AssignedWork::Chunk(_)) {
+            continue;
+        }
+        let id = assignment.attempt;
+        let node = farm.nodes.values().find(|node| node.session == Some(*session));
+        let (Some(node), Some(job)) = (node, farm.jobs.get(&id.job)) else {
+            return Err(format!("attempt {id} is of no known node or job"));
+        };
+        let name = &node.about.name;
+        if node.chunks.len() > node.slots || node.drained {
+            return Err(format!("node {name} got {id}, but holds {} of {}", node.chunks.len(), node.slots));
+        }
+        let lack =
+            node.capabilities.lacks(&assignment.workflow).and(node.capabilities.lacks_place(&job.spec));
+        if let Err(lack) = lack {
+            return Err(format!("node {name} got {id}, but {lack}"));
+        }
+        if job.paused {
+            return Err(format!("attempt {id} is of a paused job"));
+        }
+        let passed = farm.queue.iter().filter_map(|rank| farm.jobs.get(&rank.job).map(|job| (rank.job, job)));
+        let mut better = passed.filter(|(_, other)| by_rank && other.priority > job.priority);
+        if let Some((other, _)) = better.find(|(_, other)| could_have(farm, now, node, other)) {
+            return Err(format!("node {name} got {id}, though job {other} ranks higher and waits"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the node could have been given a chunk of the job.
+fn could_have(farm: &Farm, now: Timestamp, node: &Node, job: &Job) -> bool {
+    let Some(known) = farm.workflows.get(&job.spec.workflow) else { return false };
+    let name = &node.about.name;
+    let left_alone = job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now);
+    let fits = node.capabilities.lacks_place(&job.spec).is_ok()
+        && node.capabilities.lacks(&known.workflow).is_ok()
+        && !matches!(node.fits.get(&job.spec.workflow), Some(Err(_)));
+    let busy = node.chunks.len() > 1;
+    let ready = farm.ready.max(1);
+    fits && !left_alone && chunk_size(&farm.config, job, &known.workflow, &known.pace, name, ready, busy) > 0
 }
 
 /// Every frame is in exactly one of waiting, running, done, failed; done is exactly what the pieces say.
@@ -94,7 +147,7 @@ fn check_queues(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
     Ok(())
 }
 
-/// No node holds more than its slots, or what it cannot run.
+/// Nodes, attempts and the set of open nodes agree.
 fn check_nodes(farm: &Farm) -> Result<(), String> {
     let mut held = 0;
     for (name, node) in &farm.nodes {

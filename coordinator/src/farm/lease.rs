@@ -54,9 +54,10 @@ impl Farm {
         for Held { attempt, frames } in held {
             self.adopt(now, session, &name, attempt, &frames, step);
         }
+        // Only now is it known what the node has room for, and which frames nobody holds.
         self.reopen(&name);
         self.fill_chores(now, step);
-        self.fill_node(now, &name, step);
+        self.fill_open(now, step);
     }
 
     /// Keeps an attempt that the node goes on with, or tells it to stop.
@@ -238,7 +239,7 @@ impl Farm {
         Some(attempt)
     }
 
-    /// Ends an attempt and lets its frames, or its chore, wait again.
+    /// Ends an attempt and lets its frames, or its chore, wait again. Gives nobody any work.
     fn put_back(&mut self, now: Timestamp, id: AttemptId, step: &mut Step) {
         let Some(attempt) = self.release(id, step) else { return };
         if let (Work::Chunk(frames), Some(job)) = (&attempt.work, self.jobs.get_mut(&id.job)) {
@@ -246,7 +247,6 @@ impl Farm {
         }
         self.changed(id.job, step);
         self.settle(now, id.job, step);
-        self.fill_open(now, step);
     }
 
     /// No node gets the job for a while.

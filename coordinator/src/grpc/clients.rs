@@ -44,9 +44,7 @@ pub struct FarmService {
 
 impl FarmService {
     async fn job(&self, id: JobId) -> Result<v1::Job, Status> {
-        let view = self.driver.read(move |farm| farm.job(id)).await.map_err(status)?;
-        let view = view.ok_or_else(|| status(DriverError::Refused(Refusal::NoSuchJob(id))))?;
-        Ok(convert::job(&self.tag, view))
+        Ok(convert::job(&self.tag, look(self, id).await?))
     }
 
     async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
@@ -221,7 +219,8 @@ async fn follow(
             }
         }
     }
-    let mut ended = snapshot(service, id, cursor, sender).await?;
+    let view = look(service, id).await?;
+    let mut ended = send_view(service, view, cursor, sender).await?;
     let mut period = tokio::time::interval(WATCH_PERIOD);
     let mut changed = false;
     while !ended {
@@ -256,30 +255,34 @@ async fn follow(
             }
             _ = period.tick(), if changed => {
                 changed = false;
-                // What has happened before the snapshot is told before it: the last one ends the watch.
+                let view = look(service, id).await?;
+                // What had happened when we looked is told first: the last snapshot ends the watch.
                 while let Ok(happened) = watch.events.try_recv() {
                     if happened.job == id && let Some(update) = update_of(&service.tag, &happened) {
                         cursor = happened.cursor;
                         sender.send(told(cursor, update)).await.map_err(gone)?;
                     }
                 }
-                ended = snapshot(service, id, cursor, sender).await?;
+                ended = send_view(service, view, cursor, sender).await?;
             }
         }
     }
     Ok(())
 }
 
+async fn look(service: &FarmService, id: JobId) -> Result<JobView, Status> {
+    let view = service.driver.read(move |farm| farm.job(id)).await.map_err(status)?;
+    view.ok_or_else(|| status(DriverError::Refused(Refusal::NoSuchJob(id))))
+}
+
 /// Sends the whole job; true when it has ended.
-async fn snapshot(
+async fn send_view(
     service: &FarmService,
-    id: JobId,
+    view: JobView,
     cursor: u64,
     sender: &mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
 ) -> Result<bool, Status> {
     use v1::watch_job_response::Update;
-    let view: Option<JobView> = service.driver.read(move |farm| farm.job(id)).await.map_err(status)?;
-    let Some(view) = view else { return Err(status(DriverError::Refused(Refusal::NoSuchJob(id)))) };
     let ended = view.ended.is_some();
     let update = Update::Job(convert::job(&service.tag, view));
     let response = v1::WatchJobResponse { cursor, update: Some(update) };
