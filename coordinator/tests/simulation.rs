@@ -16,8 +16,8 @@ use std::{
 
 use hearth_coordinator::farm::invariants;
 use hearth_coordinator::farm::{
-    AssignedWork, Assignment, AttemptId, Command, Effect, FailureKind, FarmConfig, Held, JobId, JobState,
-    NodeName, Outcome, Priority, Segment, Session, Step, Timestamp,
+    AssignedWork, Assignment, AttemptId, Command, Effect, FailureKind, FarmConfig, Found, Held, JobId,
+    JobState, NodeName, Outcome, Priority, Segment, Session, Step, Timestamp,
 };
 use hearth_workflows::{FrameSet, Workflow};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
@@ -63,6 +63,7 @@ fn no_farm_loses_or_doubles_a_frame() {
     println!("{seeds} farms: {sum:?}");
     // A simulation in which nothing goes wrong proves nothing.
     assert!(sum.restarts > seeds / 4 && sum.lost > seeds && sum.late_used > 0 && sum.failed_jobs > 100);
+    assert!(sum.losses > seeds / 5 && sum.found_again > 0);
     assert!(sum.done_jobs > seeds && sum.cancelled_jobs > 0 && sum.failed_commits > 0);
 }
 
@@ -72,6 +73,8 @@ struct Report {
     restarts: u64,
     failed_commits: u64,
     lost: u64,
+    losses: u64,
+    found_again: u64,
     late_used: u64,
     done_jobs: u64,
     failed_jobs: u64,
@@ -84,6 +87,8 @@ impl Report {
         self.restarts += other.restarts;
         self.failed_commits += other.failed_commits;
         self.lost += other.lost;
+        self.losses += other.losses;
+        self.found_again += other.found_again;
         self.late_used += other.late_used;
         self.done_jobs += other.done_jobs;
         self.failed_jobs += other.failed_jobs;
@@ -130,6 +135,10 @@ enum What {
     NodeDies(usize),
     Disconnects(usize),
     CoordinatorDies,
+    /// The coordinator dies, and the store has lost its latest commits.
+    StoreLoses,
+    /// Somebody has read the job's folders.
+    Surveyed(JobId),
     /// Somebody does something to some job or node.
     Person,
     Submits(usize),
@@ -171,8 +180,16 @@ struct World {
     acknowledged: HashSet<JobId>,
     /// How often a chunk fails on this farm.
     failure_rate: f64,
-    /// What lies on shared storage: the frames that each attempt has published, and by whom.
-    published: HashMap<AttemptId, FrameSet>,
+    /// The frames that each attempt has ever published, and by whom.
+    published: HashMap<AttemptId, (NodeName, FrameSet)>,
+    /// Frames of a job whose files have gone bad since, and are to be made again.
+    spoilt: HashMap<JobId, FrameSet>,
+    /// Jobs whose sequence lies in its place.
+    assembled: HashSet<JobId>,
+    /// What surveys have found: nobody may be given these frames again.
+    found: HashMap<JobId, FrameSet>,
+    /// Every attempt ever handed out.
+    given: HashSet<AttemptId>,
     report: Report,
 }
 
@@ -225,6 +242,10 @@ impl World {
             acknowledged: HashSet::new(),
             failure_rate,
             published: HashMap::new(),
+            spoilt: HashMap::new(),
+            assembled: HashSet::new(),
+            found: HashMap::new(),
+            given: HashSet::new(),
             report: Report::default(),
         };
         world.plan();
@@ -251,6 +272,10 @@ impl World {
         for _ in 0..self.rng.random_range(0..3) {
             let at = self.rng.random_range(0..CALM_AT);
             self.at(at, What::CoordinatorDies);
+        }
+        if self.rng.random_bool(0.3) {
+            let at = self.rng.random_range(0..CALM_AT);
+            self.at(at, What::StoreLoses);
         }
         for _ in 0..self.rng.random_range(0..6) {
             let at = self.rng.random_range(0..CALM_AT);
@@ -307,6 +332,8 @@ impl World {
             }
             What::Disconnects(node) => self.disconnect(node),
             What::CoordinatorDies => self.restart(),
+            What::StoreLoses => self.lose(),
+            What::Surveyed(job) => self.survey(job),
             What::Person => self.person(),
             What::Submits(index) => self.submit(index),
         }
@@ -346,15 +373,18 @@ impl World {
 
     /// Nothing is handed out for a job that wants nothing, to a node that cannot run it, or twice; what is
     /// assembled lies on storage, gap-free and each frame once.
-    fn check_assignments(&self, step: &Step) {
+    fn check_assignments(&mut self, step: &Step) {
         for effect in &step.effects {
             let Effect::Assign { assignment, .. } = effect else { continue };
             let view = self.kept.farm.job(assignment.attempt.job).expect("the job is known");
+            assert!(self.given.insert(assignment.attempt), "id used twice");
             match &assignment.work {
                 AssignedWork::Chunk(frames) => {
                     assert!(view.state != JobState::Paused, "chunk of a paused job");
                     assert!(!frames.is_empty() && frames.is_subset(&view.spec.frames));
-                    assert!(!self.published.contains_key(&assignment.attempt), "id used twice");
+                    let found = self.found.get(&assignment.attempt.job);
+                    let again = found.map(|found| found.intersection(frames)).unwrap_or_default();
+                    assert!(again.is_empty(), "frames {again} were found whole, and are rendered again");
                 }
                 AssignedWork::Assembly(segments) => self.check_segments(&view.spec.frames, segments),
                 AssignedWork::CleanUp => assert_eq!(view.state, JobState::Cancelled),
@@ -366,7 +396,7 @@ impl World {
         let mut all = FrameSet::new();
         let mut sum = 0;
         for segment in segments {
-            let made = self.published.get(&segment.attempt).expect("the attempt has published");
+            let (_, made) = self.published.get(&segment.attempt).expect("the attempt has published");
             assert!(segment.frames.is_subset(made), "assembled from what was never rendered");
             sum += segment.frames.len();
             all.insert_all(&segment.frames);
@@ -521,14 +551,26 @@ impl World {
                 FailureKind::BadFrame => frames.iter().take(1).collect(),
                 FailureKind::BadOutput if frames.is_empty() => {
                     let done = self.kept.farm.job(attempt.job).map(|view| view.spec.frames.clone());
-                    done.into_iter().flat_map(|all| all.iter().take(2).collect::<Vec<_>>()).collect()
+                    let bad: FrameSet =
+                        done.into_iter().flat_map(|all| all.iter().take(2).collect::<Vec<_>>()).collect();
+                    self.spoilt.entry(attempt.job).or_default().insert_all(&bad);
+                    if let Some(found) = self.found.get_mut(&attempt.job) {
+                        found.remove_all(&bad);
+                    }
+                    bad
                 }
                 _ => FrameSet::new(),
             };
             Outcome::Failed { kind, message: "so it was".to_owned(), frames: named }
         } else {
+            let node = self.nodes[index].name.clone();
             if !frames.is_empty() {
-                self.published.insert(attempt, frames.clone());
+                if let Some(spoilt) = self.spoilt.get_mut(&attempt.job) {
+                    spoilt.remove_all(&frames);
+                }
+                self.published.insert(attempt, (node, frames.clone()));
+            } else if self.kept.farm.job(attempt.job).is_some_and(|job| job.state == JobState::Assembling) {
+                self.assembled.insert(attempt.job);
             }
             Outcome::Succeeded { seconds: frames.len() as f64 * 0.1 }
         };
@@ -591,10 +633,64 @@ impl World {
     /// The coordinator dies; a new one starts from the store, and every connection is gone.
     fn restart(&mut self) {
         self.report.restarts += 1;
+        // The store is not trusted before every survey is done, whoever leads by then.
+        let suspect = !self.kept.farm.to_survey().is_empty();
         self.kept.restart(Timestamp(self.now));
+        if suspect {
+            self.kept.apply(Timestamp(self.now), Command::Distrust);
+        }
         for job in &self.acknowledged {
             assert!(self.kept.farm.job(*job).is_some(), "job {job} was acknowledged and is gone");
         }
+        self.surveys();
+        self.cut_all();
+    }
+
+    /// As [`World::restart`], and what was committed last is gone.
+    fn lose(&mut self) {
+        self.report.losses += 1;
+        let commits = self.rng.random_range(0..60);
+        self.kept.lose(Timestamp(self.now), commits);
+        let farm = &self.kept.farm;
+        self.acknowledged.retain(|job| farm.job(*job).is_some());
+        self.surveys();
+        self.cut_all();
+    }
+
+    /// Every job that waits for its survey gets it, sooner or later.
+    fn surveys(&mut self) {
+        for to_survey in self.kept.farm.to_survey() {
+            let delay = self.rng.random_range(1..20_000);
+            self.at(self.now + delay, What::Surveyed(to_survey.job));
+        }
+    }
+
+    fn survey(&mut self, job: JobId) {
+        let Some(view) = self.kept.farm.job(job) else { return };
+        if !self.kept.farm.to_survey().iter().any(|waiting| waiting.job == job) {
+            return;
+        }
+        let spoilt = self.spoilt.get(&job).cloned().unwrap_or_default();
+        let pieces = self.published.iter().filter(|(attempt, _)| attempt.job == job);
+        let mut found: Vec<Found> = pieces
+            .map(|(attempt, (node, frames))| {
+                let mut frames = frames.clone();
+                frames.remove_all(&spoilt);
+                Found { number: attempt.number, node: node.clone(), frames }
+            })
+            .collect();
+        found.sort_by_key(|found| found.number);
+        let all = self.found.entry(job).or_default();
+        found.iter().for_each(|found| all.insert_all(&found.frames.intersection(&view.spec.frames)));
+        let assembled = self.assembled.contains(&job);
+        let running_or_done = view.waiting + view.running < view.spec.frames.len();
+        self.farm(Command::Surveyed { job, found, assembled });
+        if !running_or_done && self.kept.farm.job(job).is_some_and(|after| after.done > 0) {
+            self.report.found_again += 1;
+        }
+    }
+
+    fn cut_all(&mut self) {
         for index in 0..self.nodes.len() {
             if self.nodes[index].session.take().is_some() {
                 let back = self.rng.random_range(100..40_000);

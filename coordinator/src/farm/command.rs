@@ -64,6 +64,26 @@ pub enum Command {
         outcome: Outcome,
     },
     Tick,
+    /// The store was away, and every connection was cut meanwhile.
+    Disconnected,
+    /// The store may have lost its latest writes.
+    Distrust,
+    /// What lies on storage of a job that waits for its survey.
+    Surveyed {
+        job: JobId,
+        found: Vec<Found>,
+        /// The whole sequence lies in its place.
+        assembled: bool,
+    },
+}
+
+/// A whole piece on storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Number of the attempt that made it.
+    pub number: u32,
+    pub node: NodeName,
+    pub frames: FrameSet,
 }
 
 /// A checked submission: the clip exists, the parameters fit.

@@ -118,7 +118,7 @@ impl Farm {
 
     /// A late result may bring what another node is rendering again by now: that node answers for less, or is
     /// told to stop.
-    fn shrink_others(&mut self, now: Timestamp, id: AttemptId, fresh: &FrameSet, step: &mut Step) {
+    pub(super) fn shrink_others(&mut self, now: Timestamp, id: AttemptId, fresh: &FrameSet, step: &mut Step) {
         let others = self.jobs.get(&id.job).map(|job| job.running.clone());
         for other in others.into_iter().flatten() {
             let Some(Work::Chunk(theirs)) = self.attempts.get_mut(&other).map(|held| &mut held.work) else {
@@ -135,7 +135,7 @@ impl Farm {
     }
 
     /// A failed job whose last missing frames came late after all is not failed any more.
-    fn revive(&mut self, id: JobId) {
+    pub(super) fn revive(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let place_is_free = self.outputs.get(job.spec.output.as_str()).is_none_or(|other| *other == id);
         if job.phase == Phase::Ended(Ended::Failed) && job.failed.is_empty() && place_is_free {
@@ -148,7 +148,7 @@ impl Farm {
         }
     }
 
-    fn chore_done(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
+    pub(super) fn chore_done(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         match job.phase {
             Phase::Assembling => {

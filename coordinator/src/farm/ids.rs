@@ -112,6 +112,11 @@ impl fmt::Display for NodeName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Session(pub u64);
 
+impl Session {
+    /// Of a node that is connected to another coordinator, the leader.
+    pub const ELSEWHERE: Self = Self(0);
+}
+
 /// 0 (whenever) to 100 (first).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

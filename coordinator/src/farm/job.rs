@@ -156,6 +156,8 @@ pub struct Job {
     pub priority: Priority,
     pub phase: Phase,
     pub paused: bool,
+    /// Until its folders on storage have been read, nothing of it is handed out. Not durable.
+    pub surveying: bool,
     pub waiting: FrameSet,
     pub done: FrameSet,
     pub failed: FrameSet,
@@ -192,6 +194,7 @@ impl Job {
             priority,
             phase: Phase::Rendering,
             paused: false,
+            surveying: false,
             done: FrameSet::new(),
             failed: FrameSet::new(),
             tries: Vec::new(),
@@ -213,12 +216,13 @@ impl Job {
 
     /// Whether chunks may be carved from it.
     pub fn wants_chunk(&self) -> bool {
-        self.phase == Phase::Rendering && !self.paused && !self.waiting.is_empty()
+        self.phase == Phase::Rendering && !self.paused && !self.surveying && !self.waiting.is_empty()
     }
 
     /// Whether it waits for an assembly or a clean-up that no node has yet.
     pub fn wants_chore(&self) -> bool {
         self.running.is_empty()
+            && !self.surveying
             && matches!(self.phase, Phase::Assembling | Phase::Ended(Ended::Cancelled { cleaned: false }))
     }
 

@@ -39,6 +39,7 @@ impl Farm {
         node.slots = slots;
         node.reason = reason;
         node.last_seen = now;
+        step.changes.push(Key::Node(name.clone()));
         let ours: Vec<AttemptId> = node.chunks.iter().copied().chain(node.chore).collect();
 
         // What the node does not hold any more never arrived, or died with its agent: no failure of the
@@ -126,6 +127,7 @@ impl Farm {
             node.capabilities = *capabilities;
             node.fits.clear();
         }
+        step.changes.push(Key::Node(name.clone()));
         self.reopen(name);
         self.fill_node(now, name, step);
     }
@@ -147,10 +149,11 @@ impl Farm {
     }
 
     /// The connection ended. The attempts live on until their leases run out: the agent may come back.
-    pub(super) fn gone(&mut self, now: Timestamp, session: Session, name: &NodeName) {
+    pub(super) fn gone(&mut self, now: Timestamp, session: Session, name: &NodeName, step: &mut Step) {
         let Some(node) = self.current(session, name) else { return };
         node.session = None;
         node.last_seen = now;
+        step.changes.push(Key::Node(name.clone()));
         self.reopen(name);
     }
 
@@ -216,7 +219,7 @@ impl Farm {
         self.attempts.insert(id, attempt);
     }
 
-    fn renew(&mut self, now: Timestamp, id: AttemptId) {
+    pub(super) fn renew(&mut self, now: Timestamp, id: AttemptId) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         self.leases.remove(&(attempt.lease_until, id));
         attempt.lease_until = now.after(self.config.lease);

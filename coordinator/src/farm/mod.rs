@@ -8,8 +8,10 @@
 //! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
 //!
 //! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `carve` (how many
-//! frames), `lease` (who holds what, and until when), `retry`, `finish`. Frames are the truth: a job
-//! keeps interval sets, chunks are only leases on frames.
+//! frames), `lease` (who holds what, and until when), `retry`, `finish`, `reconcile` (what a store or a
+//! connection has lost). Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
+//!
+//! `records` says what is durable, `restore` makes a farm of it again.
 
 mod attempt;
 mod carve;
@@ -23,7 +25,9 @@ mod job;
 mod lease;
 mod node;
 mod pace;
+mod reconcile;
 mod records;
+mod restore;
 mod retry;
 mod submit;
 mod view;
@@ -38,12 +42,13 @@ use hearth_workflows::{Workflow, WorkflowId};
 
 pub use attempt::{Attempt, AttemptPhase, Progress, Work};
 pub use command::{
-    Answer, AssignedWork, Assignment, Command, Effect, Held, JobEvent, Outcome, Refusal, Segment, Step,
-    Submission,
+    Answer, AssignedWork, Assignment, Command, Effect, Found, Held, JobEvent, Outcome, Refusal, Segment,
+    Step, Submission,
 };
 pub use ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Session, Timestamp};
 pub use job::{Ended, Failure, FailureKind, Job, JobSpec, PassFiles, Phase};
 pub use node::{Capabilities, Lack, Node, NodeAbout};
+pub use reconcile::ToSurvey;
 pub use records::{Key, Record, RecordError};
 pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
 
@@ -182,7 +187,7 @@ impl Farm {
                 Ok(Answer::Done)
             }
             Command::Gone { session, node } => {
-                self.gone(now, session, &node);
+                self.gone(now, session, &node, &mut step);
                 Ok(Answer::Done)
             }
             Command::Progress { node, attempt, progress } => {
@@ -195,6 +200,18 @@ impl Farm {
             }
             Command::Tick => {
                 self.tick(now, &mut step);
+                Ok(Answer::Done)
+            }
+            Command::Disconnected => {
+                self.disconnect(now, &mut step);
+                Ok(Answer::Done)
+            }
+            Command::Distrust => {
+                self.distrust(&mut step);
+                Ok(Answer::Done)
+            }
+            Command::Surveyed { job, found, assembled } => {
+                self.surveyed(now, job, found, assembled, &mut step);
                 Ok(Answer::Done)
             }
         };

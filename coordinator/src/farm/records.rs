@@ -1,21 +1,19 @@
 //! What of the farm is durable, as records under keys. Leases, progress and measured speeds are not.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use hearth_workflows::{FrameSet, Workflow, WorkflowId};
+use hearth_workflows::{FrameSet, WorkflowId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Farm, FarmConfig, KnownWorkflow,
-    attempt::{Attempt, Work},
+    Farm,
+    attempt::Work,
     ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Timestamp},
-    job::{Ended, Failure, Job, JobSpec, Phase, Piece},
-    node::{Node, NodeAbout},
-    pace::Pace,
+    job::{Failure, Phase},
 };
 
 /// Version of the records. A store with a newer one is refused.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// Names a record. Its text is the key in the store: `job:12`, `attempt:12-34`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,46 +84,57 @@ pub enum RecordError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct MetaRecord {
-    schema: u32,
-    tag: FarmTag,
-    next_job: u64,
+pub(super) struct MetaRecord {
+    pub(super) schema: u32,
+    pub(super) tag: FarmTag,
+    pub(super) next_job: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WorkflowRecord {
-    name: String,
-    manifest: String,
-    graph: String,
+pub(super) struct WorkflowRecord {
+    pub(super) name: String,
+    pub(super) manifest: String,
+    pub(super) graph: String,
 }
 
 #[derive(Serialize, Deserialize)]
-struct JobRecord {
-    priority: Priority,
-    phase: Phase,
-    paused: bool,
-    waiting: FrameSet,
-    failed: FrameSet,
-    tries: Vec<FrameSet>,
-    chore_tries: u32,
-    next_attempt: u32,
-    failures: Vec<Failure>,
-    message: String,
-    submitted: Timestamp,
-    started: Option<Timestamp>,
-    ended: Option<Timestamp>,
+pub(super) struct JobRecord {
+    pub(super) priority: Priority,
+    pub(super) phase: Phase,
+    pub(super) paused: bool,
+    pub(super) waiting: FrameSet,
+    pub(super) failed: FrameSet,
+    pub(super) tries: Vec<FrameSet>,
+    pub(super) chore_tries: u32,
+    pub(super) next_attempt: u32,
+    pub(super) failures: Vec<Failure>,
+    pub(super) message: String,
+    pub(super) submitted: Timestamp,
+    pub(super) started: Option<Timestamp>,
+    pub(super) ended: Option<Timestamp>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct AttemptRecord {
-    node: NodeName,
-    work: Work,
-    assigned: Timestamp,
+pub(super) struct AttemptRecord {
+    pub(super) node: NodeName,
+    pub(super) work: Work,
+    pub(super) assigned: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
-struct NodeRecord {
-    drained: bool,
+pub(super) struct NodeRecord {
+    pub(super) drained: bool,
+    /// Whether its agent is connected: for those who follow, and for people who look.
+    pub(super) online: bool,
+    pub(super) host: String,
+    pub(super) agent_version: String,
+    pub(super) slots: usize,
+    pub(super) reason: String,
+    pub(super) pools: BTreeSet<String>,
+    pub(super) roots: BTreeSet<String>,
+    pub(super) device: String,
+    pub(super) vram_bytes: u64,
+    pub(super) comfyui_version: String,
 }
 
 impl Farm {
@@ -173,7 +182,19 @@ impl Farm {
             }
             Key::Node(name) => {
                 let node = self.nodes.get(name)?;
-                if node.drained { encode(&NodeRecord { drained: true }) } else { None }
+                encode(&NodeRecord {
+                    drained: node.drained,
+                    online: node.session.is_some(),
+                    host: node.about.host.clone(),
+                    agent_version: node.about.agent_version.clone(),
+                    slots: node.slots,
+                    reason: node.reason.clone(),
+                    pools: node.capabilities.pools.clone(),
+                    roots: node.capabilities.roots.iter().cloned().collect(),
+                    device: node.capabilities.device.clone(),
+                    vram_bytes: node.capabilities.vram_bytes,
+                    comfyui_version: node.capabilities.comfyui_version.clone(),
+                })
             }
         }
     }
@@ -187,138 +208,12 @@ impl Farm {
             keys.extend(job.pieces.keys().map(|n| Key::Piece(AttemptId { job: *id, number: *n })));
         }
         keys.extend(self.attempts.keys().copied().map(Key::Attempt));
-        keys.extend(self.nodes.values().filter(|n| n.drained).map(|n| Key::Node(n.about.name.clone())));
+        keys.extend(self.nodes.keys().cloned().map(Key::Node));
         keys
-    }
-
-    /// The farm that `records` describe, at the time `now`. Every attempt gets a whole lease, in which its
-    /// agent can come back. `None` when there are no records: a new farm.
-    pub fn restore(
-        now: Timestamp,
-        config: FarmConfig,
-        records: &BTreeMap<Key, Record>,
-    ) -> Result<Option<Self>, RecordError> {
-        let Some(meta) = records.get(&Key::Meta) else { return Ok(None) };
-        let meta: MetaRecord = decode(&Key::Meta, meta)?;
-        if meta.schema > SCHEMA {
-            return Err(RecordError::NewerSchema { found: meta.schema });
-        }
-        let mut farm = Farm::new(config, meta.tag);
-        farm.next_job = meta.next_job;
-        // The order of keys brings workflows before specs, specs before jobs, jobs before pieces and attempts.
-        let mut specs: BTreeMap<JobId, JobSpec> = BTreeMap::new();
-        for (key, record) in records {
-            match key {
-                Key::Meta => {}
-                Key::Workflow(id) => farm.restore_workflow(key, id, record)?,
-                Key::Spec(id) => {
-                    specs.insert(*id, decode(key, record)?);
-                }
-                Key::Job(id) => {
-                    let spec = specs.remove(id).ok_or_else(|| missing(key, "its spec"))?;
-                    farm.restore_job(key, *id, spec, record)?;
-                }
-                Key::Piece(id) => {
-                    let piece: Piece = decode(key, record)?;
-                    let job = farm.jobs.get_mut(&id.job).ok_or_else(|| missing(key, "its job"))?;
-                    job.done.insert_all(&piece.frames);
-                    job.pieces.insert(id.number, piece);
-                }
-                Key::Attempt(id) => farm.restore_attempt(now, key, *id, record)?,
-                Key::Node(name) => {
-                    let NodeRecord { drained } = decode(key, record)?;
-                    farm.restored_node(now, name).drained = drained;
-                }
-            }
-        }
-        let ids: Vec<JobId> = farm.jobs.keys().copied().collect();
-        ids.into_iter().for_each(|id| farm.rank(id));
-        Ok(Some(farm))
-    }
-
-    fn restore_workflow(&mut self, key: &Key, id: &WorkflowId, record: &Record) -> Result<(), RecordError> {
-        let WorkflowRecord { name, manifest, graph } = decode(key, record)?;
-        let workflow = Workflow::parse(&name, &manifest, &graph)
-            .map_err(|source| RecordError::Workflow { key: key.to_string(), source: Box::new(source) })?;
-        let known = KnownWorkflow { workflow: Arc::new(workflow), jobs: 0, pace: Pace::default() };
-        self.workflows.insert(id.clone(), known);
-        Ok(())
-    }
-
-    fn restore_job(
-        &mut self,
-        key: &Key,
-        id: JobId,
-        spec: JobSpec,
-        record: &Record,
-    ) -> Result<(), RecordError> {
-        let record: JobRecord = decode(key, record)?;
-        let known = self
-            .workflows
-            .get_mut(&spec.workflow)
-            .ok_or_else(|| missing(key, &format!("workflow {}", spec.workflow)))?;
-        known.jobs += 1;
-        if !spec.request_id.is_empty() {
-            self.requests.insert(spec.request_id.clone(), id);
-        }
-        let mut job = Job::new(spec, record.priority, record.submitted);
-        job.phase = record.phase;
-        job.paused = record.paused;
-        job.waiting = record.waiting;
-        job.failed = record.failed;
-        job.tries = record.tries;
-        job.chore_tries = record.chore_tries;
-        job.next_attempt = record.next_attempt;
-        job.failures = record.failures.into();
-        job.message = record.message;
-        job.started = record.started;
-        job.ended = record.ended;
-        if job.phase == Phase::Ended(Ended::Done) {
-            job.done = job.spec.frames.clone();
-        }
-        match job.ended {
-            Some(ended) => {
-                self.ended.insert((ended, id));
-            }
-            None => {
-                self.outputs.insert(job.spec.output.to_string(), id);
-            }
-        }
-        self.jobs.insert(id, job);
-        Ok(())
-    }
-
-    fn restore_attempt(
-        &mut self,
-        now: Timestamp,
-        key: &Key,
-        id: AttemptId,
-        record: &Record,
-    ) -> Result<(), RecordError> {
-        let AttemptRecord { node: name, work, assigned } = decode(key, record)?;
-        let job = self.jobs.get_mut(&id.job).ok_or_else(|| missing(key, "its job"))?;
-        job.running.insert(id);
-        let node = self.restored_node(now, &name);
-        if work.is_chunk() {
-            node.chunks.insert(id);
-        } else {
-            node.chore = Some(id);
-        }
-        let lease_until = now.after(self.config.lease);
-        self.enter(id, Attempt { node: name, work, assigned, lease_until, progress: None });
-        Ok(())
-    }
-
-    /// The node, offline until it says hello.
-    fn restored_node(&mut self, now: Timestamp, name: &NodeName) -> &mut Node {
-        self.nodes.entry(name.clone()).or_insert_with(|| {
-            let about = NodeAbout { name: name.clone(), host: String::new(), agent_version: String::new() };
-            Node::new(about, now)
-        })
     }
 }
 
-fn missing(key: &Key, what: &str) -> RecordError {
+pub(super) fn missing(key: &Key, what: &str) -> RecordError {
     RecordError::Missing { key: key.to_string(), missing: what.to_owned() }
 }
 
@@ -327,6 +222,6 @@ fn encode<T: Serialize>(value: &T) -> Option<Record> {
     serde_json::to_string(value).ok().map(Record)
 }
 
-fn decode<'a, T: Deserialize<'a>>(key: &Key, record: &'a Record) -> Result<T, RecordError> {
+pub(super) fn decode<'a, T: Deserialize<'a>>(key: &Key, record: &'a Record) -> Result<T, RecordError> {
     serde_json::from_str(&record.0).map_err(|source| RecordError::Broken { key: key.to_string(), source })
 }

@@ -73,13 +73,26 @@ impl Farm {
             }
         }
         let deadline = self.config.forget_node;
-        self.nodes.retain(|_, node| {
-            node.session.is_some()
-                || node.drained
-                || !node.chunks.is_empty()
-                || node.chore.is_some()
-                || now.since(node.last_seen) <= deadline
-        });
+        let is_due = |node: &&super::Node| {
+            node.session.is_none()
+                && !node.drained
+                && node.chunks.is_empty()
+                && node.chore.is_none()
+                && now.since(node.last_seen) > deadline
+        };
+        let due: Vec<_> = self.nodes.values().filter(is_due).map(|node| node.about.name.clone()).collect();
+        for name in due {
+            self.drop_node(&name);
+            step.changes.push(Key::Node(name));
+        }
+    }
+
+    pub(super) fn drop_node(&mut self, name: &super::NodeName) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.session = None;
+            self.reopen(name);
+            self.nodes.remove(name);
+        }
     }
 
     fn forget_job(&mut self, ended: Timestamp, id: JobId, step: &mut Step) {

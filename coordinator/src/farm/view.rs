@@ -7,7 +7,7 @@ use hearth_workflows::{FrameSet, Workflow};
 use super::{
     Farm,
     attempt::{Progress, Work},
-    ids::{AttemptId, JobId, NodeName, Timestamp},
+    ids::{AttemptId, JobId, NodeName, Session, Timestamp},
     job::{Ended, Failure, Job, JobSpec, Phase},
     node::{Capabilities, Lack, NodeAbout},
 };
@@ -218,6 +218,10 @@ impl Farm {
         let online: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
         if online.is_empty() {
             return "no node is connected to the farm".to_owned();
+        }
+        if online.iter().any(|node| node.session == Some(Session::ELSEWHERE)) {
+            // What they can run only the leader knows.
+            return String::new();
         }
         let mut lacks: HashSet<String> = HashSet::new();
         for node in &online {

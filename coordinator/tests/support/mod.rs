@@ -2,13 +2,20 @@
 //! all that changed.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use hearth_coordinator::farm::{
     Capabilities, Command, Farm, FarmConfig, FarmTag, JobSpec, Key, NodeAbout, Priority, Record, Session,
     Step, Submission, Timestamp, invariants,
 };
 use hearth_workflows::{FrameSet, Workflow, library::Library, parameters};
+
+/// Commits that can be lost.
+const UNDO: usize = 200;
 
 pub(crate) fn config() -> FarmConfig {
     FarmConfig {
@@ -26,6 +33,10 @@ pub(crate) fn config() -> FarmConfig {
 pub(crate) struct Kept {
     pub farm: Farm,
     pub records: BTreeMap<Key, Record>,
+    /// What the latest commits have overwritten, newest last.
+    undo: VecDeque<Vec<(Key, Option<Record>)>>,
+    /// A coordinator that follows: it only ever sees what has changed.
+    replica: Farm,
     /// Every so many commits the whole farm is compared with its records: dear, but nothing escapes it.
     compare_every: u64,
     commits: u64,
@@ -35,22 +46,32 @@ impl Kept {
     pub(crate) fn new(config: FarmConfig, compare_every: u64) -> Self {
         let farm = Farm::new(config, FarmTag("t".to_owned()));
         let records = snapshot(&farm);
-        Self { farm, records, compare_every, commits: 0 }
+        Self { replica: farm.clone(), farm, records, undo: VecDeque::new(), compare_every, commits: 0 }
     }
 
     /// Applies, commits, and checks every invariant.
     pub(crate) fn apply(&mut self, now: Timestamp, command: Command) -> Step {
         let step = self.farm.apply(now, command);
-        self.commit(&step);
+        self.commit(now, &step);
         step
     }
 
-    pub(crate) fn commit(&mut self, step: &Step) {
+    pub(crate) fn commit(&mut self, now: Timestamp, step: &Step) {
+        let changed: BTreeMap<&Key, Option<Record>> =
+            step.changes.iter().map(|key| (key, self.farm.record(key))).collect();
+        let changed = changed.iter().map(|(key, record)| (*key, record.as_ref()));
+        self.replica.absorb(now, changed).expect("a follower understands every change");
+        let mut overwritten = Vec::new();
         for key in &step.changes {
-            match self.farm.record(key) {
+            let before = match self.farm.record(key) {
                 Some(record) => self.records.insert(key.clone(), record),
                 None => self.records.remove(key),
             };
+            overwritten.push((key.clone(), before));
+        }
+        self.undo.push_back(overwritten);
+        if self.undo.len() > UNDO {
+            self.undo.pop_front();
         }
         if let Err(broken) = invariants::check(&self.farm) {
             panic!("invariant broken: {broken}");
@@ -69,6 +90,25 @@ impl Kept {
         for key in self.records.keys() {
             assert!(whole.contains_key(key), "{key} has gone, but no change says so");
         }
+        assert_eq!(snapshot(&self.replica), whole, "a follower has another farm than the leader");
+        invariants::check(&self.replica).expect("a follower's farm is whole");
+    }
+
+    /// The store loses its latest `commits` and the coordinator dies: a new one knows that it cannot trust it.
+    pub(crate) fn lose(&mut self, now: Timestamp, commits: usize) {
+        for _ in 0..commits.min(self.undo.len()) {
+            for (key, before) in self.undo.pop_back().into_iter().flatten().rev() {
+                match before {
+                    Some(record) => self.records.insert(key, record),
+                    None => self.records.remove(&key),
+                };
+            }
+        }
+        let config = self.farm.config().clone();
+        let farm = Farm::restore(now, config, &self.records).expect("readable").expect("there");
+        (self.farm, self.replica) = (farm.clone(), farm);
+        self.apply(now, Command::Disconnected);
+        self.apply(now, Command::Distrust);
     }
 
     /// What a coordinator finds that starts after this one has died.
@@ -78,6 +118,8 @@ impl Kept {
         self.farm = Farm::restore(now, config, &self.records)
             .expect("records are readable")
             .expect("the farm is there");
+        assert_eq!(snapshot(&self.farm), self.records, "records make another farm");
+        self.apply(now, Command::Disconnected);
         invariants::check(&self.farm).expect("invariants hold after a restart");
     }
 }

@@ -1,0 +1,244 @@
+//! From records back to a farm: the whole of it after a start, or what has changed, for those who follow.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use hearth_workflows::{Workflow, WorkflowId};
+
+use super::{
+    Farm, FarmConfig, KnownWorkflow,
+    attempt::{Attempt, Work},
+    command::Step,
+    ids::{AttemptId, FarmTag, JobId, NodeName, Session, Timestamp},
+    job::{Ended, Job, JobSpec, Phase, Piece},
+    node::{Node, NodeAbout},
+    pace::Pace,
+    records::{
+        AttemptRecord, JobRecord, Key, MetaRecord, NodeRecord, Record, RecordError, SCHEMA, WorkflowRecord,
+        decode, missing,
+    },
+};
+
+impl Farm {
+    /// The farm that `records` describe, at the time `now`, as the coordinator that wrote them has it: whoever
+    /// takes over from it applies [`super::Command::Disconnected`] first. `None` when there are no records: a
+    /// new farm.
+    pub fn restore(
+        now: Timestamp,
+        config: FarmConfig,
+        records: &BTreeMap<Key, Record>,
+    ) -> Result<Option<Self>, RecordError> {
+        if !records.contains_key(&Key::Meta) {
+            return Ok(None);
+        }
+        let mut farm = Farm::new(config, FarmTag(String::new()));
+        farm.absorb(now, records.iter().map(|(key, record)| (key, Some(record))))?;
+        Ok(Some(farm))
+    }
+
+    /// Takes over what has changed, in the order of keys; `None`: the record is gone. That order brings
+    /// workflows before specs, specs before jobs, jobs before pieces and attempts.
+    pub fn absorb<'a>(
+        &mut self,
+        now: Timestamp,
+        changes: impl IntoIterator<Item = (&'a Key, Option<&'a Record>)>,
+    ) -> Result<BTreeSet<JobId>, RecordError> {
+        let mut specs: BTreeMap<JobId, JobSpec> = BTreeMap::new();
+        let mut touched = BTreeSet::new();
+        for (key, record) in changes {
+            match (key, record) {
+                (Key::Meta, Some(record)) => {
+                    let meta: MetaRecord = decode(key, record)?;
+                    if meta.schema > SCHEMA {
+                        return Err(RecordError::NewerSchema { found: meta.schema });
+                    }
+                    (self.tag, self.next_job) = (meta.tag, meta.next_job);
+                }
+                (Key::Workflow(id), Some(record)) => self.absorb_workflow(key, id, record)?,
+                (Key::Workflow(id), None) => {
+                    self.workflows.remove(id);
+                }
+                (Key::Spec(id), Some(record)) => {
+                    specs.insert(*id, decode(key, record)?);
+                }
+                (Key::Job(id), Some(record)) => {
+                    touched.insert(*id);
+                    self.absorb_job(key, *id, specs.remove(id), record)?;
+                }
+                (Key::Job(id), None) => {
+                    touched.insert(*id);
+                    self.drop_job(*id);
+                }
+                (Key::Piece(id), record) => self.absorb_piece(key, *id, record)?,
+                (Key::Attempt(id), record) => {
+                    touched.insert(id.job);
+                    self.absorb_attempt(now, key, *id, record)?;
+                }
+                (Key::Node(name), Some(record)) => self.absorb_node(now, key, name, record)?,
+                (Key::Node(name), None) => self.drop_node(name),
+                (Key::Meta | Key::Spec(_), None) => {}
+            }
+        }
+        touched.iter().for_each(|id| self.rank(*id));
+        Ok(touched)
+    }
+
+    fn absorb_workflow(&mut self, key: &Key, id: &WorkflowId, record: &Record) -> Result<(), RecordError> {
+        let WorkflowRecord { name, manifest, graph } = decode(key, record)?;
+        let workflow = Workflow::parse(&name, &manifest, &graph)
+            .map_err(|source| RecordError::Workflow { key: key.to_string(), source: Box::new(source) })?;
+        let jobs = self.jobs.values().filter(|job| job.spec.workflow == *id).count();
+        let known = KnownWorkflow { workflow: Arc::new(workflow), jobs, pace: Pace::default() };
+        self.workflows.insert(id.clone(), known);
+        Ok(())
+    }
+
+    /// `spec` comes with a new job only.
+    fn absorb_job(
+        &mut self,
+        key: &Key,
+        id: JobId,
+        spec: Option<JobSpec>,
+        record: &Record,
+    ) -> Result<(), RecordError> {
+        let record: JobRecord = decode(key, record)?;
+        self.unrank(id);
+        if !self.jobs.contains_key(&id) {
+            let spec = spec.ok_or_else(|| missing(key, "its spec"))?;
+            let known = self
+                .workflows
+                .get_mut(&spec.workflow)
+                .ok_or_else(|| missing(key, &format!("workflow {}", spec.workflow)))?;
+            known.jobs += 1;
+            if !spec.request_id.is_empty() {
+                self.requests.insert(spec.request_id.clone(), id);
+            }
+            self.jobs.insert(id, Job::new(spec, record.priority, record.submitted));
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        if let Some(before) = job.ended {
+            self.ended.remove(&(before, id));
+        }
+        job.priority = record.priority;
+        job.phase = record.phase;
+        job.paused = record.paused;
+        job.waiting = record.waiting;
+        job.failed = record.failed;
+        job.tries = record.tries;
+        job.chore_tries = record.chore_tries;
+        job.next_attempt = record.next_attempt;
+        job.failures = record.failures.into();
+        job.message = record.message;
+        job.submitted = record.submitted;
+        job.started = record.started;
+        job.ended = record.ended;
+        if job.phase == Phase::Ended(Ended::Done) {
+            job.done = job.spec.frames.clone();
+        }
+        let output = job.spec.output.as_str();
+        match job.ended {
+            Some(ended) => {
+                self.ended.insert((ended, id));
+                if self.outputs.get(output) == Some(&id) {
+                    self.outputs.remove(output);
+                }
+            }
+            None => {
+                self.outputs.insert(output.to_owned(), id);
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_job(&mut self, id: JobId) {
+        self.unrank(id);
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if let Some(ended) = job.ended {
+            self.ended.remove(&(ended, id));
+        }
+        self.requests.remove(&job.spec.request_id);
+        if self.outputs.get(job.spec.output.as_str()) == Some(&id) {
+            self.outputs.remove(job.spec.output.as_str());
+        }
+        if let Some(known) = self.workflows.get_mut(&job.spec.workflow) {
+            known.jobs -= 1;
+        }
+    }
+
+    fn absorb_piece(&mut self, key: &Key, id: AttemptId, record: Option<&Record>) -> Result<(), RecordError> {
+        let piece: Option<Piece> = record.map(|record| decode(key, record)).transpose()?;
+        let Some(job) = self.jobs.get_mut(&id.job) else {
+            return if piece.is_some() { Err(missing(key, "its job")) } else { Ok(()) };
+        };
+        let before = job.pieces.remove(&id.number);
+        if job.phase != Phase::Ended(Ended::Done)
+            && let Some(before) = before
+        {
+            job.done.remove_all(&before.frames);
+        }
+        if let Some(piece) = piece {
+            job.done.insert_all(&piece.frames);
+            job.pieces.insert(id.number, piece);
+        }
+        Ok(())
+    }
+
+    fn absorb_attempt(
+        &mut self,
+        now: Timestamp,
+        key: &Key,
+        id: AttemptId,
+        record: Option<&Record>,
+    ) -> Result<(), RecordError> {
+        let progress = self.attempts.get(&id).and_then(|attempt| attempt.progress.clone());
+        self.release(id, &mut Step::default());
+        let Some(record) = record else { return Ok(()) };
+        let AttemptRecord { node: name, work, assigned } = decode(key, record)?;
+        let job = self.jobs.get_mut(&id.job).ok_or_else(|| missing(key, "its job"))?;
+        job.running.insert(id);
+        let node = self.absorbed_node(now, &name);
+        match work {
+            Work::Chunk(_) => {
+                node.chunks.insert(id);
+            }
+            Work::Assembly | Work::CleanUp => node.chore = Some(id),
+        }
+        let lease_until = now.after(self.config.lease);
+        self.reopen(&name);
+        self.enter(id, Attempt { node: name, work, assigned, lease_until, progress });
+        Ok(())
+    }
+
+    fn absorb_node(
+        &mut self,
+        now: Timestamp,
+        key: &Key,
+        name: &NodeName,
+        record: &Record,
+    ) -> Result<(), RecordError> {
+        let record: NodeRecord = decode(key, record)?;
+        let node = self.absorbed_node(now, name);
+        node.drained = record.drained;
+        node.session = record.online.then_some(Session::ELSEWHERE);
+        node.about.host = record.host;
+        node.about.agent_version = record.agent_version;
+        node.slots = record.slots;
+        node.reason = record.reason;
+        node.capabilities.pools = record.pools;
+        node.capabilities.roots = record.roots.into_iter().collect();
+        node.capabilities.device = record.device;
+        node.capabilities.vram_bytes = record.vram_bytes;
+        node.capabilities.comfyui_version = record.comfyui_version;
+        self.reopen(name);
+        Ok(())
+    }
+
+    fn absorbed_node(&mut self, now: Timestamp, name: &NodeName) -> &mut Node {
+        self.nodes.entry(name.clone()).or_insert_with(|| {
+            let about = NodeAbout { name: name.clone(), host: String::new(), agent_version: String::new() };
+            Node::new(about, now)
+        })
+    }
+}
