@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use hearth_proto::{MAX_MESSAGE_BYTES, trace, v1};
+use hearth_proto::{LEADER, MAX_MESSAGE_BYTES, trace, v1};
+use tokio::time::sleep;
 use tonic::{
     Code, Request, Status,
     transport::{Channel, Endpoint},
@@ -17,6 +18,13 @@ use tonic::{
 use crate::watch::Watch;
 
 const CONNECT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// How long a farm may be without a leader before somebody is told.
+const TAKE_OVER: Duration = Duration::from_secs(20);
+
+/// Between two tries while nobody leads.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long an answer may take. A submission looks at every frame of the clip.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -35,28 +43,110 @@ pub enum ClientError {
     Refused { code: Code, message: String },
 }
 
-/// A connection to a farm. Cheap to clone; connects when it is first used.
+/// A connection to a farm. Cheap to clone; connects when it is first used, and goes where the leader is.
 #[derive(Debug, Clone)]
 pub struct FarmClient {
-    url: String,
-    /// Whether a coordinator has ever answered at this address.
+    /// Where coordinators are, as they were given.
+    coordinators: Arc<[String]>,
+    /// Whether a coordinator has ever answered.
     answered: Arc<AtomicBool>,
-    client: v1::farm_client::FarmClient<Channel>,
+    /// The coordinator that is asked at present.
+    route: Arc<Mutex<Route>>,
 }
 
-impl FarmClient {
-    /// For the coordinator at `url`, `http://host:port`.
-    pub fn new(url: &str) -> Result<Self, ClientError> {
+#[derive(Debug, Clone)]
+struct Route {
+    url: String,
+    client: v1::farm_client::FarmClient<Channel>,
+    /// Which of the coordinators is tried when this one does not answer.
+    next: usize,
+}
+
+impl Route {
+    fn to(url: &str, next: usize) -> Result<Self, ClientError> {
         let endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|source| ClientError::Address { url: url.to_owned(), source })?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(10));
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
         let client = v1::farm_client::FarmClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { url: url.to_owned(), answered: Arc::default(), client })
+        Ok(Self { url: url.to_owned(), client, next })
+    }
+}
+
+impl FarmClient {
+    /// For the farm with coordinators at `urls`: `http://host:port`, several separated by commas. The one that
+    /// leads is found through any of them.
+    pub fn new(urls: &str) -> Result<Self, ClientError> {
+        let coordinators: Arc<[String]> =
+            urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
+        let first = coordinators.first().map_or(urls, String::as_str);
+        let route = Arc::new(Mutex::new(Route::to(first, 1)?));
+        Ok(Self { coordinators, answered: Arc::default(), route })
+    }
+
+    /// Asks the coordinator that leads. One that follows says where that is; while none does, and when one has
+    /// died, the others are tried for as long as a take-over lasts.
+    async fn ask<T: Clone, R>(
+        &self,
+        message: T,
+        send: impl AsyncFn(v1::farm_client::FarmClient<Channel>, T) -> Result<tonic::Response<R>, Status>,
+    ) -> Result<R, ClientError> {
+        let started = Instant::now();
+        let mut tried = 0;
+        loop {
+            let route = self.route();
+            let status = match send(route.client, message.clone()).await {
+                Ok(response) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return Ok(response.into_inner());
+                }
+                Err(status) => status,
+            };
+            let error = self.error(&status, &route.url);
+            let late = started.elapsed() >= TAKE_OVER;
+            match status.metadata().get(LEADER).map(|leader| leader.to_str().unwrap_or_default()) {
+                Some(_) if late => return Err(error),
+                Some("") => sleep(PAUSE).await,
+                Some(leader) => {
+                    tried += 1;
+                    self.go_to(leader, route.next)?;
+                    if tried > self.coordinators.len() {
+                        sleep(PAUSE).await;
+                    }
+                }
+                None if !matches!(error, ClientError::Unreachable { .. }) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+                // With a single address there is nowhere else to go.
+                None if late || self.coordinators.len() < 2 => return Err(error),
+                None => {
+                    tried += 1;
+                    // None of them has ever answered: the addresses are wrong, or nothing runs.
+                    if tried >= self.coordinators.len() && !self.has_answered() {
+                        return Err(error);
+                    }
+                    self.go_to(&self.coordinators[route.next % self.coordinators.len()], route.next + 1)?;
+                    if tried >= self.coordinators.len() {
+                        sleep(PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn route(&self) -> Route {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn go_to(&self, url: &str, next: usize) -> Result<(), ClientError> {
+        let route = Route::to(url, next)?;
+        *self.route.lock().unwrap_or_else(PoisonError::into_inner) = route;
+        Ok(())
     }
 
     /// Submits a job; without a request id of its own it gets one, so that trying again is safe.
@@ -67,15 +157,17 @@ impl FarmClient {
         if request.request_id.is_empty() {
             request.request_id = uuid::Uuid::new_v4().to_string();
         }
-        self.told(self.client.clone().submit_job(traced(request)).await)
+        self.ask(request, async |mut client, request| client.submit_job(traced(request)).await).await
     }
 
     pub async fn jobs(&self, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, ClientError> {
-        self.told(self.client.clone().list_jobs(traced(request)).await)
+        self.ask(request, async |mut client, request| client.list_jobs(traced(request)).await).await
     }
 
     pub async fn job(&self, job_id: u64) -> Result<v1::Job, ClientError> {
-        let response = self.told(self.client.clone().get_job(traced(v1::GetJobRequest { job_id })).await)?;
+        let request = v1::GetJobRequest { job_id };
+        let response =
+            self.ask(request, async |mut client, request| client.get_job(traced(request)).await).await?;
         Ok(response.job.unwrap_or_default())
     }
 
@@ -85,13 +177,16 @@ impl FarmClient {
         action: v1::control_job_request::Action,
     ) -> Result<v1::Job, ClientError> {
         let request = v1::ControlJobRequest { job_id, action: Some(action) };
-        let response = self.told(self.client.clone().control_job(traced(request)).await)?;
+        let response =
+            self.ask(request, async |mut client, request| client.control_job(traced(request)).await).await?;
         Ok(response.job.unwrap_or_default())
     }
 
     pub async fn nodes(&self) -> Result<Vec<v1::Node>, ClientError> {
-        let response = self.client.clone().list_nodes(traced(v1::ListNodesRequest {})).await;
-        Ok(self.told(response)?.nodes)
+        let request = v1::ListNodesRequest {};
+        let response =
+            self.ask(request, async |mut client, request| client.list_nodes(traced(request)).await).await?;
+        Ok(response.nodes)
     }
 
     pub async fn control_node(
@@ -100,12 +195,14 @@ impl FarmClient {
         action: v1::control_node_request::Action,
     ) -> Result<v1::Node, ClientError> {
         let request = v1::ControlNodeRequest { name: name.to_owned(), action: Some(action) };
-        let response = self.told(self.client.clone().control_node(traced(request)).await)?;
+        let response =
+            self.ask(request, async |mut client, request| client.control_node(traced(request)).await).await?;
         Ok(response.node.unwrap_or_default())
     }
 
     pub async fn workflows(&self) -> Result<v1::ListWorkflowsResponse, ClientError> {
-        self.told(self.client.clone().list_workflows(traced(v1::ListWorkflowsRequest {})).await)
+        let request = v1::ListWorkflowsRequest {};
+        self.ask(request, async |mut client, request| client.list_workflows(traced(request)).await).await
     }
 
     /// Follows a job to its end, over lost connections and restarted coordinators.
@@ -118,27 +215,26 @@ impl FarmClient {
         request: v1::WatchJobRequest,
     ) -> Result<tonic::Streaming<v1::WatchJobResponse>, ClientError> {
         // A watch has no time limit.
-        self.told(self.client.clone().watch_job(Request::new(request)).await)
-    }
-
-    fn told<T>(&self, response: Result<tonic::Response<T>, Status>) -> Result<T, ClientError> {
-        let told = response.map(tonic::Response::into_inner).map_err(|status| self.error(&status));
-        if !matches!(told, Err(ClientError::Unreachable { .. })) {
-            self.answered.store(true, Ordering::Relaxed);
-        }
-        told
+        self.ask(request, async |mut client, request| client.watch_job(Request::new(request)).await).await
     }
 
     pub(crate) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn error(&self, status: &Status) -> ClientError {
+    /// What a stream's end means.
+    pub(crate) fn lost(&self, status: &Status) -> ClientError {
+        self.error(status, &self.route().url)
+    }
+
+    fn error(&self, status: &Status, url: &str) -> ClientError {
         // Without a peer, tonic makes the status itself and keeps the transport's error in it.
         let transport = std::error::Error::source(status).is_some();
         match status.code() {
             Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled if transport => {
-                ClientError::Unreachable { url: self.url.clone(), reason: root_cause(status) }
+                let url =
+                    if self.coordinators.len() > 1 { self.coordinators.join(", ") } else { url.to_owned() };
+                ClientError::Unreachable { url, reason: root_cause(status) }
             }
             code => ClientError::Refused { code, message: status.message().to_owned() },
         }

@@ -64,7 +64,7 @@ impl Watch {
                 }
                 Err(status) => {
                     self.stream = None;
-                    self.wait(self.client.error(&status)).await?;
+                    self.wait(self.client.lost(&status)).await?;
                 }
             }
         }

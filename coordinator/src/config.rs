@@ -6,7 +6,10 @@ use hearth_storage::Roots;
 use hearth_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
-use crate::farm::FarmConfig;
+use crate::{
+    farm::FarmConfig,
+    store::{RedisOptions, StoreAddress},
+};
 
 /// Of one coordinator. Each field can stand in the file, as `HEARTH_<FIELD>`, or as a flag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,8 +19,17 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `/metrics` and `/healthz`.
     pub metrics_listen: SocketAddr,
-    /// The farm's file.
-    pub store: PathBuf,
+    /// Where the farm is kept: a file, or a Redis.
+    pub store: StoreAddress,
+    /// Before every key in Redis, so that two farms can share one.
+    pub store_prefix: String,
+    /// PEM file of the authority that has signed the Redis server's certificate; empty: the system's.
+    pub store_ca: PathBuf,
+    /// How long a leader is believed without being heard of, in milliseconds.
+    pub leader_lease_ms: u64,
+    /// Where clients and agents reach this coordinator, as `http://host:port`; empty: this host's name and the
+    /// port of `listen`.
+    pub advertise: String,
     /// Storage roots of this host, by name.
     pub roots: Roots,
     /// Folders with workflow folders.
@@ -47,7 +59,11 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
-            store: state_home().join("hearth/farm.redb"),
+            store: StoreAddress::File(state_home().join("hearth/farm.redb")),
+            store_prefix: "hearth:".to_owned(),
+            store_ca: PathBuf::new(),
+            leader_lease_ms: 3_000,
+            advertise: String::new(),
             roots: Roots::default(),
             workflows: Vec::new(),
             lease_seconds: farm.lease.as_secs(),
@@ -64,6 +80,34 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How long a leader is believed without being heard of.
+    pub fn leader_lease(&self) -> Duration {
+        Duration::from_millis(self.leader_lease_ms.max(500))
+    }
+
+    /// What the store needs to know when it is a Redis.
+    pub fn redis(&self, address: SocketAddr) -> RedisOptions {
+        RedisOptions {
+            prefix: self.store_prefix.clone(),
+            certificate: (!self.store_ca.as_os_str().is_empty()).then(|| self.store_ca.clone()),
+            lease: self.leader_lease(),
+            advertise: self.advertised(address),
+        }
+    }
+
+    /// Where clients and agents reach this coordinator, which listens at `address`.
+    pub fn advertised(&self, address: SocketAddr) -> String {
+        if !self.advertise.is_empty() {
+            return self.advertise.clone();
+        }
+        if !address.ip().is_unspecified() {
+            return format!("http://{address}");
+        }
+        let told = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = if told.trim().is_empty() { "localhost" } else { told.trim() };
+        format!("http://{host}:{}", address.port())
+    }
+
     pub fn farm(&self) -> FarmConfig {
         FarmConfig {
             lease: Duration::from_secs(self.lease_seconds.max(1)),

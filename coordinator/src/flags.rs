@@ -7,7 +7,7 @@ use hearth_storage::Roots;
 use hearth_telemetry::{ConfigurationError, LogFormat, configure};
 use serde::Serialize;
 
-use crate::Config;
+use crate::{Config, store::StoreAddress};
 
 /// Takes jobs, decides which node runs what, and remembers.
 #[derive(Debug, Parser, Serialize)]
@@ -16,6 +16,7 @@ use crate::Config;
     after_help = "Examples:
   hearth-coordinator --roots plates=/mnt/plates,comps=/mnt/comps
   HEARTH_LISTEN=0.0.0.0:7400 hearth-coordinator --config /etc/hearth/coordinator.toml
+  HEARTH_STORE=redis://farm:secret@redis:6379 hearth-coordinator --roots plates=/mnt/plates,comps=/mnt/comps
 
 Every setting can stand in the file, in the environment as HEARTH_<NAME>, or here; the later wins.
 docs/configuration.md lists them all."
@@ -33,10 +34,15 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     metrics_listen: Option<SocketAddr>,
-    /// The farm's file [default: $XDG_STATE_HOME/hearth/farm.redb]
+    /// Where the farm is kept: a file, or redis://user:password@host:6379/0, rediss://…,
+    /// redis+sentinel://host,host/mymaster [default: $XDG_STATE_HOME/hearth/farm.redb]
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<PathBuf>,
+    store: Option<StoreAddress>,
+    /// Where clients and agents reach this coordinator [default: this host's name and the port of --listen]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advertise: Option<String>,
     /// Storage roots of this host, as name=/path,name=/path
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]

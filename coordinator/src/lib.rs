@@ -1,8 +1,9 @@
 //! The coordinator of a Hearth farm: takes jobs, decides what runs where, and remembers.
 //!
 //! - [`farm`]: every rule, as a pure state machine
-//! - [`store`]: where its records are durable
-//! - [`driver`]: the only owner of a farm: applies, commits, then releases
+//! - [`store`]: where its records are durable, and who may write them
+//! - [`driver`]: the only owner of a farm: applies, commits, then releases; leads or follows
+//! - `survey`, [`recovery`]: what storage knows when the store has lost something
 //! - [`grpc`]: clients and agents
 //! - [`submission`]: from a request to a checked job
 //! - [`telemetry`]: what is measured
@@ -13,9 +14,11 @@ pub mod driver;
 pub mod farm;
 pub mod flags;
 pub mod grpc;
+pub mod recovery;
 pub mod server;
 pub mod store;
 pub mod submission;
+mod survey;
 pub mod telemetry;
 
 pub use config::Config;

@@ -18,10 +18,11 @@ use tracing::info;
 
 use crate::{
     Config,
-    driver::{self, Driver},
+    driver::{self, Driver, DriverOptions},
     farm::FarmTag,
     grpc::{AgentsService, FarmService},
-    store::{Embedded, StoreError},
+    store::{Embedded, Redis, Store, StoreAddress, StoreError},
+    survey::survey,
     telemetry::Meters,
 };
 
@@ -62,27 +63,25 @@ impl Coordinator {
 
         let mut registry = Registry::default();
         let meters = Arc::new(Meters::register(&mut registry));
-        let store = Embedded::open(&config.store)?;
-        let (driver, engine) = driver::start(store, config.farm(), new_tag(), meters).await?;
-        let tag = driver.read(|farm| farm.tag().clone());
+        let roots = Arc::new(config.roots.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            engine.await;
-            Ok(())
-        });
-        let tag = tag.await.unwrap_or_else(|_| new_tag());
+        let driver = match &config.store {
+            StoreAddress::File(path) => drive(Embedded::open(path)?, config, &meters, &mut tasks).await?,
+            StoreAddress::Redis(redis) => {
+                let store = Redis::new(redis.clone(), config.redis(address))?;
+                drive(store, config, &meters, &mut tasks).await?
+            }
+        };
 
         let previews = crate::grpc::Previews::default();
         let clients = FarmService {
             driver: driver.clone(),
-            tag: tag.clone(),
-            roots: Arc::new(config.roots.clone()),
+            roots,
             folders: Arc::new(config.workflows.clone()),
             previews: previews.clone(),
         };
         let agents = AgentsService {
             driver: driver.clone(),
-            tag,
             heartbeat_ms: config.heartbeat_ms,
             previews,
             sessions: Arc::new(AtomicU64::new(0)),
@@ -147,6 +146,29 @@ impl Coordinator {
     }
 }
 
+/// Starts to lead or to follow.
+async fn drive<S: Store>(
+    store: S,
+    config: &Config,
+    meters: &Arc<Meters>,
+    tasks: &mut JoinSet<Result<(), ServerError>>,
+) -> Result<Driver, StoreError> {
+    let roots = config.roots.clone();
+    let options = DriverOptions {
+        farm: config.farm(),
+        tag: new_tag(),
+        lease: config.leader_lease(),
+        meters: meters.clone(),
+        survey: Arc::new(move |tag, job| survey(&roots, tag, job)),
+    };
+    let (driver, engine) = driver::start(store, options).await?;
+    tasks.spawn(async move {
+        engine.await;
+        Ok(())
+    });
+    Ok(driver)
+}
+
 /// Runs a coordinator until `stop` resolves.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
     let coordinator = Coordinator::start(&config).await?;
@@ -169,7 +191,7 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Serv
 }
 
 /// Four letters and digits that name a new farm.
-fn new_tag() -> FarmTag {
+pub(crate) fn new_tag() -> FarmTag {
     const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
     let mut rng = rand::rng();
     FarmTag((0..4).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect())

@@ -8,7 +8,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::farm::{FailureKind, Farm, NodeState};
+use crate::{
+    driver::Standing,
+    farm::{FailureKind, Farm, NodeState},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PriorityLabel {
@@ -47,6 +50,8 @@ pub struct Meters {
     waiting_jobs: Family<PriorityLabel, Gauge>,
     waiting_frames: Family<PriorityLabel, Gauge>,
     nodes: Family<StateLabel, Gauge>,
+    leading: Gauge,
+    store_up: Gauge,
     /// Priorities told before, which must fall to zero.
     told: Mutex<Vec<u32>>,
 }
@@ -64,6 +69,8 @@ impl Meters {
             waiting_jobs: Family::default(),
             waiting_frames: Family::default(),
             nodes: Family::default(),
+            leading: Gauge::default(),
+            store_up: Gauge::default(),
             told: Mutex::new(Vec::new()),
         };
         let farm = registry.sub_registry_with_prefix("hearth");
@@ -76,7 +83,14 @@ impl Meters {
         farm.register("queue_jobs", "Jobs with waiting frames", meters.waiting_jobs.clone());
         farm.register("queue_frames", "Waiting frames", meters.waiting_frames.clone());
         farm.register("nodes", "Nodes by state", meters.nodes.clone());
+        farm.register("leading", "1 while this coordinator leads", meters.leading.clone());
+        farm.register("store_up", "1 while the store answers", meters.store_up.clone());
         meters
+    }
+
+    pub(crate) fn stands(&self, standing: &Standing) {
+        self.leading.set(i64::from(*standing == Standing::Leading));
+        self.store_up.set(i64::from(!matches!(standing, Standing::Away { .. })));
     }
 
     pub(crate) fn finished(&self, seconds: f64, frames: u64) {

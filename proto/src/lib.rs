@@ -16,3 +16,10 @@ pub mod v1 {
 /// The largest gRPC message that either side accepts, in bytes. An assembly of a million frames
 /// lists its chunks in a few MiB.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Job definitions that both sides of an agent's stream remember; one more, and both forget all of them.
+pub const REMEMBERED_JOBS: usize = 512;
+
+/// In the metadata of a refusal by a coordinator that follows: where the leader is, as `http://host:port`, or
+/// nothing while nobody leads. Whoever wanted something goes there, or waits.
+pub const LEADER: &str = "hearth-leader";

@@ -87,7 +87,7 @@ impl Farm {
         let mut config = hearth_coordinator::Config {
             listen: any,
             metrics_listen: any,
-            store: dir.path().join("farm.redb"),
+            store: dir.path().join("farm.redb").into(),
             roots: roots.clone(),
             retry_delay_ms: 50,
             heartbeat_ms: 500,

@@ -4,4 +4,5 @@
 pub mod clips;
 pub mod farm;
 pub mod processes;
+pub mod redis_server;
 pub mod reference;

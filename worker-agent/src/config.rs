@@ -5,13 +5,14 @@ use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 use hearth_storage::Roots;
 use hearth_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
+use tonic::transport::Endpoint;
 
 /// Of one agent: one host, with one node for each ComfyUI server there. Each field but `nodes` can stand in
 /// the file, as `HEARTH_<FIELD>`, or as a flag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The coordinator, as `http://host:port`.
+    /// The coordinators, as `http://host:port`, separated by commas. One that leads is found through any of them.
     pub coordinator: String,
     /// Name of this host; empty: what the system says.
     pub host: String,
@@ -90,6 +91,23 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The coordinators' addresses.
+    pub(crate) fn coordinators(&self) -> std::io::Result<Vec<Endpoint>> {
+        let urls = self.coordinator.split(',').map(str::trim).filter(|url| !url.is_empty());
+        let endpoints: Result<Vec<Endpoint>, _> = urls
+            .map(|url| {
+                Endpoint::from_shared(url.to_owned())
+                    .map_err(|error| std::io::Error::other(format!("coordinator address {url}: {error}")))
+            })
+            .collect();
+        match endpoints {
+            Ok(endpoints) if endpoints.is_empty() => Err(std::io::Error::other(
+                "no coordinator is named; give its address with --coordinator http://host:7400",
+            )),
+            endpoints => endpoints,
+        }
+    }
+
     /// The host's name.
     pub fn host_name(&self) -> String {
         if !self.host.is_empty() {

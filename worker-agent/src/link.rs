@@ -1,8 +1,8 @@
-//! The stream to the coordinator, connected again with back-off and jitter for as long as the agent lives.
+//! The stream to the coordinator that leads, connected again with back-off and jitter for as long as the agent lives.
 
 use std::time::Duration;
 
-use hearth_proto::{MAX_MESSAGE_BYTES, v1};
+use hearth_proto::{LEADER, MAX_MESSAGE_BYTES, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -12,11 +12,13 @@ use tracing::{debug, info, warn};
 const QUEUE: usize = 256;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
-const CONNECT: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+const CONNECT: Duration = Duration::from_secs(2);
 
-/// A stream that is silent on the wire for so long is dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How often a coordinator must show that it is there, and how long it may take. One that hangs is left while
+/// the node still has a chunk in hand.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a node hears from its link.
 #[derive(Debug)]
@@ -27,39 +29,78 @@ pub(crate) enum Heard {
     Closed,
 }
 
-/// Keeps a stream open until the node has gone.
-pub(crate) async fn keep_linked(endpoint: Endpoint, node: mpsc::Sender<Heard>) {
-    let endpoint = endpoint
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true);
-    let mut retry = FIRST_RETRY;
+/// Keeps a stream open until the node has gone: to the coordinator that leads, found through any of those that
+/// `coordinators` names.
+pub(crate) async fn keep_linked(coordinators: Vec<Endpoint>, node: mpsc::Sender<Heard>) {
     let mut told = false;
-    while !node.is_closed() {
-        match attach(&endpoint, &node).await {
+    let mut retry = FIRST_RETRY;
+    let mut leader: Option<Endpoint> = None;
+    for at in (0..coordinators.len()).cycle() {
+        if node.is_closed() {
+            return;
+        }
+        let endpoint = leader.take().unwrap_or_else(|| coordinators[at].clone());
+        let ended = attach(&tuned(endpoint.clone()), &node).await;
+        if node.send(Heard::Closed).await.is_err() {
+            return;
+        }
+        match ended {
             Ok(()) => {
                 debug!("the coordinator has closed the stream");
                 (retry, told) = (FIRST_RETRY, false);
             }
-            Err(error) if !told => {
+            Err(Refused::Follows(Some(found))) => {
+                leader = Some(found);
+                continue;
+            }
+            // Another coordinator is about to lead.
+            Err(Refused::Follows(None)) => retry = retry.min(FIRST_RETRY * 2),
+            Err(Refused::Because(error)) if !told => {
                 told = true;
                 warn!(coordinator = %endpoint.uri(), error, "not linked; trying until it is");
             }
-            Err(_) => {}
+            Err(Refused::Because(_)) => {}
         }
-        if node.send(Heard::Closed).await.is_err() {
-            return;
+        // Every coordinator is tried before the pause grows.
+        if at + 1 == coordinators.len() {
+            retry = (retry * 2).min(LAST_RETRY);
         }
         tokio::time::sleep(retry.mul_f64(rand::random_range(0.5..1.0))).await;
-        retry = (retry * 2).min(LAST_RETRY);
+    }
+}
+
+fn tuned(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+}
+
+/// Why a stream never came to be.
+enum Refused {
+    /// The coordinator follows another; this one, if there is any.
+    Follows(Option<Endpoint>),
+    Because(String),
+}
+
+impl Refused {
+    fn of(status: &tonic::Status) -> Self {
+        match status.metadata().get(LEADER) {
+            Some(leader) => {
+                let leader = leader.to_str().unwrap_or_default();
+                Self::Follows(Endpoint::from_shared(leader.to_owned()).ok().filter(|_| !leader.is_empty()))
+            }
+            None => Self::Because(status.message().to_owned()),
+        }
     }
 }
 
 /// One stream, until it ends. An error means that it never came to be.
-async fn attach(endpoint: &Endpoint, node: &mpsc::Sender<Heard>) -> Result<(), String> {
-    let channel = endpoint.connect().await.map_err(|error| hearth_telemetry::chain(&error))?;
+async fn attach(endpoint: &Endpoint, node: &mpsc::Sender<Heard>) -> Result<(), Refused> {
+    let channel = endpoint.connect().await;
+    let channel = channel.map_err(|error| Refused::Because(hearth_telemetry::chain(&error)))?;
     let mut client = v1::agents_client::AgentsClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -69,7 +110,7 @@ async fn attach(endpoint: &Endpoint, node: &mpsc::Sender<Heard>) -> Result<(), S
         return Ok(());
     }
     let response = client.attach(ReceiverStream::new(receiver)).await;
-    let mut incoming = response.map_err(|status| status.message().to_owned())?.into_inner();
+    let mut incoming = response.map_err(|status| Refused::of(&status))?.into_inner();
     info!(coordinator = %endpoint.uri(), "linked");
     loop {
         match incoming.message().await {

@@ -16,6 +16,7 @@ use tracing::warn;
 pub(crate) struct KeptChunk {
     pub assignment: v1::Assignment,
     pub source: v1::WorkflowSource,
+    pub job: v1::JobDefinition,
 }
 
 /// A node's folder.
@@ -41,6 +42,7 @@ impl Outbox {
     pub(crate) fn keep_chunk(&self, kept: &KeptChunk) {
         let mut bytes = kept.assignment.encode_length_delimited_to_vec();
         bytes.extend(kept.source.encode_length_delimited_to_vec());
+        bytes.extend(kept.job.encode_length_delimited_to_vec());
         keep(&self.chunks, &kept.assignment.attempt_id, &bytes);
     }
 
@@ -63,6 +65,7 @@ impl Outbox {
             Ok(KeptChunk {
                 assignment: v1::Assignment::decode_length_delimited(&mut bytes)?,
                 source: v1::WorkflowSource::decode_length_delimited(&mut bytes)?,
+                job: v1::JobDefinition::decode_length_delimited(&mut bytes)?,
             })
         })
     }
@@ -108,7 +111,11 @@ mod tests {
         let outbox = Outbox::open(dir.path(), "host:8188").expect("open");
         let assignment = v1::Assignment { attempt_id: "t-1-2".to_owned(), job_id: 1, ..Default::default() };
         let source = v1::WorkflowSource { name: "w".to_owned(), ..Default::default() };
-        outbox.keep_chunk(&KeptChunk { assignment: assignment.clone(), source });
+        outbox.keep_chunk(&KeptChunk {
+            assignment: assignment.clone(),
+            source,
+            job: v1::JobDefinition::default(),
+        });
         std::fs::write(dir.path().join("host_8188/chunks/broken"), b"\xff\xff").expect("write");
         let again = Outbox::open(dir.path(), "host:8188").expect("open");
         assert_eq!(again.chunks().len(), 1);

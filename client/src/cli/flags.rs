@@ -20,7 +20,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the job failed, 4 the 
 5 no coordinator answers."
 )]
 pub(crate) struct Flags {
-    /// The coordinator
+    /// The coordinator; of several, separated by commas, the one that leads is found
     #[arg(long, global = true, env = "HEARTH_COORDINATOR", default_value = "http://127.0.0.1:7400")]
     pub(crate) coordinator: String,
     /// Print JSON, one value a line, for programs

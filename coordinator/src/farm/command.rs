@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hearth_workflows::{FrameSet, Workflow};
+use serde::{Deserialize, Serialize};
 
 use super::{
     attempt::Progress,
@@ -188,7 +189,8 @@ pub enum Effect {
     },
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum JobEvent {
     /// Look at it again.
     Changed,

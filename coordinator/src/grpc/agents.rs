@@ -9,17 +9,18 @@ use std::{
     },
 };
 
-use hearth_proto::v1;
+use hearth_proto::{REMEMBERED_JOBS, v1};
 use hearth_telemetry::chain;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
-use super::convert;
+use super::{convert, unavailable};
 use crate::{
-    driver::{Driver, ToNode},
+    driver::{Driver, DriverError, Opened, ToNode},
     farm::{AssignedWork, AttemptId, Command, FarmTag, Held, JobId, NodeAbout, NodeName, Outcome, Session},
+    recovery::JobManifest,
 };
 
 /// Previews for whoever watches; never stored, lost when nobody keeps up.
@@ -48,7 +49,6 @@ const STREAM_QUEUE: usize = 64;
 #[derive(Debug, Clone)]
 pub struct AgentsService {
     pub driver: Driver,
-    pub tag: FarmTag,
     pub heartbeat_ms: u32,
     pub previews: Previews,
     pub sessions: Arc<AtomicU64>,
@@ -70,96 +70,122 @@ impl v1::agents_server::Agents for AgentsService {
         if hello.node.is_empty() {
             return Err(Status::invalid_argument("the node has no name"));
         }
+        if hello.node.chars().any(char::is_control) {
+            return Err(Status::invalid_argument("the node's name has control characters"));
+        }
         let session = Session(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
         let name: NodeName = hello.node.as_str().into();
         let span = info_span!("node", node = %name, session = session.0);
-        let assignments = self.driver.open(session).await.map_err(unavailable)?;
+        let Opened { tag, messages } =
+            self.driver.open(session).await.map_err(|error| unavailable(&error))?;
         let (outgoing, stream) = mpsc::channel(STREAM_QUEUE);
         let welcome = v1::Welcome { heartbeat_ms: self.heartbeat_ms };
         send(&outgoing, v1::attach_response::Message::Welcome(welcome)).await?;
-        let hello = self.hello(session, hello)?;
-        self.driver.tell(hello).await.map_err(unavailable)?;
+        let hello = to_hello(&tag, session, hello);
+        self.driver.tell(hello).await.map_err(|error| unavailable(&error))?;
         info!(parent: &span, "connected");
-        let (service, writer) = (self.clone(), self.clone());
-        tokio::spawn(async move { writer.write(assignments, outgoing).await });
-        tokio::spawn(async move { service.read(session, name, incoming).await }.instrument(span));
+        tokio::spawn(write(tag.clone(), messages, outgoing));
+        let connection =
+            Connection { driver: self.driver.clone(), previews: self.previews.clone(), tag, session, name };
+        tokio::spawn(async move { connection.read(incoming).await }.instrument(span));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 
-impl AgentsService {
-    fn hello(&self, session: Session, hello: v1::Hello) -> Result<Command, Status> {
-        let readiness = hello.readiness.unwrap_or_default();
-        let held = hello
-            .held
-            .iter()
-            .filter_map(|held| {
-                // Another farm's attempt is none of ours to judge.
-                let attempt = self.tag.attempt_of(&held.attempt_id)?;
-                let frames = convert::frames_from(&held.frames).ok()?;
-                Some(Held { attempt, frames })
-            })
-            .collect();
-        Ok(Command::Hello {
-            session,
-            about: Box::new(NodeAbout {
-                name: hello.node.into(),
-                host: hello.host,
-                agent_version: hello.agent_version,
-            }),
-            capabilities: Box::new(convert::capabilities_from(hello.capabilities.unwrap_or_default())),
-            slots: readiness.slots.min(MAX_SLOTS) as usize,
-            reason: readiness.reason,
-            held,
+/// One node's stream.
+struct Connection {
+    driver: Driver,
+    previews: Previews,
+    tag: FarmTag,
+    session: Session,
+    name: NodeName,
+}
+
+fn to_hello(tag: &FarmTag, session: Session, hello: v1::Hello) -> Command {
+    let readiness = hello.readiness.unwrap_or_default();
+    let held = hello
+        .held
+        .iter()
+        .filter_map(|held| {
+            // Another farm's attempt is none of ours to judge.
+            let attempt = tag.attempt_of(&held.attempt_id)?;
+            let frames = convert::frames_from(&held.frames).ok()?;
+            Some(Held { attempt, frames })
         })
+        .collect();
+    Command::Hello {
+        session,
+        about: Box::new(NodeAbout {
+            name: hello.node.into(),
+            host: hello.host,
+            agent_version: hello.agent_version,
+        }),
+        capabilities: Box::new(convert::capabilities_from(hello.capabilities.unwrap_or_default())),
+        slots: readiness.slots.min(MAX_SLOTS) as usize,
+        reason: readiness.reason,
+        held,
     }
+}
 
-    /// From the farm to the node. Each workflow is sent once, before the first chunk that needs it.
-    async fn write(
-        &self,
-        mut assignments: mpsc::Receiver<ToNode>,
-        outgoing: mpsc::Sender<Result<v1::AttachResponse, Status>>,
-    ) {
-        use v1::attach_response::Message;
-        let mut sent = HashSet::new();
-        while let Some(message) = assignments.recv().await {
-            let message = match message {
-                ToNode::Assign(assignment) => {
-                    let workflow = &assignment.workflow;
-                    let is_chunk = matches!(assignment.work, AssignedWork::Chunk(_));
-                    if is_chunk && sent.insert(workflow.id().clone()) {
-                        let definition = v1::WorkflowDefinition {
-                            workflow_id: workflow.id().to_string(),
-                            source: Some(convert::source(workflow)),
-                        };
-                        if send(&outgoing, Message::Workflow(definition)).await.is_err() {
-                            return;
-                        }
+/// From the farm to the node. Each workflow is sent once, before the first chunk that needs it.
+async fn write(
+    tag: FarmTag,
+    mut assignments: mpsc::Receiver<ToNode>,
+    outgoing: mpsc::Sender<Result<v1::AttachResponse, Status>>,
+) {
+    use v1::attach_response::Message;
+    let (mut sent, mut jobs) = (HashSet::new(), HashSet::new());
+    while let Some(message) = assignments.recv().await {
+        let message = match message {
+            ToNode::Assign(assignment) => {
+                let (is_chunk, job) =
+                    (matches!(assignment.work, AssignedWork::Chunk(_)), assignment.attempt.job);
+                if is_chunk && !jobs.contains(&job) {
+                    if jobs.len() >= REMEMBERED_JOBS {
+                        jobs.clear();
                     }
-                    Message::Assignment(convert::assignment(&self.tag, &assignment))
+                    jobs.insert(job);
+                    let manifest = JobManifest::of(&tag, &assignment).to_json();
+                    let definition = v1::JobDefinition { job_id: job.0, manifest };
+                    if send(&outgoing, Message::Job(definition)).await.is_err() {
+                        return;
+                    }
                 }
-                ToNode::Cancel { attempt, reason } => Message::Cancel(v1::CancelAttempt {
-                    attempt_id: self.tag.attempt_name(attempt),
-                    reason: reason.to_owned(),
-                }),
-                ToNode::Acknowledge(attempt) => {
-                    Message::ResultAck(v1::ResultAck { attempt_id: self.tag.attempt_name(attempt) })
+                let workflow = &assignment.workflow;
+                if is_chunk && sent.insert(workflow.id().clone()) {
+                    let definition = v1::WorkflowDefinition {
+                        workflow_id: workflow.id().to_string(),
+                        source: Some(convert::source(workflow)),
+                    };
+                    if send(&outgoing, Message::Workflow(definition)).await.is_err() {
+                        return;
+                    }
                 }
-            };
-            if send(&outgoing, message).await.is_err() {
-                return;
+                Message::Assignment(convert::assignment(&tag, &assignment))
             }
+            ToNode::Cancel { attempt, reason } => Message::Cancel(v1::CancelAttempt {
+                attempt_id: tag.attempt_name(attempt),
+                reason: reason.to_owned(),
+            }),
+            ToNode::Acknowledge(attempt) => {
+                Message::ResultAck(v1::ResultAck { attempt_id: tag.attempt_name(attempt) })
+            }
+        };
+        if send(&outgoing, message).await.is_err() {
+            return;
         }
-        // The driver has let go of the session: the agent connects anew.
-        let _ = outgoing.send(Err(Status::unavailable("the coordinator closed the session"))).await;
     }
+    // The driver has let go of the session: the agent connects anew.
+    let _ = outgoing.send(Err(Status::unavailable("the coordinator closed the session"))).await;
+}
 
+impl Connection {
     /// From the node to the farm, until the stream ends.
-    async fn read(&self, session: Session, name: NodeName, mut incoming: Streaming<v1::AttachRequest>) {
+    async fn read(self, mut incoming: Streaming<v1::AttachRequest>) {
         let why = loop {
             match incoming.next().await {
                 Some(Ok(v1::AttachRequest { message: Some(message) })) => {
-                    if self.message(session, &name, message).await.is_err() {
+                    if self.message(message).await.is_err() {
                         return;
                     }
                 }
@@ -169,17 +195,12 @@ impl AgentsService {
             }
         };
         info!(why, "disconnected");
-        let _ = self.driver.tell(Command::Gone { session, node: name }).await;
+        let _ = self.driver.tell(Command::Gone { session: self.session, node: self.name }).await;
     }
 
-    async fn message(
-        &self,
-        session: Session,
-        name: &NodeName,
-        message: v1::attach_request::Message,
-    ) -> Result<(), crate::driver::DriverError> {
+    async fn message(&self, message: v1::attach_request::Message) -> Result<(), DriverError> {
         use v1::attach_request::Message;
-        let node = name.clone();
+        let (session, node) = (self.session, self.name.clone());
         let command = match message {
             Message::Hello(_) => {
                 warn!("a second hello on one stream");
@@ -245,8 +266,4 @@ async fn send(
 ) -> Result<(), Status> {
     let response = v1::AttachResponse { message: Some(message) };
     outgoing.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent has gone"))
-}
-
-fn unavailable(error: crate::driver::DriverError) -> Status {
-    Status::unavailable(chain(&error))
 }

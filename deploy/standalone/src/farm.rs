@@ -47,7 +47,7 @@ pub(crate) async fn start(
     let mut coordinator_config = hearth_coordinator::Config {
         listen,
         metrics_listen: any,
-        store: state.join("farm.redb"),
+        store: state.join("farm.redb").into(),
         roots: roots.clone(),
         ..hearth_coordinator::Config::default()
     };

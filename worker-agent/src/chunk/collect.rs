@@ -1,6 +1,7 @@
 //! What the prompt made: counted, fetched, decoded, and published by one rename.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -8,7 +9,11 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::{Picture, picture};
+use hearth_storage::{
+    Picture, PictureError,
+    manifest::{CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, flush, write_whole},
+    picture,
+};
 use hearth_workflows::{Frame, bind::Prompt, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, Workbench, away};
@@ -27,6 +32,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Where an attempt publishes: a folder of the job's work folder, named for the attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
+    work: PathBuf,
     folder: PathBuf,
     part: PathBuf,
 }
@@ -34,18 +40,32 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn of(bench: &Workbench, task: &ChunkTask) -> Result<Self, Failure> {
         let work = bench.roots.resolve(&task.work_dir)?;
-        Ok(Self { folder: work.join(&task.attempt), part: work.join(format!("{}.part", task.attempt)) })
+        let part = work.join(format!("{}.part", task.attempt));
+        Ok(Self { folder: work.join(&task.attempt), part, work })
     }
 
     pub(super) fn is_published(&self) -> bool {
         self.folder.is_dir()
     }
 
-    /// Makes the result visible, whole.
-    pub(super) async fn publish(&self) -> Result<(), Failure> {
-        tokio::fs::rename(&self.part, &self.folder)
-            .await
-            .map_err(|error| Failure::storage(format!("cannot publish {}", self.folder.display()), &error))
+    /// Makes the result visible, whole, and so that it stays: what is reported as done survives a power cut.
+    pub(super) async fn publish(&self, task: &ChunkTask, manifest: ChunkManifest) -> Result<(), Failure> {
+        let (place, job) = (self.clone(), task.job_manifest.clone());
+        blocking(move || {
+            let text = serde_json::to_vec(&manifest).map_err(std::io::Error::other)?;
+            write_whole(&place.part.join(CHUNK_FILE), &text)?;
+            let job_file = place.work.join(JOB_FILE);
+            if !job.is_empty() && !job_file.exists() {
+                write_whole(&job_file, job.as_bytes())?;
+            }
+            for pass in manifest.passes.keys() {
+                flush(&place.part.join(pass))?;
+            }
+            std::fs::rename(&place.part, &place.folder)?;
+            flush(&place.work)
+        })
+        .await
+        .map_err(|error| Failure::storage(format!("cannot publish {}", self.folder.display()), &error))
     }
 
     pub(super) async fn discard_part(&self) {
@@ -54,7 +74,7 @@ impl Place {
     }
 }
 
-/// Fetches every kept frame of every pass into the place's unpublished part.
+/// Fetches every kept frame of every pass into the place's unpublished part; says what there is now.
 pub(super) async fn collect(
     bench: &Workbench,
     task: &ChunkTask,
@@ -62,7 +82,8 @@ pub(super) async fn collect(
     prompt: &Prompt,
     outputs: &Outputs,
     place: &Place,
-) -> Result<(), Failure> {
+) -> Result<BTreeMap<String, BTreeMap<Frame, FileManifest>>, Failure> {
+    let mut passes = BTreeMap::new();
     for (pass, saver) in &prompt.savers {
         let images = outputs.get(&saver.node).map_or(&[][..], Vec::as_slice);
         if images.len() != plan.loaded.len() {
@@ -97,11 +118,19 @@ pub(super) async fn collect(
                 }
             })
             .collect();
-        let pictures: Vec<(Frame, Picture)> =
+        let checked: Vec<(Frame, (Picture, FileManifest))> =
             futures_util::stream::iter(fetches).buffered(PARALLEL).try_collect().await?;
+        let pictures: Vec<_> = checked.iter().map(|(frame, (picture, _))| (*frame, *picture)).collect();
         same_size(task, pass, &pictures)?;
+        let files = checked.into_iter().map(|(frame, (_, file))| (frame, file)).collect();
+        passes.insert(pass.clone(), files);
     }
-    Ok(())
+    Ok(passes)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 fn is_own(image: &ImageRef, prefix: &str) -> bool {
@@ -115,10 +144,7 @@ async fn fetch(bench: &Workbench, image: &ImageRef, file: &Path) -> Result<(), F
     match local {
         Some(source) => {
             let file = file.to_owned();
-            let copied = tokio::task::spawn_blocking(move || link_or_copy(&source, &file)).await;
-            copied
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-                .map_err(|error| failed(&error))
+            blocking(move || link_or_copy(&source, &file)).await.map_err(|error| failed(&error))
         }
         None => {
             let bytes = view(&bench.client, image).await.map_err(|error| match error {
@@ -147,11 +173,18 @@ async fn view(client: &Client, image: &ImageRef) -> Result<Bytes, ComfyError> {
     client.view(image).await
 }
 
-async fn check(pass: &str, frame: Frame, file: PathBuf) -> Result<Picture, Failure> {
-    let decoded = tokio::task::spawn_blocking(move || picture::decode(&file)).await;
-    match decoded {
-        Ok(Ok(picture)) => Ok(picture),
-        Ok(Err(error)) => {
+/// Decodes the picture, and flushes it to storage.
+async fn check(pass: &str, frame: Frame, file: PathBuf) -> Result<(Picture, FileManifest), Failure> {
+    let decoded = tokio::task::spawn_blocking(move || {
+        let picture = picture::decode(&file)?;
+        Ok((picture, flush(&file).and_then(|()| FileManifest::of(&file))))
+    });
+    match decoded.await {
+        Ok(Ok((picture, Ok(manifest)))) => Ok((picture, manifest)),
+        Ok(Ok((_, Err(error)))) => {
+            Err(Failure::storage(format!("cannot keep pass {pass}, frame {frame}"), &error))
+        }
+        Ok(Err::<_, PictureError>(error)) => {
             let reason = hearth_telemetry::chain(&error);
             let message =
                 format!("pass {pass}, frame {frame}: the rendered picture cannot be used: {reason}");

@@ -12,7 +12,7 @@ mod watch;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
-use hearth_storage::Roots;
+use hearth_storage::{Roots, manifest::ChunkManifest};
 use hearth_workflows::{FrameRange, FrameSet, RootPath, SequencePath, Workflow, split::ChunkPlan};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
@@ -27,6 +27,8 @@ pub use failure::Failure;
 /// What every attempt of a node shares.
 #[derive(Debug, Clone)]
 pub struct Workbench {
+    /// Name of the node.
+    pub node: String,
     pub client: Client,
     pub socket: Socket,
     pub roots: Arc<Roots>,
@@ -50,11 +52,18 @@ pub struct ChunkTask {
     pub clip_range: FrameRange,
     pub frames: FrameSet,
     pub work_dir: RootPath,
+    /// The job's own description, kept beside its results; empty when it was not sent.
+    pub job_manifest: Arc<str>,
 }
 
 impl ChunkTask {
     /// Reads an assignment; the message says what of it cannot be understood.
-    pub fn read(attempt: &str, chunk: &v1::Chunk, workflow: Arc<Workflow>) -> Result<Self, Failure> {
+    pub fn read(
+        attempt: &str,
+        chunk: &v1::Chunk,
+        workflow: Arc<Workflow>,
+        job_manifest: Arc<str>,
+    ) -> Result<Self, Failure> {
         let unreadable = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(FailureKind::Internal, format!("the assignment's {what} cannot be read: {error}"))
         };
@@ -67,6 +76,7 @@ impl ChunkTask {
                 .ok_or_else(|| unreadable("clip range", &"it ends before it starts"))?,
             frames: chunk.frames.parse().map_err(|error| unreadable("frames", &error))?,
             work_dir: chunk.work_dir.parse().map_err(|error| unreadable("work folder", &error))?,
+            job_manifest,
         })
     }
 
@@ -169,9 +179,16 @@ async fn steps(bench: &Workbench, task: &ChunkTask, adopt: bool, tell: Tell<'_>)
     let seconds = crate::comfy::verdict::seconds(&entry);
     let outputs = crate::comfy::verdict::verdict(&entry)?;
     let collected = collect::collect(bench, task, &plan, &prompt, &outputs, &place);
-    collected.instrument(info_span!("collect")).await?;
+    let passes = collected.instrument(info_span!("collect")).await?;
     tell(phase(AttemptPhase::Publishing));
-    place.publish().await?;
+    let manifest = ChunkManifest {
+        hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
+        attempt: task.attempt.clone(),
+        node: bench.node.clone(),
+        frames: task.frames.clone(),
+        passes,
+    };
+    place.publish(task, manifest).await?;
     Ok(seconds)
 }
 

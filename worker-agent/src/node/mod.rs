@@ -13,7 +13,7 @@ use std::{
 };
 
 use hearth_proto::{
-    trace,
+    REMEMBERED_JOBS, trace,
     v1::{
         self, FailureKind, assignment::Work, attach_request::Message as Say,
         attach_response::Message as Order, attempt_result::Outcome,
@@ -36,7 +36,7 @@ use crate::{
     outbox::{KeptChunk, Outbox},
     telemetry::{Meters, NodeLabel, OutcomeLabel},
 };
-use work::{is_plain, perform};
+use work::{Brief, is_plain, perform};
 
 /// Messages that wait for the node.
 const QUEUE: usize = 1_024;
@@ -95,6 +95,7 @@ struct Node {
     results: BTreeMap<String, v1::AttemptResult>,
     /// Those of the present stream: each new one sends them again.
     workflows: HashMap<String, Arc<Workflow>>,
+    job_manifests: HashMap<u64, Arc<str>>,
     capabilities: Option<v1::Capabilities>,
     /// Why it cannot take work; `None`: it can.
     unready: Option<String>,
@@ -116,6 +117,7 @@ pub(crate) async fn run(
     let client = Client::new(&config.comfyui, http);
     let (socket, connection) = Socket::open(client.clone());
     let bench = Arc::new(Workbench {
+        node: config.name.clone(),
         client: client.clone(),
         socket,
         roots: Arc::new(agent.roots.clone()),
@@ -126,9 +128,7 @@ pub(crate) async fn run(
         dead: agent.dead(),
     });
     let outbox = Outbox::open(&agent.state, &config.name)?;
-    let endpoint = tonic::transport::Endpoint::from_shared(agent.coordinator.clone()).map_err(|error| {
-        std::io::Error::other(format!("coordinator address {}: {error}", agent.coordinator))
-    })?;
+    let coordinators = agent.coordinators()?;
     let (events, mut inbox) = mpsc::channel(QUEUE);
     let span = info_span!("node", node = %config.name);
     let mut node = Node {
@@ -141,6 +141,7 @@ pub(crate) async fn run(
         held: HashMap::new(),
         results: outbox.results().into_iter().map(|result| (result.attempt_id.clone(), result)).collect(),
         workflows: HashMap::new(),
+        job_manifests: HashMap::new(),
         capabilities: None,
         unready: Some(format!("ComfyUI at {} has not answered yet", config.comfyui)),
         down_since: Some(Instant::now()),
@@ -156,7 +157,7 @@ pub(crate) async fn run(
             () = connection => {}
             () = watch_health(client, health) => {}
             () = forward(healths, events.clone(), Event::Health) => {}
-            () = keep_linked(endpoint, heard) => {}
+            () = keep_linked(coordinators, heard) => {}
             () = forward(hearing, events, Event::Heard) => {}
             () = node.live(&mut inbox) => {}
             () = stop.cancelled() => {}
@@ -215,11 +216,13 @@ impl Node {
 
     /// Takes up what an earlier life of the agent was at: ComfyUI may still run it.
     fn take_up(&mut self) {
-        for KeptChunk { assignment, source } in self.outbox.chunks() {
+        for KeptChunk { assignment, source, job } in self.outbox.chunks() {
             match Workflow::parse(&source.name, &source.manifest, &source.graph) {
                 Ok(workflow) => {
                     info!(attempt = assignment.attempt_id, "taken up again");
-                    self.begin(assignment, Some(Arc::new(workflow)), true);
+                    let brief =
+                        Brief { workflow: Some(Arc::new(workflow)), job_manifest: job.manifest.into() };
+                    self.begin(assignment, brief, true);
                 }
                 Err(_) => self.outbox.drop_chunk(&assignment.attempt_id),
             }
@@ -230,6 +233,7 @@ impl Node {
     fn opened(&mut self, stream: mpsc::Sender<v1::AttachRequest>) {
         self.stream = Some(stream);
         self.workflows.clear();
+        self.job_manifests.clear();
         let held = self.held.iter().map(|(attempt, held)| v1::HeldAttempt {
             attempt_id: attempt.clone(),
             job_id: held.job_id,
@@ -267,11 +271,20 @@ impl Node {
                 }
             }
             Order::Assignment(assignment) => {
-                let workflow = match &assignment.work {
-                    Some(Work::Chunk(chunk)) => self.workflows.get(&chunk.workflow_id).cloned(),
-                    _ => None,
+                let brief = match &assignment.work {
+                    Some(Work::Chunk(chunk)) => Brief {
+                        workflow: self.workflows.get(&chunk.workflow_id).cloned(),
+                        job_manifest: self.job_manifests.get(&assignment.job_id).cloned().unwrap_or_default(),
+                    },
+                    _ => Brief::default(),
                 };
-                self.begin(assignment, workflow, false);
+                self.begin(assignment, brief, false);
+            }
+            Order::Job(v1::JobDefinition { job_id, manifest }) => {
+                if self.job_manifests.len() >= REMEMBERED_JOBS {
+                    self.job_manifests.clear();
+                }
+                self.job_manifests.insert(job_id, manifest.into());
             }
             Order::Cancel(v1::CancelAttempt { attempt_id, reason }) if is_plain(&attempt_id) => {
                 info!(attempt = attempt_id, reason, "stopped");
@@ -287,7 +300,7 @@ impl Node {
     }
 
     /// Starts the work of an assignment on a task of its own.
-    fn begin(&mut self, assignment: v1::Assignment, workflow: Option<Arc<Workflow>>, adopt: bool) {
+    fn begin(&mut self, assignment: v1::Assignment, brief: Brief, adopt: bool) {
         let attempt = assignment.attempt_id.clone();
         if self.held.contains_key(&attempt) || self.results.contains_key(&attempt) {
             return;
@@ -312,16 +325,18 @@ impl Node {
         self.meters.held.get_or_create(&self.label()).set(self.held.len() as i64);
 
         let (bench, events, name) = (self.bench.clone(), self.events.clone(), attempt.clone());
-        if let (Work::Chunk(_), Some(workflow), false) = (&work, &workflow, adopt) {
+        if let (Work::Chunk(_), Some(workflow), false) = (&work, &brief.workflow, adopt) {
             let source = v1::WorkflowSource {
                 name: workflow.name().to_owned(),
                 manifest: workflow.manifest_text().to_owned(),
                 graph: workflow.graph_text().to_owned(),
             };
-            self.outbox.keep_chunk(&KeptChunk { assignment, source });
+            let job =
+                v1::JobDefinition { job_id: assignment.job_id, manifest: brief.job_manifest.to_string() };
+            self.outbox.keep_chunk(&KeptChunk { assignment, source, job });
         }
         let task = async move {
-            let ending = perform(&bench, &attempt, work, workflow, adopt, &events, &cancel).await;
+            let ending = perform(&bench, &attempt, work, brief, adopt, &events, &cancel).await;
             // The node is gone only when the agent ends.
             let _ = events.send(Event::Ended { attempt, ending }).await;
         };

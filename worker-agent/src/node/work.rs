@@ -13,18 +13,26 @@ use crate::{
     sequence,
 };
 
+/// What a chunk needs to be understood, beside the assignment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Brief {
+    /// `None`: it was not sent, or cannot be used.
+    pub(super) workflow: Option<Arc<Workflow>>,
+    pub(super) job_manifest: Arc<str>,
+}
+
 /// Does it; never fails but with an [`Ending`].
 pub(super) async fn perform(
     bench: &Workbench,
     attempt: &str,
     work: Work,
-    workflow: Option<Arc<Workflow>>,
+    brief: Brief,
     adopt: bool,
     events: &mpsc::Sender<Event>,
     cancel: &CancellationToken,
 ) -> Ending {
     match work {
-        Work::Chunk(chunk) => render(bench, attempt, &chunk, workflow, adopt, events, cancel).await,
+        Work::Chunk(chunk) => render(bench, attempt, &chunk, brief, adopt, events, cancel).await,
         Work::Assembly(assembly) => {
             let (roots, id) = (bench.roots.clone(), attempt.to_owned());
             chore("assembly", move || sequence::assemble(&roots, &id, &assembly)).await
@@ -40,16 +48,16 @@ async fn render(
     bench: &Workbench,
     attempt: &str,
     chunk: &v1::Chunk,
-    workflow: Option<Arc<Workflow>>,
+    brief: Brief,
     adopt: bool,
     events: &mpsc::Sender<Event>,
     cancel: &CancellationToken,
 ) -> Ending {
-    let Some(workflow) = workflow else {
+    let Some(workflow) = brief.workflow else {
         let message = format!("workflow {} was not sent, or cannot be used", chunk.workflow_id);
         return Ending::Failed(Failure::new(FailureKind::Internal, message));
     };
-    let task = match ChunkTask::read(attempt, chunk, workflow) {
+    let task = match ChunkTask::read(attempt, chunk, workflow, brief.job_manifest) {
         Ok(task) => task,
         Err(failure) => return Ending::Failed(failure),
     };

@@ -9,36 +9,14 @@ use std::{
 };
 
 use hearth_proto::v1::{self, FailureKind};
-use hearth_storage::{Picture, PictureError, Roots, picture};
+use hearth_storage::{
+    Picture, PictureError, Roots,
+    manifest::{ChunkManifest, SEQUENCE_FILE, SegmentManifest, SequenceManifest, flush},
+    picture,
+};
 use hearth_workflows::{Frame, FrameSet, RootPath, SequencePath};
-use serde::{Deserialize, Serialize};
 
 use crate::chunk::Failure;
-
-/// Lies beside the frames and says where they come from.
-pub const MANIFEST: &str = "manifest.json";
-
-/// What made a sequence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SequenceManifest {
-    pub hearth_version: String,
-    /// The job's work folder, which names farm and job.
-    pub job: String,
-    pub workflow: String,
-    pub parameters: std::collections::BTreeMap<String, String>,
-    pub clip: String,
-    /// Pattern of each pass below this folder.
-    pub passes: std::collections::BTreeMap<String, String>,
-    pub chunks: Vec<ChunkManifest>,
-}
-
-/// Which attempt made which frames, where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChunkManifest {
-    pub frames: FrameSet,
-    pub attempt: String,
-    pub node: String,
-}
 
 /// A frame's file in an attempt's folder.
 pub(crate) fn frame_file(frame: Frame) -> String {
@@ -50,7 +28,7 @@ pub fn assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
     try_assemble(roots, attempt, assembly).or_else(|failure| {
         // Another agent may have put it there meanwhile, and cleaned up under our hands.
         let output = resolve(roots, &assembly.output)?;
-        match read_manifest(&output) {
+        match SequenceManifest::read(&output) {
             Some(manifest) if manifest.job == assembly.work_dir => Ok(()),
             _ => Err(failure),
         }
@@ -61,7 +39,7 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
     let work = resolve(roots, &assembly.work_dir)?;
     let output = resolve(roots, &assembly.output)?;
     if output.symlink_metadata().is_ok() {
-        return match read_manifest(&output) {
+        return match SequenceManifest::read(&output) {
             // An earlier try has got this far, and its report was lost.
             Some(manifest) if manifest.job == assembly.work_dir => clean_up(roots, &assembly.work_dir),
             _ => {
@@ -91,11 +69,12 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
         passes: assembly.passes.clone().into_iter().collect(),
         chunks,
     };
-    let file = part.join(MANIFEST);
+    let file = part.join(SEQUENCE_FILE);
     let text = serde_json::to_string_pretty(&manifest).map_err(|error| {
         Failure::new(FailureKind::Internal, format!("the manifest cannot be written: {error}"))
     })?;
     fs::write(&file, text)
+        .and_then(|()| flush(&file))
         .map_err(|error| Failure::storage(format!("cannot write {}", file.display()), &error))?;
     let show = |error: io::Error| {
         Failure::storage(format!("cannot put the sequence at {}", assembly.output), &error)
@@ -104,6 +83,8 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
         fs::create_dir_all(parent).map_err(show)?;
     }
     fs::rename(&part, &output).map_err(show)?;
+    // Only what is certain to stay there lets the chunks go.
+    output.parent().map_or(Ok(()), flush).map_err(show)?;
     clean_up(roots, &assembly.work_dir)
 }
 
@@ -130,13 +111,13 @@ pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).and_then(|_| flush(to)))
 }
 
 fn collect_pass(
     work: &Path,
     part: &Path,
-    chunks: &[ChunkManifest],
+    chunks: &[SegmentManifest],
     pass: &str,
     pattern: &str,
 ) -> Result<(), Failure> {
@@ -151,9 +132,16 @@ fn collect_pass(
     let mut reason = String::new();
     let mut expected: Option<Picture> = None;
     for chunk in chunks {
+        let made = ChunkManifest::read(&work.join(&chunk.attempt));
+        let files = made.as_ref().and_then(|made| made.passes.get(pass));
+        let from = work.join(&chunk.attempt).join(pass);
         for frame in chunk.frames.iter() {
-            let from = work.join(&chunk.attempt).join(pass).join(frame_file(frame));
-            let found = picture::inspect(&from);
+            let changed = files.and_then(|files| files.get(&frame)).is_some_and(|file| !file.has_size(&from));
+            let from = from.join(frame_file(frame));
+            let found = match picture::inspect(&from) {
+                Ok(_) if changed => Err(PictureError::Truncated { path: from.clone() }),
+                found => found,
+            };
             let good = matches!(&found, Ok(found) if *expected.get_or_insert(*found) == *found);
             if good {
                 let to = folder.join(sequence.name().file(frame));
@@ -177,13 +165,15 @@ fn collect_pass(
         }
     }
     if broken.is_empty() {
-        return Ok(());
+        // The frames themselves were flushed when they were published.
+        return flush(&folder)
+            .map_err(|error| Failure::storage(format!("cannot write {}", folder.display()), &error));
     }
     let message = format!("pass {pass}: frames {broken} were rendered but cannot be used: {reason}");
     Err(Failure { frames: broken, ..Failure::new(FailureKind::BadOutput, message) })
 }
 
-fn chunks(assembly: &v1::Assembly) -> Result<Vec<ChunkManifest>, Failure> {
+fn chunks(assembly: &v1::Assembly) -> Result<Vec<SegmentManifest>, Failure> {
     assembly
         .segments
         .iter()
@@ -191,13 +181,9 @@ fn chunks(assembly: &v1::Assembly) -> Result<Vec<ChunkManifest>, Failure> {
             let frames = segment.frames.parse().map_err(|error| {
                 Failure::new(FailureKind::Internal, format!("the assembly's frames cannot be read: {error}"))
             })?;
-            Ok(ChunkManifest { frames, attempt: segment.attempt_id.clone(), node: segment.node.clone() })
+            Ok(SegmentManifest { frames, attempt: segment.attempt_id.clone(), node: segment.node.clone() })
         })
         .collect()
-}
-
-fn read_manifest(output: &Path) -> Option<SequenceManifest> {
-    serde_json::from_slice(&fs::read(output.join(MANIFEST)).ok()?).ok()
 }
 
 fn resolve(roots: &Roots, path: &str) -> Result<PathBuf, Failure> {

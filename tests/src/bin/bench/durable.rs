@@ -14,7 +14,7 @@ use hearth_client::v1::{self, attach_request::Message as Say, attach_response::M
 use hearth_coordinator::{
     Coordinator,
     farm::{Key, Record},
-    store::{Embedded, Store as _},
+    store::{Embedded, Group, Lead, Store as _},
 };
 use hearth_storage::Roots;
 use hearth_tests::{clips, farm::request};
@@ -51,7 +51,7 @@ pub(crate) async fn measure() -> Vec<Figure> {
     let config = hearth_coordinator::Config {
         listen: any,
         metrics_listen: any,
-        store: dir.path().join("farm.redb"),
+        store: dir.path().join("farm.redb").into(),
         roots,
         ..hearth_coordinator::Config::default()
     };
@@ -96,11 +96,12 @@ pub(crate) async fn measure() -> Vec<Figure> {
 async fn commits() -> f64 {
     let dir = tempfile::tempdir().expect("tempdir");
     let mut store = Embedded::open(&dir.path().join("limit.redb")).expect("open");
-    let epoch = store.lead().await.expect("lead");
+    let Lead::Ours { epoch, .. } = store.lead().await.expect("lead") else { panic!("nobody else leads") };
     let (started, mut count) = (Instant::now(), 0_u32);
     while started.elapsed() < Duration::from_secs(2) {
         let change = (Key::Meta, Some(Record(count.to_string())));
-        store.commit(epoch, vec![change]).await.expect("commit");
+        let group = Arc::new(Group { changes: vec![change], events: Vec::new() });
+        store.commit(epoch, group).await.expect("commit");
         count += 1;
     }
     f64::from(count) / started.elapsed().as_secs_f64()

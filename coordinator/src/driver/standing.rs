@@ -1,0 +1,358 @@
+//! Who leads: finding out, taking over, stepping down, and what to do about a store that is away or has lost
+//! something.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use hearth_telemetry::chain;
+use tracing::{error, info, warn};
+
+use super::{
+    DriverError, Message, Standing,
+    engine::{Engine, Held},
+    now,
+};
+use crate::{
+    farm::{Command, Farm, JobFilter, Key, Record},
+    store::{Changed, Epoch, Group, Lead, News, Store, StoreError, Trust},
+};
+
+/// Records written at once where everything is written.
+const WRITTEN_AT_ONCE: usize = 20_000;
+
+/// Jobs surveyed at a time: storage is slow, but there are many jobs.
+const SURVEYED_AT_ONCE: usize = 8;
+
+/// What a coordinator is at the moment.
+#[derive(Debug, Clone)]
+pub(super) enum Role {
+    Leading {
+        epoch: Epoch,
+    },
+    Following {
+        leader: Option<String>,
+    },
+    /// The store does not answer. `led`: this coordinator led when it went away, and may still do.
+    Away {
+        why: String,
+        led: Option<Epoch>,
+    },
+}
+
+impl Role {
+    /// Why nothing can be changed here.
+    pub(super) fn refusal(&self) -> DriverError {
+        match self {
+            Self::Leading { .. } => DriverError::Stopped,
+            Self::Following { leader } => DriverError::Follows { leader: leader.clone() },
+            Self::Away { why, .. } => DriverError::Away { why: why.clone() },
+        }
+    }
+
+    /// The same for one whose command was under way.
+    pub(super) fn unsure(&self) -> DriverError {
+        match self {
+            Self::Away { why, .. } => DriverError::Unsure { why: why.clone() },
+            other => other.refusal(),
+        }
+    }
+}
+
+impl<S: Store> Engine<S> {
+    /// The first look at the store. Fails when no waiting will help.
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        self.cursor = now().0 << 20;
+        match self.try_to_lead().await {
+            Err(failure) if !failure.may_pass() => Err(failure),
+            Err(failure) => {
+                self.away(&failure, None);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// One step towards knowing who leads; for one who does not.
+    pub(super) async fn seek(&mut self) {
+        let sought = match &self.role {
+            Role::Leading { .. } => Ok(()),
+            Role::Following { .. } => self.follow().await,
+            Role::Away { led: None, .. } => self.try_to_lead().await,
+            Role::Away { led: Some(epoch), .. } => self.resume(*epoch).await,
+        };
+        if let Err(failure) = sought {
+            let led = match (&self.role, &failure) {
+                (_, StoreError::Deposed) => return self.step_down(),
+                (Role::Away { led, .. }, _) => *led,
+                _ => None,
+            };
+            self.away(&failure, led);
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), StoreError> {
+        let News { leader, changed } = self.store.follow().await?;
+        match changed {
+            Changed::Some(group) if self.farm.is_some() => {
+                if let Err(failure) = self.absorb(&group) {
+                    warn!(error = %chain(&failure), "a change makes no sense here: everything is loaded again");
+                    self.farm = None;
+                }
+            }
+            Changed::Some(_) | Changed::Everything => self.copy().await?,
+            // Its leader writes it again; or this process will, when it leads.
+            Changed::Behind => {}
+        }
+        match leader {
+            Some(leader) => {
+                self.stand(Role::Following { leader: Some(leader) });
+                Ok(())
+            }
+            None => self.try_to_lead().await,
+        }
+    }
+
+    /// Loads a copy of the farm that another leads.
+    async fn copy(&mut self) -> Result<(), StoreError> {
+        let mut records = self.store.load().await?;
+        // What was written while it was loaded may be there in part; the look makes it whole.
+        let Changed::Some(group) = self.store.follow().await?.changed else { return Ok(()) };
+        for (key, record) in group.changes {
+            match record {
+                Some(record) => records.insert(key, record),
+                None => records.remove(&key),
+            };
+        }
+        self.farm = Farm::restore(now(), self.options.farm.clone(), &records)?;
+        if let Some(farm) = &self.farm {
+            let jobs: Vec<_> = farm.jobs(&JobFilter { limit: usize::MAX, ..JobFilter::default() }).0;
+            jobs.into_iter().for_each(|job| self.changed(job.id));
+        }
+        Ok(())
+    }
+
+    fn absorb(&mut self, group: &Group) -> Result<(), StoreError> {
+        let Some(farm) = &mut self.farm else { return Ok(()) };
+        let touched = farm.absorb(now(), group.changes.iter().map(|(key, record)| (key, record.as_ref())))?;
+        for happened in &group.events {
+            self.cursor = self.cursor.max(happened.cursor);
+            self.publish(happened.clone());
+        }
+        touched.into_iter().for_each(|job| self.changed(job));
+        Ok(())
+    }
+
+    async fn try_to_lead(&mut self) -> Result<(), StoreError> {
+        let tried = Instant::now();
+        match self.store.lead().await? {
+            Lead::Theirs { address } => {
+                if self.farm.is_none() {
+                    self.copy().await?;
+                }
+                self.stand(Role::Following { leader: Some(address) });
+                Ok(())
+            }
+            Lead::Ours { epoch, trust } => {
+                self.confirmed = tried;
+                self.take_over(epoch, trust).await
+            }
+        }
+    }
+
+    /// Becomes the leader of the farm that is in the store; of the one that it remembers itself, where the store
+    /// has less; of a new one, where there is none.
+    async fn take_over(&mut self, epoch: Epoch, trust: Trust) -> Result<(), StoreError> {
+        let records = self.store.load().await?;
+        if trust == Trust::Behind && self.farm.is_some() {
+            self.restore_store(epoch, &records).await?;
+        } else {
+            self.farm = None;
+            let config = self.options.farm.clone();
+            let farm = match Farm::restore(now(), config.clone(), &records)? {
+                Some(farm) => farm,
+                None => {
+                    let farm = Farm::new(config, self.options.tag.clone());
+                    write_all(&mut self.store, epoch, difference(&farm, &records)).await?;
+                    farm
+                }
+            };
+            self.farm = Some(farm);
+        }
+        self.cursor = self.cursor.max(now().0 << 20) + 1;
+        self.settled = trust == Trust::Whole;
+        self.held = None;
+        self.stand(Role::Leading { epoch });
+        if trust == Trust::Whole {
+            self.carry_out(epoch, [Command::Disconnected]).await;
+        } else {
+            warn!("the store may have lost its latest writes: every open job is looked up on storage first");
+            // In one group: what is distrusted once stays so, whatever happens to the store in between.
+            self.carry_out(epoch, [Command::Disconnected, Command::Distrust]).await;
+            self.survey();
+        }
+        if let Some(farm) = &self.farm {
+            let jobs = farm.jobs(&JobFilter::default()).1;
+            info!(farm = %farm.tag().0, epoch = epoch.0, jobs, "leading");
+        }
+        Ok(())
+    }
+
+    /// Writes into the store what it has lost and this process still knows.
+    async fn restore_store(
+        &mut self,
+        epoch: Epoch,
+        records: &BTreeMap<Key, Record>,
+    ) -> Result<(), StoreError> {
+        let Some(farm) = &self.farm else { return Ok(()) };
+        let lost = difference(farm, records);
+        warn!(
+            records = lost.len(),
+            "the store has lost records that are remembered here: writing them again"
+        );
+        write_all(&mut self.store, epoch, lost).await
+    }
+
+    /// The store is back, and this coordinator led when it went away.
+    async fn resume(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        let tried = Instant::now();
+        let resumed = match &self.held {
+            Some(held) => self.store.commit(epoch, held.group.clone()).await,
+            None => self.store.keep(epoch, self.settled).await,
+        };
+        let epoch = match resumed {
+            Ok(()) => epoch,
+            Err(StoreError::Behind) => self.lead_again().await?,
+            Err(failure) => return Err(failure),
+        };
+        self.confirmed = tried;
+        let events = self.held.take().map(|held| held.group.events.clone());
+        self.stand(Role::Leading { epoch });
+        info!("the store is back; the farm goes on");
+        events.into_iter().flatten().for_each(|happened| self.publish(happened));
+        self.carry_out(epoch, [Command::Disconnected]).await;
+        // What surveys found while nothing could be written was not heard.
+        self.survey();
+        Ok(())
+    }
+
+    /// The store has less than this leader has written. Unless another leads by now, it gets back what it lost.
+    async fn lead_again(&mut self) -> Result<Epoch, StoreError> {
+        let Lead::Ours { epoch, .. } = self.store.lead().await? else { return Err(StoreError::Deposed) };
+        let records = self.store.load().await?;
+        self.restore_store(epoch, &records).await?;
+        Ok(epoch)
+    }
+
+    /// Renews the lease, or finds out that this coordinator does not lead any more.
+    pub(super) async fn keep(&mut self) {
+        let Role::Leading { epoch } = self.role else { return };
+        if !self.settled && self.farm.as_ref().is_some_and(|farm| farm.to_survey().is_empty()) {
+            info!("every job was looked up; the store is trusted again");
+            self.settled = true;
+        }
+        let tried = Instant::now();
+        let mut kept = self.store.keep(epoch, self.settled).await;
+        if !matches!(kept, Ok(()) | Err(StoreError::Deposed | StoreError::Behind)) {
+            // Once more: a connection that was cut is made anew.
+            kept = self.store.keep(epoch, self.settled).await;
+        }
+        if matches!(kept, Err(StoreError::Behind)) {
+            kept = self.lead_again().await.map(|epoch| self.stand(Role::Leading { epoch }));
+        }
+        match kept {
+            Ok(()) => self.confirmed = tried,
+            Err(failure) => self.lost_store(&failure, epoch),
+        }
+    }
+
+    /// A group is in memory and not in the store.
+    pub(super) fn not_written(&mut self, failure: StoreError, epoch: Epoch, group: Arc<Group>) {
+        if !matches!(failure, StoreError::Deposed) {
+            self.held = Some(Held { group });
+        }
+        self.lost_store(&failure, epoch);
+    }
+
+    fn lost_store(&mut self, failure: &StoreError, epoch: Epoch) {
+        match failure {
+            StoreError::Deposed => self.step_down(),
+            failure => self.away(failure, Some(epoch)),
+        }
+    }
+
+    /// Another leads: what is in memory here is worth nothing any more.
+    fn step_down(&mut self) {
+        warn!("another coordinator leads by now; following it");
+        self.farm = None;
+        self.held = None;
+        self.sessions.clear();
+        self.stand(Role::Following { leader: None });
+    }
+
+    /// Nothing can be written. Nodes are cut off: they keep their results, and come back with them.
+    fn away(&mut self, failure: &StoreError, led: Option<Epoch>) {
+        let why = chain(failure);
+        let known = matches!(&self.role, Role::Away { why: before, .. } if *before == why);
+        if !known {
+            error!(error = why, "the store is away; trying until it is back");
+        }
+        self.sessions.clear();
+        self.stand(Role::Away { why, led });
+    }
+
+    fn stand(&mut self, role: Role) {
+        let standing = match &role {
+            Role::Leading { .. } => Standing::Leading,
+            Role::Following { leader } => Standing::Following { leader: leader.clone() },
+            Role::Away { why, .. } => Standing::Away { why: why.clone() },
+        };
+        self.options.meters.stands(&standing);
+        self.standing.send_if_modified(|before| std::mem::replace(before, standing.clone()) != standing);
+        self.role = role;
+    }
+
+    /// Has every job that waits for it looked up on storage; the answers come as commands.
+    fn survey(&self) {
+        let Some(farm) = &self.farm else { return };
+        let (jobs, survey, messages) = (farm.to_survey(), self.options.survey.clone(), self.messages.clone());
+        let (jobs, tag) = (Arc::new(std::sync::Mutex::new(jobs)), farm.tag().clone());
+        for _ in 0..SURVEYED_AT_ONCE {
+            let (jobs, survey, messages, tag) = (jobs.clone(), survey.clone(), messages.clone(), tag.clone());
+            tokio::task::spawn_blocking(move || {
+                loop {
+                    let next = jobs.lock().ok().and_then(|mut jobs| jobs.pop());
+                    let (Some(next), Some(messages)) = (next, messages.upgrade()) else { return };
+                    let (found, assembled) = survey(&tag, &next);
+                    let command = Command::Surveyed { job: next.job, found, assembled };
+                    if messages.blocking_send(Message::Command(command, None)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// What has to be written to make `records` those of the farm.
+fn difference(farm: &Farm, records: &BTreeMap<Key, Record>) -> Vec<(Key, Option<Record>)> {
+    let ours: BTreeMap<Key, Record> =
+        farm.keys().into_iter().filter_map(|key| farm.record(&key).map(|record| (key, record))).collect();
+    let gone = records.keys().filter(|key| !ours.contains_key(key)).map(|key| (key.clone(), None));
+    let mut all: Vec<_> = gone.collect();
+    let changed = ours.into_iter().filter(|(key, record)| records.get(key) != Some(record));
+    all.extend(changed.map(|(key, record)| (key, Some(record))));
+    all
+}
+
+/// Writes in pieces. Meta goes last: a store without it is no farm yet, and is begun again.
+async fn write_all<S: Store>(
+    store: &mut S,
+    epoch: Epoch,
+    mut changes: Vec<(Key, Option<Record>)>,
+) -> Result<(), StoreError> {
+    changes.sort_by(|(a, _), (b, _)| b.cmp(a));
+    for some in changes.chunks(WRITTEN_AT_ONCE) {
+        let group = Group { changes: some.to_vec(), events: Vec::new() };
+        store.commit(epoch, Arc::new(group)).await?;
+    }
+    Ok(())
+}

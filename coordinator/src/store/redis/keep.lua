@@ -1,0 +1,25 @@
+-- Renews the leader's lease, or ends it (a lease of 0), or notes the server that is trusted.
+--
+-- KEYS: fence, leader. ARGV: epoch, holder, address, milliseconds of the lease, server ('' leaves it),
+-- revision. Answers ok, deposed, behind or lost.
+local fence = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'revision')
+if not fence[1] then
+  return 'lost'
+end
+if fence[1] ~= ARGV[1] or fence[2] ~= ARGV[2] then
+  return 'deposed'
+end
+if ARGV[4] == '0' then
+  redis.call('DEL', KEYS[2])
+  return 'ok'
+end
+if fence[3] ~= ARGV[6] then
+  return 'behind'
+end
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[1], 'server', ARGV[5])
+end
+-- A lease that ran out while nobody else wanted to lead is taken up again: the epoch is still the newest.
+redis.call('HSET', KEYS[2], 'holder', ARGV[2], 'address', ARGV[3], 'epoch', ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+return 'ok'

@@ -1,0 +1,391 @@
+//! The farm in Redis, for several coordinators of which one leads.
+//!
+//! Redis is the record and never the judge: one process writes, no decision reads an index back, and every
+//! write is refused unless it comes from the leader with the newest epoch and continues exactly what was
+//! written before (the *revision*, which counts groups). So a leader that was paused, and a Redis that has
+//! forgotten something, are both noticed by the next write.
+
+mod address;
+mod error;
+mod layout;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::RngExt as _;
+use redis::{Script, aio::MultiplexedConnection};
+use tracing::{info, warn};
+
+use super::{Changed, Epoch, Group, Happened, Lead, News, Store, StoreError, Trust};
+use crate::farm::{Key, Record, RecordError};
+
+use address::Server;
+pub use address::{AddressError, RedisAddress};
+pub use error::RedisError;
+use layout::{Layout, place_of, record_of};
+
+/// Groups that the stream remembers for those who follow.
+const REMEMBERED_GROUPS: usize = 1_000;
+
+/// Records that are looked up at once for one who follows; more, and it loads everything instead.
+const MOST_FOLLOWED: usize = 20_000;
+
+/// Records asked for in one round trip of a load.
+const LOADED_AT_ONCE: usize = 500;
+
+/// What a store in Redis needs to know beside the address.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// Before every key, so that two farms can share a Redis.
+    pub prefix: String,
+    /// PEM file of the authority that has signed the server's certificate; `None`: the system's.
+    pub certificate: Option<PathBuf>,
+    /// How long a leader is believed without being heard of.
+    pub lease: Duration,
+    /// Where clients and agents reach this coordinator.
+    pub advertise: String,
+}
+
+/// A farm's records in Redis.
+pub struct Redis {
+    address: RedisAddress,
+    certificate: Option<Vec<u8>>,
+    layout: Layout,
+    lease: Duration,
+    advertise: String,
+    /// A random name of this leader-to-be.
+    holder: String,
+    scripts: Scripts,
+    connection: Option<MultiplexedConnection>,
+    server: Server,
+    /// Groups written when the records were last in step with this process.
+    revision: u64,
+    /// The greatest revision ever seen.
+    highest: u64,
+    /// The greatest epoch ever seen.
+    epoch: u64,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+struct Scripts {
+    lead: Script,
+    keep: Script,
+    commit: Script,
+    follow: Script,
+}
+
+impl Scripts {
+    fn new() -> Self {
+        Self {
+            lead: Script::new(include_str!("lead.lua")),
+            keep: Script::new(include_str!("keep.lua")),
+            commit: Script::new(include_str!("commit.lua")),
+            follow: Script::new(include_str!("follow.lua")),
+        }
+    }
+}
+
+impl Redis {
+    /// Nothing is asked of the Redis yet.
+    pub fn new(address: RedisAddress, options: RedisOptions) -> Result<Self, StoreError> {
+        let certificate = options
+            .certificate
+            .map(|path| std::fs::read(&path).map_err(|source| RedisError::Certificate { path, source }));
+        let mut rng = rand::rng();
+        Ok(Self {
+            address,
+            certificate: certificate.transpose()?,
+            layout: Layout { prefix: options.prefix },
+            lease: options.lease,
+            advertise: options.advertise,
+            holder: format!("{:016x}", rng.random::<u64>()),
+            scripts: Scripts::new(),
+            connection: None,
+            server: Server::default(),
+            revision: 0,
+            highest: 0,
+            epoch: 0,
+        })
+    }
+
+    /// How long an answer may take. Half a lease: then there is still time to notice and to try again.
+    fn patience(&self) -> Duration {
+        (self.lease / 2).clamp(Duration::from_millis(250), Duration::from_secs(5))
+    }
+
+    async fn connection(&mut self) -> Result<MultiplexedConnection, StoreError> {
+        if let Some(connection) = &self.connection {
+            return Ok(connection.clone());
+        }
+        let (mut connection, server) =
+            self.address.connect(self.certificate.as_deref(), self.patience()).await?;
+        for script in [&self.scripts.lead, &self.scripts.keep, &self.scripts.commit, &self.scripts.follow] {
+            let loaded = script.load_async(&mut connection).await;
+            loaded.map_err(|error| RedisError::of(&self.address, error))?;
+        }
+        if server.run_id != self.server.run_id {
+            info!(redis = %self.address, "connected");
+            if !server.appends {
+                warn!(
+                    redis = %self.address,
+                    "this Redis keeps no append-only file: its death loses what came after its last snapshot; set appendonly yes"
+                );
+            }
+        }
+        self.server = server;
+        self.connection = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// A connection that has failed is not used again: the next one asks anew where the primary is.
+    fn told<T>(&mut self, answer: redis::RedisResult<T>) -> Result<T, StoreError> {
+        answer.map_err(|error| {
+            self.connection = None;
+            RedisError::of(&self.address, error).into()
+        })
+    }
+
+    fn call(&self, script: &Script) -> redis::Cmd {
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(script.get_hash());
+        call
+    }
+
+    async fn keep_for(&mut self, epoch: Epoch, milliseconds: u128, settled: bool) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        let mut call = self.call(&self.scripts.keep);
+        call.arg(2).arg(self.layout.key("fence")).arg(self.layout.key("leader"));
+        call.arg(epoch.0).arg(&self.holder).arg(&self.advertise).arg(milliseconds.to_string());
+        call.arg(if settled { self.server.run_id.as_str() } else { "" }).arg(self.revision);
+        let answer = call.query_async::<String>(&mut connection).await;
+        judge(&self.told(answer)?)
+    }
+}
+
+fn judge(answer: &str) -> Result<(), StoreError> {
+    match answer {
+        "ok" => Ok(()),
+        "deposed" => Err(StoreError::Deposed),
+        // `lost`: not even the fence is left.
+        _ => Err(StoreError::Behind),
+    }
+}
+
+impl Store for Redis {
+    async fn lead(&mut self) -> Result<Lead, StoreError> {
+        let mut connection = self.connection().await?;
+        let mut call = self.call(&self.scripts.lead);
+        call.arg(2).arg(self.layout.key("fence")).arg(self.layout.key("leader"));
+        call.arg(&self.holder).arg(&self.advertise).arg(self.lease.as_millis().to_string()).arg(self.epoch);
+        let answer = call.query_async::<Vec<String>>(&mut connection).await;
+        let answer = self.told(answer)?;
+        let word = |at: usize| answer.get(at).map_or("", String::as_str);
+        if word(0) != "ours" {
+            return Ok(Lead::Theirs { address: word(1).to_owned() });
+        }
+        self.epoch = word(1).parse().unwrap_or(self.epoch + 1);
+        let (found, server) = (word(2).parse::<u64>().unwrap_or(0), word(3));
+        let trust = if found < self.highest {
+            Trust::Behind
+        } else if !server.is_empty() && server != self.server.run_id {
+            Trust::Suspect
+        } else {
+            Trust::Whole
+        };
+        Ok(Lead::Ours { epoch: Epoch(self.epoch), trust })
+    }
+
+    async fn load(&mut self) -> Result<BTreeMap<Key, Record>, StoreError> {
+        let mut connection = self.connection().await?;
+        // Read before the records: what changes meanwhile is told by the next look.
+        let mut first = redis::pipe();
+        first.hget(self.layout.key("fence"), "revision");
+        first.hgetall(self.layout.key("meta")).hgetall(self.layout.key("nodes"));
+        first.hgetall(self.layout.key("attempts"));
+        first.smembers(self.layout.key("workflows")).smembers(self.layout.key("jobs"));
+        type Pairs = Vec<(String, String)>;
+        type First = (Option<u64>, Pairs, Pairs, Pairs, Vec<String>, Vec<String>);
+        let answer = first.query_async::<First>(&mut connection).await;
+        let (revision, meta, nodes, attempts, workflows, jobs) = self.told(answer)?;
+        let mut records = BTreeMap::new();
+        let mut insert = |key: String, record: Record| -> Result<(), RecordError> {
+            records.insert(key.parse()?, record);
+            Ok(())
+        };
+        if !meta.is_empty() {
+            insert("meta".to_owned(), record_of(meta))?;
+        }
+        for (name, record) in nodes {
+            insert(format!("node:{name}"), Record(record))?;
+        }
+        for (id, record) in attempts {
+            insert(format!("attempt:{id}"), Record(record))?;
+        }
+        for some in workflows.chunks(LOADED_AT_ONCE) {
+            let mut ask = redis::pipe();
+            for id in some {
+                ask.hgetall(self.layout.key(&format!("workflow:{id}")));
+            }
+            let answer = ask.query_async::<Vec<Pairs>>(&mut connection).await;
+            for (id, fields) in some.iter().zip(self.told(answer)?) {
+                if !fields.is_empty() {
+                    insert(format!("workflow:{id}"), record_of(fields))?;
+                }
+            }
+        }
+        for some in jobs.chunks(LOADED_AT_ONCE) {
+            let mut ask = redis::pipe();
+            for id in some {
+                ask.hgetall(self.layout.key(&format!("job:{id}:spec")));
+                ask.hgetall(self.layout.key(&format!("job:{id}")));
+                ask.hgetall(self.layout.key(&format!("job:{id}:pieces")));
+            }
+            let answer = ask.query_async::<Vec<Pairs>>(&mut connection).await;
+            let mut answers = self.told(answer)?.into_iter();
+            for id in some {
+                let mut next = || answers.next().unwrap_or_default();
+                for kind in ["spec", "job"] {
+                    let fields = next();
+                    if !fields.is_empty() {
+                        insert(format!("{kind}:{id}"), record_of(fields))?;
+                    }
+                }
+                for (number, record) in next() {
+                    insert(format!("piece:{id}-{number}"), Record(record))?;
+                }
+            }
+        }
+        self.revision = revision.unwrap_or(0);
+        self.highest = self.highest.max(self.revision);
+        Ok(records)
+    }
+
+    async fn commit(&mut self, epoch: Epoch, group: Arc<Group>) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        let next = self.highest + 1;
+        let mut commands = self.layout.commands(&group.changes);
+        let keys: Vec<String> = group.changes.iter().map(|(key, _)| key.to_string()).collect();
+        // Events are plain values with string keys: they always serialise.
+        let events = serde_json::to_string(&group.events).unwrap_or_default();
+        let note = [
+            "12",
+            "XADD",
+            &self.layout.key("events"),
+            "MAXLEN",
+            "~",
+            &REMEMBERED_GROUPS.to_string(),
+            &format!("{next}-0"),
+            "epoch",
+            &epoch.0.to_string(),
+            "keys",
+            &keys.join("\n"),
+            "events",
+        ]
+        .map(str::to_owned);
+        commands.words.extend(note);
+        commands.words.push(events);
+        let mut call = self.call(&self.scripts.commit);
+        call.arg(2).arg(self.layout.key("fence")).arg(self.layout.key("leader"));
+        call.arg(epoch.0).arg(&self.holder).arg(self.revision).arg(next);
+        call.arg(self.lease.as_millis().to_string()).arg(&commands.words);
+        let answer = call.query_async::<String>(&mut connection).await;
+        judge(&self.told(answer)?)?;
+        (self.revision, self.highest) = (next, next);
+        Ok(())
+    }
+
+    async fn keep(&mut self, epoch: Epoch, settled: bool) -> Result<(), StoreError> {
+        self.keep_for(epoch, self.lease.as_millis(), settled).await
+    }
+
+    async fn resign(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        self.keep_for(epoch, 0, false).await
+    }
+
+    async fn follow(&mut self) -> Result<News, StoreError> {
+        let mut connection = self.connection().await?;
+        let mut call = self.call(&self.scripts.follow);
+        call.arg(3);
+        ["fence", "leader", "events"].iter().for_each(|name| {
+            call.arg(self.layout.key(name));
+        });
+        call.arg(&self.layout.prefix).arg(self.revision).arg(MOST_FOLLOWED);
+        type Answer = (u64, u64, String, String, Vec<String>, Vec<redis::Value>, Vec<String>);
+        let answer = call.query_async::<Answer>(&mut connection).await;
+        let (revision, epoch, leader, kind, keys, values, events) = self.told(answer)?;
+        self.epoch = self.epoch.max(epoch);
+        let leader = (!leader.is_empty()).then_some(leader);
+        match kind.as_str() {
+            "reset" => return Ok(News { leader, changed: Changed::Everything }),
+            "behind" => return Ok(News { leader, changed: Changed::Behind }),
+            _ => {}
+        }
+        let mut group = Group::default();
+        for (key, value) in keys.iter().zip(values) {
+            let key: Key = key.parse()?;
+            let record = match &key {
+                Key::Attempt(_) | Key::Piece(_) | Key::Node(_) => {
+                    let text = redis::from_redis_value::<Option<String>>(value);
+                    self.told(text.map_err(Into::into))?.map(Record)
+                }
+                Key::Meta | Key::Workflow(_) | Key::Spec(_) | Key::Job(_) => {
+                    let fields = redis::from_redis_value::<Vec<(String, String)>>(value);
+                    let fields = self.told(fields.map_err(Into::into))?;
+                    (!fields.is_empty()).then(|| record_of(fields))
+                }
+            };
+            group.changes.push((key, record));
+        }
+        group.changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for events in events {
+            // Another version's events are not worth failing for: the records tell the rest.
+            group.events.extend(serde_json::from_str::<Vec<Happened>>(&events).unwrap_or_default());
+        }
+        self.revision = revision;
+        self.highest = self.highest.max(revision);
+        Ok(News { leader, changed: Changed::Some(group) })
+    }
+
+    async fn check_indexes(&mut self, records: &BTreeMap<Key, Record>) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.connection().await?;
+        let mut ask = redis::pipe();
+        ask.zrange_withscores(self.layout.key("queue"), 0, -1);
+        ask.zrange_withscores(self.layout.key("ended"), 0, -1);
+        ask.smembers(self.layout.key("jobs"));
+        type Scores = Vec<(String, f64)>;
+        let answer = ask.query_async::<(Scores, Scores, BTreeSet<String>)>(&mut connection).await;
+        let (queue, ended, jobs) = self.told(answer)?;
+        let (mut queued, mut over, mut known) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        for (key, record) in records {
+            let Key::Job(id) = key else { continue };
+            let place = place_of(record);
+            queued.extend(place.waits_at.map(|priority| (id.to_string(), priority)));
+            over.extend(place.ended.map(|time| (id.to_string(), time)));
+            known.insert(id.to_string());
+        }
+        let mut wrong = Vec::new();
+        for (name, found, expected) in [("queue", queue, queued), ("ended", ended, over)] {
+            let found: BTreeMap<String, u64> =
+                found.into_iter().map(|(job, score)| (job, score as u64)).collect();
+            if found != expected {
+                wrong.push(format!(
+                    "{} does not list what the jobs say; it leads people astray, and nothing else",
+                    self.layout.key(name)
+                ));
+            }
+        }
+        for job in jobs.difference(&known) {
+            wrong.push(format!("{} lists job {job}, which has no record", self.layout.key("jobs")));
+        }
+        Ok(wrong)
+    }
+}

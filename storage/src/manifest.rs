@@ -1,0 +1,214 @@
+//! What finished work says about itself on storage, so that it can be found again by those who have lost
+//! everything else.
+//!
+//! ```text
+//! comps/sh010/.hearth-k3f9-12/          a job's unfinished work
+//!     job.json                          the job itself, for `hearth farm recover`
+//!     k3f9-12-34/                       a published chunk, named for its attempt
+//!         chunk.json                    what made it, and size and digest of every file
+//!         beauty/1001.png …
+//! comps/sh010/v001/                     the finished sequence
+//!     manifest.json                     what made which frames
+//! ```
+//!
+//! A manifest is written and flushed to storage before the folder around it appears under its name.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use hearth_workflows::{Frame, FrameSet};
+use serde::{Deserialize, Serialize};
+
+/// Describes a published chunk, in its folder.
+pub const CHUNK_FILE: &str = "chunk.json";
+
+/// Describes a job, in the folder of its work.
+pub const JOB_FILE: &str = "job.json";
+
+/// Describes a finished sequence, in its folder.
+pub const SEQUENCE_FILE: &str = "manifest.json";
+
+/// Bytes read at once.
+const BLOCK: usize = 256 * 1024;
+
+/// What one attempt has published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkManifest {
+    pub hearth_version: String,
+    pub attempt: String,
+    pub node: String,
+    pub frames: FrameSet,
+    /// Of each pass, by frame.
+    pub passes: BTreeMap<String, BTreeMap<Frame, FileManifest>>,
+}
+
+/// One file as it was when it was whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileManifest {
+    /// Name in the folder of its pass.
+    pub name: String,
+    pub bytes: u64,
+    /// BLAKE3 of the content, in hexadecimal.
+    pub blake3: String,
+}
+
+/// What made a finished sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceManifest {
+    pub hearth_version: String,
+    /// The job's work folder, which names farm and job.
+    pub job: String,
+    pub workflow: String,
+    pub parameters: BTreeMap<String, String>,
+    pub clip: String,
+    /// Pattern of each pass below this folder.
+    pub passes: BTreeMap<String, String>,
+    pub chunks: Vec<SegmentManifest>,
+}
+
+/// Which attempt made which frames, where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentManifest {
+    pub frames: FrameSet,
+    pub attempt: String,
+    pub node: String,
+}
+
+impl FileManifest {
+    /// Of a file as it is now.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let (mut hasher, mut bytes, mut block) = (blake3::Hasher::new(), 0, vec![0; BLOCK]);
+        loop {
+            let read = file.read(&mut block)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&block[..read]);
+            bytes += read as u64;
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Self { name, bytes, blake3: hasher.finalize().to_hex().to_string() })
+    }
+
+    /// Whether the file in `folder` still has its size; cheap.
+    pub fn has_size(&self, folder: &Path) -> bool {
+        fs::metadata(folder.join(&self.name)).is_ok_and(|found| found.len() == self.bytes)
+    }
+
+    /// Whether the file in `folder` is still exactly what it was; reads all of it.
+    pub fn is_whole(&self, folder: &Path) -> bool {
+        self.has_size(folder) && Self::of(&folder.join(&self.name)).is_ok_and(|found| found == *self)
+    }
+}
+
+impl ChunkManifest {
+    /// Of the chunk in `folder`; `None` when there is none, or it cannot be read.
+    pub fn read(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(folder.join(CHUNK_FILE)).ok()?).ok()
+    }
+
+    /// Its frames of which every file in `folder` is whole.
+    pub fn whole_frames(&self, folder: &Path) -> FrameSet {
+        let mut whole = self.frames.clone();
+        for (pass, files) in &self.passes {
+            let folder = folder.join(pass);
+            let good = |frame: &Frame| files.get(frame).is_some_and(|file| file.is_whole(&folder));
+            let broken: FrameSet = whole.iter().filter(|frame| !good(frame)).collect();
+            whole.remove_all(&broken);
+        }
+        if self.passes.is_empty() { FrameSet::new() } else { whole }
+    }
+}
+
+impl SequenceManifest {
+    /// Of the sequence in `folder`; `None` when there is none, or it cannot be read.
+    pub fn read(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(folder.join(SEQUENCE_FILE)).ok()?).ok()
+    }
+}
+
+/// Every published chunk below a job's work folder, with those of its frames that are whole.
+pub fn whole_chunks(work_dir: &Path) -> io::Result<Vec<(ChunkManifest, FrameSet)>> {
+    let entries = match fs::read_dir(work_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut chunks = Vec::new();
+    for entry in entries {
+        let folder = entry?.path();
+        let Some(manifest) = ChunkManifest::read(&folder) else { continue };
+        // A folder under another name is not published yet.
+        if folder.file_name().is_some_and(|name| name.to_string_lossy() == manifest.attempt) {
+            let whole = manifest.whole_frames(&folder);
+            chunks.push((manifest, whole));
+        }
+    }
+    Ok(chunks)
+}
+
+/// Writes a file beside its name, flushes it to storage, and renames it: it is there whole, or not at all.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // Several nodes, on several hosts, may be writing the same file.
+    let unique = RandomState::new().build_hasher().finish();
+    let part = path.with_file_name(format!(".{name}-{unique:016x}"));
+    let mut file = File::create(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&part, path)?;
+    path.parent().map_or(Ok(()), flush)
+}
+
+/// Flushes a file's content, or a folder's names, to storage.
+pub fn flush(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        // Some file systems cannot flush a folder, and do not need to.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        flushed => flushed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_frames_of_published_chunks_are_found() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let folder = dir.path().join("t-1-2");
+        let pass = folder.join("beauty");
+        fs::create_dir_all(&pass).expect("folder");
+        let frames: FrameSet = "1-4".parse().expect("frames");
+        let mut files = BTreeMap::new();
+        for frame in frames.iter() {
+            let path = pass.join(format!("{frame}.png"));
+            fs::write(&path, format!("picture {frame}")).expect("write");
+            files.insert(frame, FileManifest::of(&path).expect("read"));
+        }
+        let manifest = ChunkManifest {
+            hearth_version: "0".to_owned(),
+            attempt: "t-1-2".to_owned(),
+            node: "n".to_owned(),
+            frames,
+            passes: [("beauty".to_owned(), files)].into(),
+        };
+        let text = serde_json::to_vec(&manifest).expect("json");
+        write_whole(&folder.join(CHUNK_FILE), &text).expect("written");
+        fs::create_dir_all(dir.path().join("t-1-3.part")).expect("folder");
+        fs::copy(folder.join(CHUNK_FILE), dir.path().join("t-1-3.part").join(CHUNK_FILE)).expect("copy");
+        // Gone, cut off, and of the right size but not the right content.
+        fs::remove_file(pass.join("1.png")).expect("removed");
+        fs::write(pass.join("2.png"), "pic").expect("write");
+        fs::write(pass.join("3.png"), "picture x").expect("write");
+        let found = whole_chunks(dir.path()).expect("read");
+        assert_eq!(found.len(), 1);
+        assert_eq!((&found[0].0, found[0].1.to_string()), (&manifest, "4".to_owned()));
+        assert!(whole_chunks(&dir.path().join("nowhere")).expect("none").is_empty());
+    }
+}
