@@ -120,7 +120,12 @@ impl FarmClient {
                 }
                 None if !matches!(error, ClientError::Unreachable { .. }) => {
                     self.answered.store(true, Ordering::Relaxed);
-                    return Err(error);
+                    tried += 1;
+                    // It may be the only one that is cut off from the store.
+                    if status.code() != Code::Unavailable || tried >= self.coordinators.len() {
+                        return Err(error);
+                    }
+                    self.go_to(&self.coordinators[route.next % self.coordinators.len()], route.next + 1)?;
                 }
                 // With a single address there is nowhere else to go.
                 None if late || self.coordinators.len() < 2 => return Err(error),

@@ -2,7 +2,10 @@
 //! processes that can be killed.
 
 pub mod clips;
+pub mod facility;
 pub mod farm;
+pub mod faults;
 pub mod processes;
+pub mod proxy;
 pub mod redis_server;
 pub mod reference;

@@ -200,9 +200,9 @@ impl<S: Store> Engine<S> {
 
     /// The farm, as far as it is durable.
     fn readable(&self) -> Result<&Farm, DriverError> {
-        // While something is held, memory is ahead of the store.
-        match &self.farm {
-            Some(farm) if self.held.is_none() => Ok(farm),
+        // While the store is away, memory is ahead of it, or behind: another coordinator may know better.
+        match (&self.farm, &self.role) {
+            (Some(farm), Role::Leading { .. } | Role::Following { .. }) => Ok(farm),
             _ => Err(self.role.refusal()),
         }
     }

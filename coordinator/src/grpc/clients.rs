@@ -6,14 +6,14 @@ use hearth_proto::{trace, v1};
 use hearth_storage::Roots;
 use hearth_telemetry::chain;
 use hearth_workflows::library::Library;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, info, info_span};
 
 use super::{agents::Previews, convert, unavailable};
 use crate::{
-    driver::{Driver, DriverError, Happened},
+    driver::{Driver, DriverError, Happened, Standing},
     farm::{Answer, Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal},
     submission::{self, SubmissionError},
 };
@@ -123,7 +123,7 @@ impl v1::farm_server::Farm for FarmService {
             return Err(status(error));
         }
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
-        tokio::spawn(watch(self.clone(), request, sender));
+        tokio::spawn(tell(self.clone(), request, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -196,7 +196,7 @@ impl v1::farm_server::Farm for FarmService {
 }
 
 /// Tells one watcher of one job: a snapshot, what it has missed, then what happens, until the job has ended.
-async fn watch(
+async fn tell(
     service: FarmService,
     request: v1::WatchJobRequest,
     sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
@@ -215,6 +215,7 @@ async fn follow(
     use v1::watch_job_response::Update;
     let id = JobId(request.job_id);
     let mut watch = service.driver.watch().await.map_err(status)?;
+    let mut standing = service.driver.standing();
     let mut previews = request.previews.then(|| service.previews.subscribe());
     let mut cursor = watch.cursor;
     let told = |cursor, update| Ok(v1::WatchJobResponse { cursor, update: Some(update) });
@@ -241,6 +242,10 @@ async fn follow(
         };
         tokio::select! {
             () = sender.closed() => return Ok(()),
+            // Another coordinator may still hear what happens.
+            () = cut_off(&mut standing) => {
+                return Err(status(service.driver.refusal().unwrap_or(DriverError::Stopped)));
+            }
             event = watch.events.recv() => match event {
                 Ok(happened) if happened.job == id => {
                     changed = true;
@@ -279,10 +284,18 @@ async fn follow(
     Ok(())
 }
 
+/// Waits until the store does not answer any more.
+async fn cut_off(standing: &mut watch::Receiver<Standing>) {
+    // The sender's end means that the coordinator stops.
+    let _ = standing.wait_for(|standing| matches!(standing, Standing::Away { .. })).await.is_ok();
+}
+
 async fn look(service: &FarmService, id: JobId) -> Result<(FarmTag, JobView), Status> {
     let read = service.driver.read(move |farm| Some((farm.tag().clone(), farm.job(id)?)));
     let view = read.await.map_err(status)?;
-    view.ok_or_else(|| status(DriverError::Refused(Refusal::NoSuchJob(id))))
+    // One who follows may not have heard of it yet: the leader knows.
+    let unknown = || service.driver.refusal().unwrap_or(DriverError::Refused(Refusal::NoSuchJob(id)));
+    view.ok_or_else(|| status(unknown()))
 }
 
 /// Sends the whole job; true when it has ended.

@@ -319,6 +319,9 @@ impl Node {
             parent: None, "attempt", attempt, job = assignment.job_id, node = %self.config.name, frames,
         );
         trace::set_parent(&span, &assignment.traceparent);
+        if !adopt {
+            info!(attempt, frames, "begun");
+        }
         let cancel = CancellationToken::new();
         let held = Held { job_id: assignment.job_id, frames, cancel: cancel.clone() };
         self.held.insert(attempt.clone(), held);
@@ -387,7 +390,8 @@ impl Node {
                 return;
             }
             Ending::Done { seconds } => {
-                info!(attempt, seconds, "done");
+                let frames = held.as_ref().map_or("", |held| held.frames.as_str());
+                info!(attempt, frames, seconds, "done");
                 if seconds > 0.0 {
                     self.meters.chunk_seconds.get_or_create(&self.label()).observe(seconds);
                 }
