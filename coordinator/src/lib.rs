@@ -7,6 +7,7 @@
 //! - [`grpc`]: clients and agents
 //! - [`submission`]: from a request to a checked job
 //! - [`telemetry`]: what is measured
+//! - [`tools`]: `hearth farm check`, `export`, `import`, `recover`
 //! - [`Config`], [`run`]: one process of it
 
 pub mod config;
@@ -20,6 +21,7 @@ pub mod store;
 pub mod submission;
 mod survey;
 pub mod telemetry;
+pub mod tools;
 
 pub use config::Config;
 pub use server::{Coordinator, ServerError, run};

@@ -3,13 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use hearth_coordinator::flags::Flags;
+use hearth_coordinator::{
+    flags::{Flags, Tool},
+    tools,
+};
 use hearth_telemetry::{Logs, chain, until_stopped};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match start().await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("hearth-coordinator: {}", chain(error.as_ref()));
             ExitCode::FAILURE
@@ -17,15 +20,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn start() -> Result<(), Box<dyn std::error::Error>> {
-    let config = Flags::parse().config()?;
+async fn start() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut flags = Flags::parse();
+    let tool = flags.tool();
+    let config = flags.config()?;
     let _logs = Logs {
         service: "hearth-coordinator",
         format: config.log_format,
-        level: "info",
+        level: if tool.is_some() { "warn" } else { "info" },
         otlp_endpoint: config.otlp_endpoint.clone(),
     }
     .install()?;
+    if let Some(Tool::Farm(tool)) = tool {
+        return Ok(tools::run(tool, &config).await?);
+    }
     hearth_coordinator::run(config, until_stopped()).await?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

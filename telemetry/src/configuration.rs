@@ -1,6 +1,6 @@
 //! Configuration: file < environment (`HEARTH_…`) < flags, as the twelve-factor app has it.
 
-use std::{env, path::PathBuf};
+use std::{collections::HashMap, env, path::PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,9 +15,12 @@ pub struct ConfigurationError {
 
 /// Reads the configuration `T`, for which every field must have a default.
 ///
+/// The environment is shared: `HEARTH_COORDINATOR` is for the command line and the agent. What is no field of
+/// `T` there is somebody else's, and left alone; in the file it is a mistake.
+///
 /// `file`: the file that was named; without one, `$XDG_CONFIG_HOME/hearth/{name}.toml` if it exists.
 /// `flags`: set flags only; what is absent leaves the layers below in force.
-pub fn configure<T: DeserializeOwned, F: Serialize>(
+pub fn configure<T: Default + Serialize + DeserializeOwned, F: Serialize>(
     name: &str,
     file: Option<PathBuf>,
     flags: &F,
@@ -27,14 +30,23 @@ pub fn configure<T: DeserializeOwned, F: Serialize>(
     let looked_at = format!("{}, HEARTH_* and flags", file.display());
     let failed = |source| ConfigurationError { looked_at: looked_at.clone(), source: Box::new(source) };
     let flags = Config::try_from(flags).map_err(failed)?;
+    let fields =
+        Config::try_from(&T::default()).and_then(Config::try_deserialize::<Fields>).map_err(failed)?;
+    let ours = env::vars().filter(|(name, _)| {
+        let field = name.strip_prefix("HEARTH_").map(str::to_lowercase);
+        field.is_some_and(|field| fields.contains_key(&field))
+    });
+    let environment = Environment::with_prefix("HEARTH").prefix_separator("_").try_parsing(true);
     Config::builder()
         .add_source(File::from(file.as_path()).format(FileFormat::Toml).required(named))
-        .add_source(Environment::with_prefix("HEARTH").prefix_separator("_").try_parsing(true))
+        .add_source(environment.source(Some(ours.collect())))
         .add_source(flags)
         .build()
         .and_then(Config::try_deserialize)
         .map_err(failed)
 }
+
+type Fields = HashMap<String, config::Value>;
 
 fn config_home() -> PathBuf {
     let set = env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);

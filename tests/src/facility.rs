@@ -43,7 +43,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { coordinators: 2, agents: 2, seconds_per_frame: 0.02, environment: Vec::new() }
+        Self { coordinators: 2, agents: 2, seconds_per_frame: 0.04, environment: Vec::new() }
     }
 }
 
@@ -163,6 +163,13 @@ impl Facility {
             .arg("--state")
             .arg(self.path(&format!("agent{index}")));
         Process::start(&mut command, &self.path(&format!("agent{index}.log")))
+    }
+
+    /// `hearth …` against this farm.
+    pub fn hearth(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(program("hearth"));
+        command.args(arguments).env("HEARTH_COORDINATOR", self.urls()).env("HEARTH_ROOTS", roots(&self.dir));
+        command.env("XDG_CONFIG_HOME", self.dir.path()).output().expect("hearth runs")
     }
 
     /// What every agent has said, also in earlier lives.

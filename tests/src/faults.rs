@@ -134,6 +134,8 @@ pub async fn night(seed: u64, expected: &Expected) -> Night {
         assert_eq!(job.state(), JobState::Done, "seed {seed}: {job:#?}");
     }
     settle(&facility).await;
+    let check = facility.hearth(&["farm", "check", "--store", &facility.redis.url()]);
+    assert!(check.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&check.stdout));
     for (index, (name, length)) in jobs.iter().enumerate() {
         let output = format!("job{index}");
         assert_right(&facility.path("comps"), &output, &expected.0[&(*name, *length)]);
@@ -171,7 +173,7 @@ async fn settle(facility: &Facility) {
 }
 
 /// Frames in chunks that agents have begun, as their logs say: every one that may have been rendered.
-fn begun(log: &str) -> u64 {
+pub fn begun(log: &str) -> u64 {
     let mut attempts: BTreeMap<&str, u64> = BTreeMap::new();
     for line in log.lines().filter(|line| line.contains(" begun ")) {
         let field = |name: &str| {
@@ -241,11 +243,11 @@ async fn faults(facility: &mut Facility, rng: &mut SmallRng, night: &mut Night, 
         sleep(Duration::from_millis(rng.random_range(50..700))).await;
         if happened < count && !done() {
             happened += 1;
-            let (name, repair) = fault(facility, rng, &repairs).await;
+            let (name, nodes, repair) = fault(facility, rng, &repairs).await;
             if let Some((after, repair)) = repair {
                 *night.faults.entry(name).or_default() += 1;
-                // Two chunks on each of six nodes.
-                night.in_flight += facility.simulators.len() as u64 * 2 * CHUNK;
+                // Two chunks on each node.
+                night.in_flight += nodes as u64 * 2 * CHUNK;
                 repairs.push((Instant::now() + after, repair));
             }
         }
@@ -256,11 +258,11 @@ async fn faults(facility: &mut Facility, rng: &mut SmallRng, night: &mut Night, 
     }
 }
 
-async fn fault(
-    facility: &mut Facility,
-    rng: &mut SmallRng,
-    under_way: &[(Instant, Repair)],
-) -> (&'static str, Option<(Duration, Repair)>) {
+/// What it is called, how many nodes it concerns, and what puts it right after a while.
+type Fault = (&'static str, usize, Option<(Duration, Repair)>);
+
+async fn fault(facility: &mut Facility, rng: &mut SmallRng, under_way: &[(Instant, Repair)]) -> Fault {
+    let all = facility.simulators.len();
     let leader = facility.leader().await;
     let milliseconds =
         |rng: &mut SmallRng, range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
@@ -271,40 +273,45 @@ async fn fault(
     };
     match rng.random_range(0..100) {
         0..20 => {
-            let Some(leader) = leader.filter(|leader| !busy(*leader)) else { return ("", None) };
+            let Some(leader) = leader.filter(|leader| !busy(*leader)) else { return ("", 0, None) };
             facility.coordinators[leader].process.kill();
             let back = milliseconds(rng, 300..3_000);
-            ("killed leaders", Some((back, Repair::Coordinator(leader))))
+            ("killed leaders", all, Some((back, Repair::Coordinator(leader))))
         }
         20..32 => {
-            let Some(leader) = leader.filter(|leader| !busy(*leader)) else { return ("", None) };
+            let Some(leader) = leader.filter(|leader| !busy(*leader)) else { return ("", 0, None) };
             signal("-STOP", facility.coordinators[leader].process.pid());
             let back = LEADER_LEASE + milliseconds(rng, 300..2_000);
-            ("paused leaders", Some((back, Repair::Continue(leader))))
+            ("paused leaders", all, Some((back, Repair::Continue(leader))))
         }
         32..44 => {
             if under_way.iter().any(|(_, repair)| matches!(repair, Repair::Redis)) {
-                return ("", None);
+                return ("", 0, None);
             }
             facility.redis.kill();
-            ("killed Redis", Some((milliseconds(rng, 100..2_500), Repair::Redis)))
+            ("killed Redis", all, Some((milliseconds(rng, 100..2_500), Repair::Redis)))
         }
         44..56 => {
             let agent = rng.random_range(0..facility.agents.len());
             facility.agents[agent].kill();
-            ("killed agents", Some((milliseconds(rng, 100..2_000), Repair::Agent(agent))))
+            (
+                "killed agents",
+                all / facility.agents.len(),
+                Some((milliseconds(rng, 100..2_000), Repair::Agent(agent))),
+            )
         }
         56..72 => {
             let simulator = rng.random_range(0..facility.simulators.len());
             facility.simulators[simulator].kill();
-            ("killed ComfyUIs", Some((milliseconds(rng, 100..2_000), Repair::Simulator(simulator))))
+            ("killed ComfyUIs", 1, Some((milliseconds(rng, 100..2_000), Repair::Simulator(simulator))))
         }
         _ => {
             let links = facility.coordinators.len() * 2 + facility.to_comfyui.len();
             let link = rng.random_range(0..links);
             let state = if rng.random_bool(0.5) { Link::Silent } else { Link::Torn };
             link_at(facility, link).set(state);
-            ("cut links", Some((milliseconds(rng, 200..4_000), Repair::Link(link))))
+            let nodes = if link < facility.coordinators.len() * 2 { all } else { 1 };
+            ("cut links", nodes, Some((milliseconds(rng, 200..4_000), Repair::Link(link))))
         }
     }
 }

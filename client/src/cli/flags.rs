@@ -78,6 +78,12 @@ pub(crate) enum Command {
     Undrain { node: String },
     /// List workflows with their parameters
     Workflows,
+    /// Look after the farm's store: check, export, import, recover (runs hearth-coordinator)
+    #[command(disable_help_flag = true)]
+    Farm {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Print completions for a shell
     Completions { shell: Shell },
 }

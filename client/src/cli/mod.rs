@@ -40,6 +40,8 @@ pub enum CliError {
     Roots(#[from] hearth_storage::RootsError),
     #[error(transparent)]
     Logs(#[from] LogsError),
+    #[error("{program} cannot be run; install it beside hearth, or put it on the path")]
+    Coordinator { program: std::path::PathBuf, source: std::io::Error },
 }
 
 /// How a command ended when nothing went wrong with the command itself.
@@ -47,6 +49,8 @@ enum Outcome {
     Fine,
     JobFailed,
     JobCancelled,
+    /// Another program has said why, with this code.
+    Told(u8),
 }
 
 /// Runs the command line.
@@ -55,6 +59,7 @@ pub async fn main() -> ExitCode {
     let json = flags.json;
     match run(flags).await {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Told(code)) => ExitCode::from(code),
         Ok(Outcome::JobFailed) => ExitCode::from(3),
         Ok(Outcome::JobCancelled) => ExitCode::from(4),
         Err(error) => {
@@ -144,11 +149,22 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
                 eprintln!("hearth: {error}");
             }
         }
+        Command::Farm { arguments } => return farm(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Flags::command(), "hearth", &mut std::io::stdout());
         }
     }
     Ok(Outcome::Fine)
+}
+
+/// The store is the coordinator's: its program, beside this one or on the path, does the work.
+fn farm(arguments: &[std::ffi::OsString]) -> Result<Outcome, CliError> {
+    const PROGRAM: &str = "hearth-coordinator";
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(PROGRAM));
+    let program = beside.filter(|path| path.is_file()).unwrap_or_else(|| PROGRAM.into());
+    let status = std::process::Command::new(&program).arg("farm").args(arguments).status();
+    let status = status.map_err(|source| CliError::Coordinator { program, source })?;
+    Ok(if status.success() { Outcome::Fine } else { Outcome::Told(status.code().unwrap_or(1) as u8) })
 }
 
 /// Follows a job to its end: bars on a terminal, lines elsewhere, JSON lines for programs.

@@ -237,11 +237,12 @@ impl<S: Store> Engine<S> {
                 })
                 .collect();
             let group = Arc::new(Group { changes, events: events.clone() });
-            if let Err(failure) = self.write(epoch, &group).await {
+            let (written, unsure) = self.write(epoch, &group).await;
+            if let Err(failure) = written {
                 self.options.meters.commits_failed.inc();
                 self.not_written(failure, epoch, group);
                 for (answer, _) in answers {
-                    let _ = answer.send(Err(self.role.unsure()));
+                    let _ = answer.send(Err(self.role.failed(unsure)));
                 }
                 return;
             }
@@ -272,9 +273,11 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Writes a group, for as long as those who wait can be made to wait.
-    async fn write(&mut self, epoch: Epoch, group: &Arc<Group>) -> Result<(), StoreError> {
+    /// Writes a group, for as long as those who wait can be made to wait. After a failure also whether it may
+    /// have been written nevertheless.
+    async fn write(&mut self, epoch: Epoch, group: &Arc<Group>) -> (Result<(), StoreError>, bool) {
         let started = Instant::now();
+        let mut unsure = false;
         loop {
             let tried = Instant::now();
             let written = self.store.commit(epoch, group.clone()).await;
@@ -282,11 +285,15 @@ impl<S: Store> Engine<S> {
             match written {
                 Ok(()) => {
                     self.confirmed = tried;
-                    return Ok(());
+                    return (Ok(()), false);
                 }
-                Err(failure @ (StoreError::Deposed | StoreError::Behind)) => return Err(failure),
-                Err(failure) if started.elapsed() >= PATIENCE => return Err(failure),
+                Err(failure @ (StoreError::Deposed | StoreError::Behind)) => return (Err(failure), unsure),
+                Err(failure) if started.elapsed() >= PATIENCE => {
+                    let may_be = unsure || failure.may_have_been_written();
+                    return (Err(failure), may_be);
+                }
                 Err(failure) => {
+                    unsure |= failure.may_have_been_written();
                     warn!(error = %chain(&failure), "a commit failed; trying again");
                     sleep(PAUSE).await;
                 }

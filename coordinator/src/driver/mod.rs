@@ -27,6 +27,7 @@ use crate::{
 };
 use engine::Engine;
 use standing::Role;
+pub(crate) use standing::{difference, write_all};
 
 pub use crate::store::Happened;
 

@@ -48,10 +48,10 @@ impl Role {
         }
     }
 
-    /// The same for one whose command was under way.
-    pub(super) fn unsure(&self) -> DriverError {
+    /// The same for one whose command was under way; `unsure`: it may have been written.
+    pub(super) fn failed(&self, unsure: bool) -> DriverError {
         match self {
-            Self::Away { why, .. } => DriverError::Unsure { why: why.clone() },
+            Self::Away { why, .. } if unsure => DriverError::Unsure { why: why.clone() },
             other => other.refusal(),
         }
     }
@@ -214,15 +214,24 @@ impl<S: Store> Engine<S> {
     /// The store is back, and this coordinator led when it went away.
     async fn resume(&mut self, epoch: Epoch) -> Result<(), StoreError> {
         let tried = Instant::now();
-        let resumed = match &self.held {
-            Some(held) => self.store.commit(epoch, held.group.clone()).await,
-            None => self.store.keep(epoch, self.settled).await,
+        let written = match &self.held {
+            Some(_) => self.store.was_written(epoch).await,
+            None => Ok(true),
         };
-        let epoch = match resumed {
-            Ok(()) => epoch,
+        let epoch = match written {
+            Ok(true) => epoch,
+            // Those who asked were told that nothing was changed, or that nobody knows: memory goes back to what
+            // is durable, and nothing was.
+            Ok(false) => {
+                let records = self.store.load().await?;
+                self.farm = Farm::restore(now(), self.options.farm.clone(), &records)?;
+                self.held = None;
+                epoch
+            }
             Err(StoreError::Behind) => self.lead_again().await?,
             Err(failure) => return Err(failure),
         };
+        self.store.keep(epoch, self.settled).await?;
         self.confirmed = tried;
         let events = self.held.take().map(|held| held.group.events.clone());
         self.stand(Role::Leading { epoch });
@@ -333,7 +342,7 @@ impl<S: Store> Engine<S> {
 }
 
 /// What has to be written to make `records` those of the farm.
-fn difference(farm: &Farm, records: &BTreeMap<Key, Record>) -> Vec<(Key, Option<Record>)> {
+pub(crate) fn difference(farm: &Farm, records: &BTreeMap<Key, Record>) -> Vec<(Key, Option<Record>)> {
     let ours: BTreeMap<Key, Record> =
         farm.keys().into_iter().filter_map(|key| farm.record(&key).map(|record| (key, record))).collect();
     let gone = records.keys().filter(|key| !ours.contains_key(key)).map(|key| (key.clone(), None));
@@ -344,7 +353,7 @@ fn difference(farm: &Farm, records: &BTreeMap<Key, Record>) -> Vec<(Key, Option<
 }
 
 /// Writes in pieces. Meta goes last: a store without it is no farm yet, and is begun again.
-async fn write_all<S: Store>(
+pub(crate) async fn write_all<S: Store>(
     store: &mut S,
     epoch: Epoch,
     mut changes: Vec<(Key, Option<Record>)>,

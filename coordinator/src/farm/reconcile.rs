@@ -4,14 +4,17 @@
 //! and storage know. Until a job has been *surveyed* (its folders on storage read), nothing of it is handed
 //! out: a frame that is finished there must not be rendered again.
 
-use hearth_workflows::{FrameSet, RootPath};
+use std::sync::Arc;
+
+use hearth_workflows::{FrameSet, RootPath, Workflow};
 
 use super::{
-    Farm,
+    Farm, KnownWorkflow,
     attempt::Work,
     command::{Found, JobEvent, Step},
-    ids::{AttemptId, JobId, Timestamp},
-    job::{Ended, Phase, Piece},
+    ids::{AttemptId, JobId, Priority, Timestamp},
+    job::{Ended, Job, JobSpec, Phase, Piece},
+    pace::Pace,
     records::Key,
 };
 
@@ -64,6 +67,24 @@ impl Farm {
         }
     }
 
+    /// Takes in a job that nothing but its folders on storage remembers, under the number it had.
+    pub fn recover(&mut self, now: Timestamp, id: u64, spec: JobSpec, workflow: Workflow) {
+        let id = JobId(id);
+        self.next_job = self.next_job.max(id.0 + 1);
+        let known = self.workflows.entry(spec.workflow.clone()).or_insert_with(|| KnownWorkflow {
+            workflow: Arc::new(workflow),
+            jobs: 0,
+            pace: Pace::default(),
+        });
+        known.jobs += 1;
+        if !spec.request_id.is_empty() {
+            self.requests.insert(spec.request_id.clone(), id);
+        }
+        self.outputs.insert(spec.output.as_str().to_owned(), id);
+        self.jobs.insert(id, Job::new(spec, Priority::DEFAULT, now));
+        self.rank(id);
+    }
+
     /// The jobs that wait for their survey.
     pub fn to_survey(&self) -> Vec<ToSurvey> {
         let waiting = self.jobs.iter().filter(|(_, job)| job.surveying);
@@ -112,7 +133,10 @@ impl Farm {
         if let Some(Work::Chunk(held)) = held.map(|held| held.work) {
             job.waiting.insert_all(&held);
         }
-        job.next_attempt = job.next_attempt.max(number.saturating_add(1));
+        if number >= job.next_attempt {
+            // Others that came after it may not be published yet.
+            job.next_attempt = number.saturating_add(LOST_ATTEMPTS);
+        }
         let mut fresh = frames.intersection(&job.spec.frames);
         fresh.remove_all(&job.done);
         if fresh.is_empty() {

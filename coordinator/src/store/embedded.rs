@@ -136,6 +136,11 @@ impl Store for Embedded {
         .await
     }
 
+    /// Nobody can say: the file itself does, when it is loaded.
+    async fn was_written(&mut self, _: Epoch) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// The file belongs to one process: who has it open leads.
     async fn keep(&mut self, _: Epoch, _: bool) -> Result<(), StoreError> {
         Ok(())

@@ -94,6 +94,9 @@ pub trait Store: Send + 'static {
         group: Arc<Group>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Whether the group whose commit failed last was written after all.
+    fn was_written(&mut self, epoch: Epoch) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Stays leader. `settled`: the records are known to be whole.
     fn keep(&mut self, epoch: Epoch, settled: bool) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -141,6 +144,15 @@ impl From<RedisError> for StoreError {
 }
 
 impl StoreError {
+    /// Whether a commit that failed so may have been written nevertheless.
+    pub fn may_have_been_written(&self) -> bool {
+        match self {
+            Self::File { .. } => true,
+            Self::Redis(error) => matches!(**error, RedisError::Away { .. }),
+            _ => false,
+        }
+    }
+
     /// Whether waiting may help. What does not pass stops a coordinator that has just started.
     pub fn may_pass(&self) -> bool {
         match self {

@@ -303,6 +303,27 @@ impl Store for Redis {
         Ok(())
     }
 
+    async fn was_written(&mut self, epoch: Epoch) -> Result<bool, StoreError> {
+        let mut connection = self.connection().await?;
+        let mut ask = redis::cmd("HMGET");
+        ask.arg(self.layout.key("fence")).arg(&["epoch", "holder", "revision"]);
+        type Fence = (Option<u64>, Option<String>, Option<u64>);
+        let answer = ask.query_async::<Fence>(&mut connection).await;
+        let (Some(found), holder, revision) = self.told(answer)? else { return Err(StoreError::Behind) };
+        if found != epoch.0 || holder.as_ref() != Some(&self.holder) {
+            return Err(StoreError::Deposed);
+        }
+        let next = self.highest + 1;
+        match revision {
+            Some(revision) if revision == next => {
+                (self.revision, self.highest) = (next, next);
+                Ok(true)
+            }
+            Some(revision) if revision == self.revision => Ok(false),
+            _ => Err(StoreError::Behind),
+        }
+    }
+
     async fn keep(&mut self, epoch: Epoch, settled: bool) -> Result<(), StoreError> {
         self.keep_for(epoch, self.lease.as_millis(), settled).await
     }
