@@ -21,7 +21,7 @@ use crate::{
     driver::{self, Driver, DriverOptions},
     farm::FarmTag,
     grpc::{AgentsService, FarmService},
-    store::{Embedded, Redis, Store, StoreAddress, StoreError},
+    store::{Embedded, Redis, RedisAddress, Store, StoreAddress, StoreError},
     survey::survey,
     telemetry::Meters,
 };
@@ -68,7 +68,7 @@ impl Coordinator {
         let driver = match &config.store {
             StoreAddress::File(path) => drive(Embedded::open(path)?, config, &meters, &mut tasks).await?,
             StoreAddress::Redis(redis) => {
-                let store = Redis::new(redis.clone(), config.redis(address))?;
+                let store = Redis::new(RedisAddress::clone(redis), config.redis(address))?;
                 drive(store, config, &meters, &mut tasks).await?
             }
         };

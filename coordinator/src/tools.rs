@@ -19,7 +19,7 @@ use crate::{
     farm::{Command, Farm, JobFilter, Key, Record, RecordError, invariants},
     flags::FarmTool,
     recovery::{self, JobManifest},
-    store::{Changed, Embedded, Lead, Redis, Store, StoreAddress, StoreError},
+    store::{Changed, Embedded, Group, Lead, Redis, RedisAddress, Store, StoreAddress, StoreError},
     survey::survey,
 };
 
@@ -81,7 +81,7 @@ pub async fn run(tool: FarmTool, config: &Config) -> Result<ExitCode, ToolError>
         StoreAddress::File(path) => on(tool, config, Embedded::open(path)?).await,
         StoreAddress::Redis(address) => {
             let nobody = SocketAddr::from(([127, 0, 0, 1], 0));
-            on(tool, config, Redis::new(address.clone(), config.redis(nobody))?).await
+            on(tool, config, Redis::new(RedisAddress::clone(address), config.redis(nobody))?).await
         }
     }
 }
@@ -102,7 +102,7 @@ async fn records<S: Store>(config: &Config, store: &mut S) -> Result<BTreeMap<Ke
         let group = match store.follow().await?.changed {
             Changed::Some(group) => group,
             // A store with one process: nobody else can have changed anything.
-            Changed::Everything if matches!(config.store, StoreAddress::File(_)) => Default::default(),
+            Changed::Everything if matches!(config.store, StoreAddress::File(_)) => Group::default(),
             Changed::Everything | Changed::Behind => continue,
         };
         for (key, record) in group.changes {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long a leader is believed, in milliseconds: short, so that much can happen in a test.
-pub const LEADER_LEASE: Duration = Duration::from_millis(1_000);
+pub const LEADER_LEASE: Duration = Duration::from_secs(1);
 
 const NODES_OF_AGENT: usize = 3;
 

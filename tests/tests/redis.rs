@@ -1,6 +1,7 @@
 //! A farm in a real Redis: everything that can be wrong with it is named, and what it loses is found again.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::Path,
@@ -8,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hearth_client::{ClientError, FarmClient, v1::JobState};
+use hearth_client::{
+    ClientError, FarmClient,
+    v1::{JobState, ListJobsRequest},
+};
 use hearth_coordinator::{Config, Coordinator, driver::Standing};
 use hearth_storage::Roots;
 use hearth_telemetry::chain;
@@ -222,7 +226,7 @@ async fn a_failover_by_sentinel_is_followed() {
 struct AtWork {
     facility: Facility,
     job: u64,
-    expected: std::collections::BTreeMap<hearth_workflows::Frame, image::DynamicImage>,
+    expected: BTreeMap<hearth_workflows::Frame, image::DynamicImage>,
 }
 
 const FRAMES: i64 = 60;
@@ -244,7 +248,7 @@ async fn at_work(plan: Plan) -> AtWork {
     let library = Library::read::<&str>(&[]);
     let workflow = library.get("temporal-smooth").expect("shipped");
     let range = FrameRange::new(1, FRAMES).expect("range");
-    let expected = unsplit(workflow, &Default::default(), &clip, range).await;
+    let expected = unsplit(workflow, &BTreeMap::new(), &clip, range).await;
     AtWork { facility, job, expected }
 }
 
@@ -299,7 +303,7 @@ async fn while_redis_is_away_work_goes_on_and_submitting_says_try_again() {
     }
     work.facility.redis.restart().await;
     work.ends_right(0).await;
-    let jobs = work.facility.client.jobs(Default::default()).await.expect("jobs");
+    let jobs = work.facility.client.jobs(ListJobsRequest::default()).await.expect("jobs");
     assert_eq!(jobs.total, 1, "something was half-submitted: {jobs:?}");
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn keep_linked(coordinators: Vec<Endpoint>, node: mpsc::Sender<
                 (retry, told) = (FIRST_RETRY, false);
             }
             Err(Refused::Follows(Some(found))) => {
-                leader = Some(found);
+                leader = Some(*found);
                 continue;
             }
             // Another coordinator is about to lead.
@@ -81,7 +81,7 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
 /// Why a stream never came to be.
 enum Refused {
     /// The coordinator follows another; this one, if there is any.
-    Follows(Option<Endpoint>),
+    Follows(Option<Box<Endpoint>>),
     Because(String),
 }
 
@@ -90,7 +90,8 @@ impl Refused {
         match status.metadata().get(LEADER) {
             Some(leader) => {
                 let leader = leader.to_str().unwrap_or_default();
-                Self::Follows(Endpoint::from_shared(leader.to_owned()).ok().filter(|_| !leader.is_empty()))
+                let endpoint = Endpoint::from_shared(leader.to_owned()).ok().filter(|_| !leader.is_empty());
+                Self::Follows(endpoint.map(Box::new))
             }
             None => Self::Because(status.message().to_owned()),
         }

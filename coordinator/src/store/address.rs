@@ -11,7 +11,7 @@ use super::{AddressError, RedisAddress};
 #[serde(try_from = "String", into = "String")]
 pub enum StoreAddress {
     File(PathBuf),
-    Redis(RedisAddress),
+    Redis(Box<RedisAddress>),
 }
 
 impl From<PathBuf> for StoreAddress {
@@ -24,7 +24,11 @@ impl FromStr for StoreAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if RedisAddress::is_meant(text) { text.parse().map(Self::Redis) } else { Ok(Self::File(text.into())) }
+        if RedisAddress::is_meant(text) {
+            text.parse().map(|address| Self::Redis(Box::new(address)))
+        } else {
+            Ok(Self::File(text.into()))
+        }
     }
 }
 

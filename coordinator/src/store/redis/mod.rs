@@ -76,6 +76,18 @@ impl std::fmt::Debug for Redis {
     }
 }
 
+/// Fields of a hash and their values.
+type Pairs = Vec<(String, String)>;
+
+/// Members of a sorted set and their scores.
+type Scores = Vec<(String, f64)>;
+
+fn call(script: &Script) -> redis::Cmd {
+    let mut call = redis::cmd("EVALSHA");
+    call.arg(script.get_hash());
+    call
+}
+
 struct Scripts {
     lead: Script,
     keep: Script,
@@ -154,15 +166,9 @@ impl Redis {
         })
     }
 
-    fn call(&self, script: &Script) -> redis::Cmd {
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(script.get_hash());
-        call
-    }
-
     async fn keep_for(&mut self, epoch: Epoch, milliseconds: u128, settled: bool) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        let mut call = self.call(&self.scripts.keep);
+        let mut call = call(&self.scripts.keep);
         call.arg(2).arg(self.layout.key("fence")).arg(self.layout.key("leader"));
         call.arg(epoch.0).arg(&self.holder).arg(&self.advertise).arg(milliseconds.to_string());
         call.arg(if settled { self.server.run_id.as_str() } else { "" }).arg(self.revision);
@@ -183,7 +189,7 @@ fn judge(answer: &str) -> Result<(), StoreError> {
 impl Store for Redis {
     async fn lead(&mut self) -> Result<Lead, StoreError> {
         let mut connection = self.connection().await?;
-        let mut call = self.call(&self.scripts.lead);
+        let mut call = call(&self.scripts.lead);
         call.arg(2).arg(self.layout.key("fence")).arg(self.layout.key("leader"));
         call.arg(&self.holder).arg(&self.advertise).arg(self.lease.as_millis().to_string()).arg(self.epoch);
         let answer = call.query_async::<Vec<String>>(&mut connection).await;
@@ -212,10 +218,9 @@ impl Store for Redis {
         first.hgetall(self.layout.key("meta")).hgetall(self.layout.key("nodes"));
         first.hgetall(self.layout.key("attempts"));
         first.smembers(self.layout.key("workflows")).smembers(self.layout.key("jobs"));
-        type Pairs = Vec<(String, String)>;
-        type First = (Option<u64>, Pairs, Pairs, Pairs, Vec<String>, Vec<String>);
-        let answer = first.query_async::<First>(&mut connection).await;
-        let (revision, meta, nodes, attempts, workflows, jobs) = self.told(answer)?;
+        let answer = first.query_async(&mut connection).await;
+        let first: (Option<u64>, Pairs, Pairs, Pairs, Vec<String>, Vec<String>) = self.told(answer)?;
+        let (revision, meta, nodes, attempts, workflows, jobs) = first;
         let mut records = BTreeMap::new();
         let mut insert = |key: String, record: Record| -> Result<(), RecordError> {
             records.insert(key.parse()?, record);
@@ -293,7 +298,7 @@ impl Store for Redis {
         .map(str::to_owned);
         commands.words.extend(note);
         commands.words.push(events);
-        let mut call = self.call(&self.scripts.commit);
+        let mut call = call(&self.scripts.commit);
         call.arg(2).arg(self.layout.key("fence")).arg(self.layout.key("leader"));
         call.arg(epoch.0).arg(&self.holder).arg(self.revision).arg(next);
         call.arg(self.lease.as_millis().to_string()).arg(&commands.words);
@@ -307,9 +312,9 @@ impl Store for Redis {
         let mut connection = self.connection().await?;
         let mut ask = redis::cmd("HMGET");
         ask.arg(self.layout.key("fence")).arg(&["epoch", "holder", "revision"]);
-        type Fence = (Option<u64>, Option<String>, Option<u64>);
-        let answer = ask.query_async::<Fence>(&mut connection).await;
-        let (Some(found), holder, revision) = self.told(answer)? else { return Err(StoreError::Behind) };
+        let answer = ask.query_async(&mut connection).await;
+        let fence: (Option<u64>, Option<String>, Option<u64>) = self.told(answer)?;
+        let (Some(found), holder, revision) = fence else { return Err(StoreError::Behind) };
         if found != epoch.0 || holder.as_ref() != Some(&self.holder) {
             return Err(StoreError::Deposed);
         }
@@ -334,15 +339,16 @@ impl Store for Redis {
 
     async fn follow(&mut self) -> Result<News, StoreError> {
         let mut connection = self.connection().await?;
-        let mut call = self.call(&self.scripts.follow);
+        let mut call = call(&self.scripts.follow);
         call.arg(3);
         ["fence", "leader", "events"].iter().for_each(|name| {
             call.arg(self.layout.key(name));
         });
         call.arg(&self.layout.prefix).arg(self.revision).arg(MOST_FOLLOWED);
-        type Answer = (u64, u64, String, String, Vec<String>, Vec<redis::Value>, Vec<String>);
-        let answer = call.query_async::<Answer>(&mut connection).await;
-        let (revision, epoch, leader, kind, keys, values, events) = self.told(answer)?;
+        let answer = call.query_async(&mut connection).await;
+        let news: (u64, u64, String, String, Vec<String>, Vec<redis::Value>, Vec<String>) =
+            self.told(answer)?;
+        let (revision, epoch, leader, kind, keys, values, events) = news;
         self.epoch = self.epoch.max(epoch);
         let leader = (!leader.is_empty()).then_some(leader);
         match kind.as_str() {
@@ -382,7 +388,6 @@ impl Store for Redis {
         ask.zrange_withscores(self.layout.key("queue"), 0, -1);
         ask.zrange_withscores(self.layout.key("ended"), 0, -1);
         ask.smembers(self.layout.key("jobs"));
-        type Scores = Vec<(String, f64)>;
         let answer = ask.query_async::<(Scores, Scores, BTreeSet<String>)>(&mut connection).await;
         let (queue, ended, jobs) = self.told(answer)?;
         let (mut queued, mut over, mut known) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());

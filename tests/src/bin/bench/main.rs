@@ -4,11 +4,12 @@
 //! ```text
 //! cargo build --release --workspace --bins
 //! cargo run --release -p hearth-tests --bin bench            everything
-//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core durable gaps memory
+//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core dispatch gaps memory
 //! ```
 
+mod bullmq;
 mod core;
-mod durable;
+mod dispatch;
 mod gaps;
 mod memory;
 
@@ -43,8 +44,8 @@ fn main() {
     if is_wanted("core") {
         tell(core::measure());
     }
-    if is_wanted("durable") {
-        tell(runtime.block_on(durable::measure()));
+    if is_wanted("dispatch") {
+        tell(runtime.block_on(dispatch::measure()));
     }
     if is_wanted("gaps") {
         tell(runtime.block_on(gaps::measure()));
