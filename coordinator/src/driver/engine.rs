@@ -2,13 +2,18 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use hearth_telemetry::chain;
 use tokio::{
-    sync::{broadcast, mpsc, oneshot, watch},
+    sync::{
+        broadcast,
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
     time::{MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
@@ -43,8 +48,8 @@ pub(super) struct Engine<S> {
     pub(super) role: Role,
     /// One who leads has the farm, one who follows a copy; `None` before anything could be loaded.
     pub(super) farm: Option<Farm>,
-    /// What could not be written when the store went away.
-    pub(super) held: Option<Held>,
+    /// Whether memory has what the store has not: a group could not be written.
+    pub(super) ahead: bool,
     /// Whether the store is known to have everything.
     pub(super) settled: bool,
     /// When the store last confirmed that this coordinator leads.
@@ -66,11 +71,24 @@ struct Pending {
     changes: BTreeSet<Key>,
     effects: Vec<Effect>,
     answers: Vec<Waiting>,
+    /// Who only looks sees the group's end: by then it is durable.
+    readings: Vec<Message>,
+    /// Commands in it.
+    commands: usize,
 }
 
-/// A group that is not written yet, though memory has it.
-pub(super) struct Held {
-    pub(super) group: Arc<Group>,
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.commands == 0 && self.readings.is_empty()
+    }
+}
+
+/// How a write went; after a failure also whether it may have been written nevertheless.
+struct Written {
+    result: Result<(), StoreError>,
+    unsure: bool,
+    /// When the last try began.
+    tried: Instant,
 }
 
 impl<S: Store> Engine<S> {
@@ -96,9 +114,9 @@ impl<S: Store> Engine<S> {
                     waiting.push(message);
                 }
             }
-            let stop = waiting.iter().any(|message| matches!(message, Message::Stop));
+            let mut stop = waiting.iter().any(|message| matches!(message, Message::Stop));
             if matches!(self.role, Role::Leading { .. }) {
-                self.lead(&mut waiting, beaten).await;
+                stop |= self.lead(&mut waiting, &mut inbox, beaten).await;
             } else {
                 waiting.drain(..).for_each(|message| self.answer(message));
                 if beaten {
@@ -112,63 +130,57 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// One round of a leader.
-    async fn lead(&mut self, waiting: &mut Vec<Message>, beaten: bool) {
+    /// One round of a leader: until nothing waits, or the next beat is due. True when it was told to stop.
+    async fn lead(
+        &mut self,
+        waiting: &mut Vec<Message>,
+        inbox: &mut mpsc::Receiver<Message>,
+        beaten: bool,
+    ) -> bool {
+        let started = Instant::now();
         let silent = self.confirmed.elapsed();
         // After a pause of this process somebody else may lead by now: nobody is told anything before that is
         // known.
         if silent >= self.options.lease || (beaten && silent >= self.options.lease / 3) {
             self.keep().await;
         }
-        let Role::Leading { epoch } = self.role else {
+        let mut stop = false;
+        let mut pending = Pending::default();
+        if matches!(self.role, Role::Leading { .. }) {
+            waiting
+                .drain(..)
+                .for_each(|message| stop |= take(&mut self.farm, &mut self.sessions, &mut pending, message));
+        } else {
             waiting.drain(..).for_each(|message| self.answer(message));
-            return;
-        };
-        let mut group = Pending::default();
-        let mut readings = Vec::new();
-        for message in waiting.drain(..) {
-            match message {
-                Message::Command(command, answer) => self.apply(command, answer, &mut group),
-                Message::Open(session, sender) => self.open(session, sender),
-                // Readings and watches see the group's end: by then it is durable.
-                other => readings.push(other),
-            }
         }
-        let ticked = beaten && self.ticked.elapsed() >= TICK;
+        let leading = matches!(self.role, Role::Leading { .. });
+        let ticked = leading && beaten && self.ticked.elapsed() >= TICK;
         if ticked {
             self.ticked = Instant::now();
-            self.apply(Command::Tick, None, &mut group);
+            take(&mut self.farm, &mut self.sessions, &mut pending, Message::Command(Command::Tick, None));
         }
-        self.commit(epoch, group).await;
-        readings.into_iter().for_each(|message| self.answer(message));
+        while let Role::Leading { epoch } = self.role
+            && !pending.is_empty()
+        {
+            // While a group is written the next one is applied; but who looks must see what is durable.
+            let overlap = !stop && pending.readings.is_empty() && started.elapsed() < BEAT;
+            let gathering = overlap.then_some((&mut *waiting, &mut *inbox, &mut stop));
+            pending = self.commit(epoch, pending, gathering).await;
+        }
+        pending.readings.into_iter().for_each(|message| self.answer(message));
         if ticked && let Some(farm) = &self.farm {
             self.options.meters.observe(farm);
         }
+        stop
     }
 
     /// Commits commands of the driver's own, as one group.
     pub(super) async fn carry_out<const N: usize>(&mut self, epoch: Epoch, commands: [Command; N]) {
-        let mut group = Pending::default();
-        commands.into_iter().for_each(|command| self.apply(command, None, &mut group));
-        self.commit(epoch, group).await;
-    }
-
-    fn apply(
-        &mut self,
-        command: Command,
-        answer: Option<oneshot::Sender<Result<Answer, DriverError>>>,
-        group: &mut Pending,
-    ) {
-        if let Command::Gone { session, .. } = &command {
-            self.sessions.remove(session);
+        let mut pending = Pending::default();
+        for command in commands {
+            take(&mut self.farm, &mut self.sessions, &mut pending, Message::Command(command, None));
         }
-        let Some(farm) = &mut self.farm else { return };
-        let Step { changes, effects, answer: told } = farm.apply(now(), command);
-        group.changes.extend(changes);
-        group.effects.extend(effects);
-        if let Some(answer) = answer {
-            group.answers.push((answer, told));
-        }
+        self.commit(epoch, pending, None).await;
     }
 
     /// Answers one who only looks; refuses everything else, since this coordinator does not lead.
@@ -207,19 +219,17 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn open(&mut self, session: Session, sender: oneshot::Sender<Result<Opened, DriverError>>) {
-        let Some(farm) = &self.farm else { return };
-        let (messages, receiver) = mpsc::channel(SESSION_QUEUE);
-        let opened = Opened { tag: farm.tag().clone(), messages: receiver };
-        if sender.send(Ok(opened)).is_ok() {
-            self.sessions.insert(session, messages);
-        }
-    }
-
-    /// Writes a group and releases what waited for it; or holds it, when it cannot be written.
-    async fn commit(&mut self, epoch: Epoch, pending: Pending) {
-        let Some(farm) = &self.farm else { return };
-        let Pending { changes, effects, answers } = pending;
+    /// Writes a group and releases what waited for it; or remembers that it could not be written. Meanwhile the
+    /// next group is gathered, where it may be.
+    async fn commit(
+        &mut self,
+        epoch: Epoch,
+        pending: Pending,
+        gathering: Option<(&mut Vec<Message>, &mut mpsc::Receiver<Message>, &mut bool)>,
+    ) -> Pending {
+        let mut next = Pending::default();
+        let Some(farm) = &self.farm else { return next };
+        let Pending { changes, effects, answers, readings, .. } = pending;
         let mut events = Vec::new();
         for effect in &effects {
             let Effect::Job { job, event } = effect else { continue };
@@ -237,15 +247,43 @@ impl<S: Store> Engine<S> {
                 })
                 .collect();
             let group = Arc::new(Group { changes, events: events.clone() });
-            let (written, unsure) = self.write(epoch, &group).await;
-            if let Err(failure) = written {
+            let writing = write(&mut self.store, &self.options, epoch, group);
+            let Written { result, unsure, tried } = match gathering {
+                None => writing.await,
+                Some((waiting, inbox, stop)) => {
+                    let mut writing = pin!(writing);
+                    loop {
+                        let open = next.readings.is_empty() && next.commands < GROUP && !*stop;
+                        tokio::select! {
+                            biased;
+                            written = &mut writing => break written,
+                            // An end of the inbox is noticed by the next round.
+                            got = inbox.recv_many(waiting, GROUP - next.commands.min(GROUP - 1)), if open => {
+                                if got == 0 {
+                                    *stop = true;
+                                }
+                                for message in waiting.drain(..) {
+                                    *stop |= take(&mut self.farm, &mut self.sessions, &mut next, message);
+                                }
+                            }
+                        }
+                    }
+                }
+            };
+            if let Err(failure) = result {
                 self.options.meters.commits_failed.inc();
-                self.not_written(failure, epoch, group);
+                self.not_written(&failure, epoch);
                 for (answer, _) in answers {
                     let _ = answer.send(Err(self.role.failed(unsure)));
                 }
-                return;
+                // These were never sent.
+                for (answer, _) in next.answers.drain(..) {
+                    let _ = answer.send(Err(self.role.refusal()));
+                }
+                next.readings.extend(readings);
+                return Pending { readings: next.readings, ..Pending::default() };
             }
+            self.confirmed = tried;
         }
         for (answer, told) in answers {
             let _ = answer.send(told.map_err(DriverError::Refused));
@@ -271,42 +309,19 @@ impl<S: Store> Engine<S> {
                 }
             }
         }
-    }
-
-    /// Writes a group, for as long as those who wait can be made to wait. After a failure also whether it may
-    /// have been written nevertheless.
-    async fn write(&mut self, epoch: Epoch, group: &Arc<Group>) -> (Result<(), StoreError>, bool) {
-        let started = Instant::now();
-        let mut unsure = false;
-        loop {
-            let tried = Instant::now();
-            let written = self.store.commit(epoch, group.clone()).await;
-            self.options.meters.commit_seconds.observe(tried.elapsed().as_secs_f64());
-            match written {
-                Ok(()) => {
-                    self.confirmed = tried;
-                    return (Ok(()), false);
-                }
-                Err(failure @ (StoreError::Deposed | StoreError::Behind)) => return (Err(failure), unsure),
-                Err(failure) if started.elapsed() >= PATIENCE => {
-                    let may_be = unsure || failure.may_have_been_written();
-                    return (Err(failure), may_be);
-                }
-                Err(failure) => {
-                    unsure |= failure.may_have_been_written();
-                    warn!(error = %chain(&failure), "a commit failed; trying again");
-                    sleep(PAUSE).await;
-                }
-            }
-        }
+        // With readings nothing was gathered: what they see is durable.
+        readings.into_iter().for_each(|message| self.answer(message));
+        next
     }
 
     fn send(&mut self, session: Session, message: ToNode) {
-        let full = self.sessions.get(&session).is_some_and(|sender| sender.try_send(message).is_err());
-        if full {
+        let Some(sender) = self.sessions.get(&session) else { return };
+        if let Err(failure) = sender.try_send(message) {
+            if matches!(failure, TrySendError::Full(_)) {
+                warn!(session = session.0, "a node does not read what it is sent: cut off");
+            }
             // Dropping the sender ends the connection; its attempts live on their leases.
             self.sessions.remove(&session);
-            warn!(session = session.0, "a node does not read what it is sent: cut off");
         }
     }
 
@@ -341,5 +356,58 @@ impl<S: Store> Engine<S> {
                 Err(failure) => error!(error = %chain(&failure), "the next leader has to wait for the lease"),
             }
         }
+    }
+}
+
+/// Takes a message into the group that is gathered. True when it says stop.
+fn take(
+    farm: &mut Option<Farm>,
+    sessions: &mut HashMap<Session, mpsc::Sender<ToNode>>,
+    pending: &mut Pending,
+    message: Message,
+) -> bool {
+    match message {
+        Message::Command(command, answer) => {
+            if let Command::Gone { session, .. } = &command {
+                sessions.remove(session);
+            }
+            let Some(farm) = farm else { return false };
+            let Step { changes, effects, answer: told } = farm.apply(now(), command);
+            pending.commands += 1;
+            pending.changes.extend(changes);
+            pending.effects.extend(effects);
+            if let Some(answer) = answer {
+                pending.answers.push((answer, told));
+            }
+        }
+        Message::Open(session, sender) => {
+            let Some(farm) = farm else { return false };
+            let (messages, receiver) = mpsc::channel(SESSION_QUEUE);
+            let opened = Opened { tag: farm.tag().clone(), messages: receiver };
+            if sender.send(Ok(opened)).is_ok() {
+                sessions.insert(session, messages);
+            }
+        }
+        Message::Stop => return true,
+        reading => pending.readings.push(reading),
+    }
+    false
+}
+
+/// Writes a group, for as long as those who wait for it can be made to wait.
+async fn write<S: Store>(store: &mut S, options: &DriverOptions, epoch: Epoch, group: Arc<Group>) -> Written {
+    let started = Instant::now();
+    let mut unsure = false;
+    loop {
+        let tried = Instant::now();
+        let result = store.commit(epoch, group.clone()).await;
+        options.meters.commit_seconds.observe(tried.elapsed().as_secs_f64());
+        let Err(failure) = &result else { return Written { result, unsure: false, tried } };
+        unsure |= failure.may_have_been_written();
+        if matches!(failure, StoreError::Deposed | StoreError::Behind) || started.elapsed() >= PATIENCE {
+            return Written { result, unsure, tried };
+        }
+        warn!(error = %chain(failure), "a commit failed; trying again");
+        sleep(PAUSE).await;
     }
 }

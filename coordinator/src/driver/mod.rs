@@ -219,7 +219,7 @@ pub async fn start<S: Store>(
         options,
         role: Role::Following { leader: None },
         farm: None,
-        held: None,
+        ahead: false,
         settled: false,
         confirmed: Instant::now(),
         ticked: Instant::now(),

@@ -6,11 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use hearth_telemetry::chain;
 use tracing::{error, info, warn};
 
-use super::{
-    DriverError, Message, Standing,
-    engine::{Engine, Held},
-    now,
-};
+use super::{DriverError, Message, Standing, engine::Engine, now};
 use crate::{
     farm::{Command, Farm, JobFilter, Key, Record},
     store::{Changed, Epoch, Group, Lead, News, Store, StoreError, Trust},
@@ -179,7 +175,7 @@ impl<S: Store> Engine<S> {
         }
         self.cursor = self.cursor.max(now().0 << 20) + 1;
         self.settled = trust == Trust::Whole;
-        self.held = None;
+        self.ahead = false;
         self.stand(Role::Leading { epoch });
         if trust == Trust::Whole {
             self.carry_out(epoch, [Command::Disconnected]).await;
@@ -214,29 +210,24 @@ impl<S: Store> Engine<S> {
     /// The store is back, and this coordinator led when it went away.
     async fn resume(&mut self, epoch: Epoch) -> Result<(), StoreError> {
         let tried = Instant::now();
-        let written = match &self.held {
-            Some(_) => self.store.was_written(epoch).await,
-            None => Ok(true),
-        };
-        let epoch = match written {
-            Ok(true) => epoch,
+        let epoch = match self.store.catch_up(epoch).await {
             // Those who asked were told that nothing was changed, or that nobody knows: memory goes back to what
-            // is durable, and nothing was.
-            Ok(false) => {
+            // is durable.
+            Ok(()) if self.ahead && !self.settled => return self.take_over(epoch, Trust::Suspect).await,
+            Ok(()) if self.ahead => {
                 let records = self.store.load().await?;
                 self.farm = Farm::restore(now(), self.options.farm.clone(), &records)?;
-                self.held = None;
                 epoch
             }
+            Ok(()) => epoch,
             Err(StoreError::Behind) => self.lead_again().await?,
             Err(failure) => return Err(failure),
         };
         self.store.keep(epoch, self.settled).await?;
         self.confirmed = tried;
-        let events = self.held.take().map(|held| held.group.events.clone());
+        self.ahead = false;
         self.stand(Role::Leading { epoch });
         info!("the store is back; the farm goes on");
-        events.into_iter().flatten().for_each(|happened| self.publish(happened));
         self.carry_out(epoch, [Command::Disconnected]).await;
         // What surveys found while nothing could be written was not heard.
         self.survey();
@@ -274,11 +265,9 @@ impl<S: Store> Engine<S> {
     }
 
     /// A group is in memory and not in the store.
-    pub(super) fn not_written(&mut self, failure: StoreError, epoch: Epoch, group: Arc<Group>) {
-        if !matches!(failure, StoreError::Deposed) {
-            self.held = Some(Held { group });
-        }
-        self.lost_store(&failure, epoch);
+    pub(super) fn not_written(&mut self, failure: &StoreError, epoch: Epoch) {
+        self.ahead = true;
+        self.lost_store(failure, epoch);
     }
 
     fn lost_store(&mut self, failure: &StoreError, epoch: Epoch) {
@@ -292,7 +281,7 @@ impl<S: Store> Engine<S> {
     fn step_down(&mut self) {
         warn!("another coordinator leads by now; following it");
         self.farm = None;
-        self.held = None;
+        self.ahead = false;
         self.sessions.clear();
         self.stand(Role::Following { leader: None });
     }

@@ -1,26 +1,30 @@
 //! The `Agents` service: one stream a node.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use hearth_proto::{REMEMBERED_JOBS, v1};
 use hearth_telemetry::chain;
+use hearth_workflows::WorkflowId;
 use tokio::sync::{broadcast, mpsc};
-use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{convert, unavailable};
 use crate::{
     driver::{Driver, DriverError, Opened, ToNode},
-    farm::{AssignedWork, AttemptId, Command, FarmTag, Held, JobId, NodeAbout, NodeName, Outcome, Session},
-    recovery::JobManifest,
+    farm::{
+        AssignedWork, Assignment, AttemptId, Command, FarmTag, Held, JobId, NodeAbout, NodeName, Outcome,
+        Session,
+    },
 };
 
 /// Previews for whoever watches; never stored, lost when nobody keeps up.
@@ -41,9 +45,6 @@ impl Previews {
 
 /// Chunks that a node may hold, whatever it says.
 const MAX_SLOTS: u32 = 64;
-
-/// Messages that wait for a stream to take them.
-const STREAM_QUEUE: usize = 64;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -78,17 +79,14 @@ impl v1::agents_server::Agents for AgentsService {
         let span = info_span!("node", node = %name, session = session.0);
         let Opened { tag, messages } =
             self.driver.open(session).await.map_err(|error| unavailable(&error))?;
-        let (outgoing, stream) = mpsc::channel(STREAM_QUEUE);
-        let welcome = v1::Welcome { heartbeat_ms: self.heartbeat_ms };
-        send(&outgoing, v1::attach_response::Message::Welcome(welcome)).await?;
+        let stream = ToAgent::new(tag.clone(), messages, self.heartbeat_ms);
         let hello = to_hello(&tag, session, hello);
         self.driver.tell(hello).await.map_err(|error| unavailable(&error))?;
         info!(parent: &span, "connected");
-        tokio::spawn(write(tag.clone(), messages, outgoing));
         let connection =
             Connection { driver: self.driver.clone(), previews: self.previews.clone(), tag, session, name };
         tokio::spawn(async move { connection.read(incoming).await }.instrument(span));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(stream)))
     }
 }
 
@@ -127,56 +125,85 @@ fn to_hello(tag: &FarmTag, session: Session, hello: v1::Hello) -> Command {
     }
 }
 
-/// From the farm to the node. Each workflow is sent once, before the first chunk that needs it.
-async fn write(
+/// From the farm to the node. Each workflow and each job is described once, before the first chunk that needs it.
+struct ToAgent {
     tag: FarmTag,
-    mut assignments: mpsc::Receiver<ToNode>,
-    outgoing: mpsc::Sender<Result<v1::AttachResponse, Status>>,
-) {
-    use v1::attach_response::Message;
-    let (mut sent, mut jobs) = (HashSet::new(), HashSet::new());
-    while let Some(message) = assignments.recv().await {
+    messages: mpsc::Receiver<ToNode>,
+    /// Said next, in this order.
+    next: VecDeque<v1::attach_response::Message>,
+    workflows: HashSet<WorkflowId>,
+    jobs: HashSet<JobId>,
+    ended: bool,
+}
+
+impl ToAgent {
+    fn new(tag: FarmTag, messages: mpsc::Receiver<ToNode>, heartbeat_ms: u32) -> Self {
+        let welcome = v1::attach_response::Message::Welcome(v1::Welcome { heartbeat_ms });
+        let (workflows, jobs) = (HashSet::new(), HashSet::new());
+        Self { tag, messages, next: [welcome].into(), workflows, jobs, ended: false }
+    }
+
+    fn say(&mut self, message: ToNode) {
+        use v1::attach_response::Message;
         let message = match message {
             ToNode::Assign(assignment) => {
-                let (is_chunk, job) =
-                    (matches!(assignment.work, AssignedWork::Chunk(_)), assignment.attempt.job);
-                if is_chunk && !jobs.contains(&job) {
-                    if jobs.len() >= REMEMBERED_JOBS {
-                        jobs.clear();
-                    }
-                    jobs.insert(job);
-                    let manifest = JobManifest::of(&tag, &assignment).to_json();
-                    let definition = v1::JobDefinition { job_id: job.0, manifest };
-                    if send(&outgoing, Message::Job(definition)).await.is_err() {
-                        return;
-                    }
+                if matches!(assignment.work, AssignedWork::Chunk(_)) {
+                    self.describe(&assignment);
                 }
-                let workflow = &assignment.workflow;
-                if is_chunk && sent.insert(workflow.id().clone()) {
-                    let definition = v1::WorkflowDefinition {
-                        workflow_id: workflow.id().to_string(),
-                        source: Some(convert::source(workflow)),
-                    };
-                    if send(&outgoing, Message::Workflow(definition)).await.is_err() {
-                        return;
-                    }
-                }
-                Message::Assignment(convert::assignment(&tag, &assignment))
+                Message::Assignment(convert::assignment(&self.tag, &assignment))
             }
             ToNode::Cancel { attempt, reason } => Message::Cancel(v1::CancelAttempt {
-                attempt_id: tag.attempt_name(attempt),
+                attempt_id: self.tag.attempt_name(attempt),
                 reason: reason.to_owned(),
             }),
             ToNode::Acknowledge(attempt) => {
-                Message::ResultAck(v1::ResultAck { attempt_id: tag.attempt_name(attempt) })
+                Message::ResultAck(v1::ResultAck { attempt_id: self.tag.attempt_name(attempt) })
             }
         };
-        if send(&outgoing, message).await.is_err() {
-            return;
+        self.next.push_back(message);
+    }
+
+    fn describe(&mut self, assignment: &Assignment) {
+        use v1::attach_response::Message;
+        let (workflow, job) = (&assignment.workflow, assignment.attempt.job);
+        if !self.workflows.contains(workflow.id()) {
+            self.workflows.insert(workflow.id().clone());
+            self.next.push_back(Message::Workflow(v1::WorkflowDefinition {
+                workflow_id: workflow.id().to_string(),
+                source: Some(convert::source(workflow)),
+            }));
+        }
+        if !self.jobs.contains(&job) {
+            // The agent does the same, at the same message.
+            if self.jobs.len() >= REMEMBERED_JOBS {
+                self.jobs.clear();
+            }
+            self.jobs.insert(job);
+            self.next.push_back(Message::Job(convert::job_definition(&self.tag, assignment)));
         }
     }
-    // The driver has let go of the session: the agent connects anew.
-    let _ = outgoing.send(Err(Status::unavailable("the coordinator closed the session"))).await;
+}
+
+impl Stream for ToAgent {
+    type Item = Result<v1::AttachResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(message) = self.next.pop_front() {
+                return Poll::Ready(Some(Ok(v1::AttachResponse { message: Some(message) })));
+            }
+            match self.messages.poll_recv(context) {
+                Poll::Ready(Some(message)) => self.say(message),
+                Poll::Ready(None) if self.ended => return Poll::Ready(None),
+                // The driver has let go of the session: the agent connects anew.
+                Poll::Ready(None) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(Status::unavailable("the coordinator closed the session"))));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
 }
 
 impl Connection {
@@ -258,12 +285,4 @@ impl Connection {
         };
         Some(Command::Result { session, node, attempt, frames: read(&result.frames)?, outcome })
     }
-}
-
-async fn send(
-    outgoing: &mpsc::Sender<Result<v1::AttachResponse, Status>>,
-    message: v1::attach_response::Message,
-) -> Result<(), Status> {
-    let response = v1::AttachResponse { message: Some(message) };
-    outgoing.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent has gone"))
 }

@@ -3,9 +3,12 @@
 use hearth_proto::v1;
 use hearth_workflows::{FrameSet, Workflow, manifest::Manifest};
 
-use crate::farm::{
-    AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Failure, FailureKind, FarmTag,
-    JobState, JobView, NodeState, NodeView, Progress, Timestamp,
+use crate::{
+    farm::{
+        AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Failure, FailureKind, FarmTag,
+        JobState, JobView, NodeState, NodeView, Progress, Timestamp,
+    },
+    recovery::JobManifest,
 };
 
 /// A function between two enums whose variants have the same names.
@@ -211,22 +214,29 @@ pub(crate) fn source(workflow: &Workflow) -> v1::WorkflowSource {
     }
 }
 
+/// What every chunk of the assignment's job needs to be understood.
+pub(crate) fn job_definition(tag: &FarmTag, assignment: &Assignment) -> v1::JobDefinition {
+    let Assignment { attempt, spec, workflow, .. } = assignment;
+    v1::JobDefinition {
+        job_id: attempt.job.0,
+        workflow_id: workflow.id().to_string(),
+        parameters: spec.parameters.clone().into_iter().collect(),
+        clip: spec.clip.to_string(),
+        clip_first: spec.clip_range.first.0,
+        clip_last: spec.clip_range.last.0,
+        work_dir: spec.work_dir(&tag.0, attempt.job.0).to_string(),
+        manifest: JobManifest::of(tag, assignment).to_json(),
+    }
+}
+
 pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignment {
     use v1::assignment::Work;
     let Assignment { attempt, spec, workflow, work } = assignment;
-    let work_dir = spec.work_dir(&tag.0, attempt.job.0).to_string();
+    let work_dir = || spec.work_dir(&tag.0, attempt.job.0).to_string();
     let work = match work {
-        AssignedWork::Chunk(frames) => Work::Chunk(v1::Chunk {
-            workflow_id: workflow.id().to_string(),
-            parameters: spec.parameters.clone().into_iter().collect(),
-            clip: spec.clip.to_string(),
-            clip_first: spec.clip_range.first.0,
-            clip_last: spec.clip_range.last.0,
-            frames: frames.to_string(),
-            work_dir,
-        }),
+        AssignedWork::Chunk(frames) => Work::Chunk(v1::Chunk { frames: frames.to_string() }),
         AssignedWork::Assembly(segments) => Work::Assembly(v1::Assembly {
-            work_dir,
+            work_dir: work_dir(),
             output: spec.output.to_string(),
             passes: spec
                 .pass_files(workflow)
@@ -245,7 +255,7 @@ pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignme
             parameters: spec.parameters.clone().into_iter().collect(),
             clip: spec.clip.to_string(),
         }),
-        AssignedWork::CleanUp => Work::CleanUp(v1::CleanUp { work_dir }),
+        AssignedWork::CleanUp => Work::CleanUp(v1::CleanUp { work_dir: work_dir() }),
     };
     v1::Assignment {
         attempt_id: tag.attempt_name(*attempt),

@@ -136,9 +136,8 @@ impl Store for Embedded {
         .await
     }
 
-    /// Nobody can say: the file itself does, when it is loaded.
-    async fn was_written(&mut self, _: Epoch) -> Result<bool, StoreError> {
-        Ok(false)
+    async fn catch_up(&mut self, _: Epoch) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// The file belongs to one process: who has it open leads.

@@ -94,8 +94,9 @@ pub trait Store: Send + 'static {
         group: Arc<Group>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Whether the group whose commit failed last was written after all.
-    fn was_written(&mut self, epoch: Epoch) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    /// After a commit has failed: makes sure that everything before it is there, and is content with the group
+    /// itself being there or not. A load tells which.
+    fn catch_up(&mut self, epoch: Epoch) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Stays leader. `settled`: the records are known to be whole.
     fn keep(&mut self, epoch: Epoch, settled: bool) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -61,8 +61,8 @@ impl ChunkTask {
     pub fn read(
         attempt: &str,
         chunk: &v1::Chunk,
+        job: &v1::JobDefinition,
         workflow: Arc<Workflow>,
-        job_manifest: Arc<str>,
     ) -> Result<Self, Failure> {
         let unreadable = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(FailureKind::Internal, format!("the assignment's {what} cannot be read: {error}"))
@@ -70,13 +70,13 @@ impl ChunkTask {
         Ok(Self {
             attempt: attempt.to_owned(),
             workflow,
-            parameters: chunk.parameters.clone().into_iter().collect(),
-            clip: chunk.clip.parse().map_err(|error| unreadable("clip", &error))?,
-            clip_range: FrameRange::new(chunk.clip_first, chunk.clip_last)
+            parameters: job.parameters.clone().into_iter().collect(),
+            clip: job.clip.parse().map_err(|error| unreadable("clip", &error))?,
+            clip_range: FrameRange::new(job.clip_first, job.clip_last)
                 .ok_or_else(|| unreadable("clip range", &"it ends before it starts"))?,
             frames: chunk.frames.parse().map_err(|error| unreadable("frames", &error))?,
-            work_dir: chunk.work_dir.parse().map_err(|error| unreadable("work folder", &error))?,
-            job_manifest,
+            work_dir: job.work_dir.parse().map_err(|error| unreadable("work folder", &error))?,
+            job_manifest: job.manifest.as_str().into(),
         })
     }
 

@@ -95,7 +95,7 @@ struct Node {
     results: BTreeMap<String, v1::AttemptResult>,
     /// Those of the present stream: each new one sends them again.
     workflows: HashMap<String, Arc<Workflow>>,
-    job_manifests: HashMap<u64, Arc<str>>,
+    jobs: HashMap<u64, Arc<v1::JobDefinition>>,
     capabilities: Option<v1::Capabilities>,
     /// Why it cannot take work; `None`: it can.
     unready: Option<String>,
@@ -141,7 +141,7 @@ pub(crate) async fn run(
         held: HashMap::new(),
         results: outbox.results().into_iter().map(|result| (result.attempt_id.clone(), result)).collect(),
         workflows: HashMap::new(),
-        job_manifests: HashMap::new(),
+        jobs: HashMap::new(),
         capabilities: None,
         unready: Some(format!("ComfyUI at {} has not answered yet", config.comfyui)),
         down_since: Some(Instant::now()),
@@ -220,8 +220,7 @@ impl Node {
             match Workflow::parse(&source.name, &source.manifest, &source.graph) {
                 Ok(workflow) => {
                     info!(attempt = assignment.attempt_id, "taken up again");
-                    let brief =
-                        Brief { workflow: Some(Arc::new(workflow)), job_manifest: job.manifest.into() };
+                    let brief = Brief { workflow: Some(Arc::new(workflow)), job: Some(Arc::new(job)) };
                     self.begin(assignment, brief, true);
                 }
                 Err(_) => self.outbox.drop_chunk(&assignment.attempt_id),
@@ -233,7 +232,7 @@ impl Node {
     fn opened(&mut self, stream: mpsc::Sender<v1::AttachRequest>) {
         self.stream = Some(stream);
         self.workflows.clear();
-        self.job_manifests.clear();
+        self.jobs.clear();
         let held = self.held.iter().map(|(attempt, held)| v1::HeldAttempt {
             attempt_id: attempt.clone(),
             job_id: held.job_id,
@@ -271,20 +270,16 @@ impl Node {
                 }
             }
             Order::Assignment(assignment) => {
-                let brief = match &assignment.work {
-                    Some(Work::Chunk(chunk)) => Brief {
-                        workflow: self.workflows.get(&chunk.workflow_id).cloned(),
-                        job_manifest: self.job_manifests.get(&assignment.job_id).cloned().unwrap_or_default(),
-                    },
-                    _ => Brief::default(),
-                };
-                self.begin(assignment, brief, false);
+                let job = self.jobs.get(&assignment.job_id).cloned();
+                let workflow = job.as_ref().and_then(|job| self.workflows.get(&job.workflow_id)).cloned();
+                self.begin(assignment, Brief { workflow, job }, false);
             }
-            Order::Job(v1::JobDefinition { job_id, manifest }) => {
-                if self.job_manifests.len() >= REMEMBERED_JOBS {
-                    self.job_manifests.clear();
+            Order::Job(job) => {
+                // The coordinator does the same, at the same message.
+                if self.jobs.len() >= REMEMBERED_JOBS {
+                    self.jobs.clear();
                 }
-                self.job_manifests.insert(job_id, manifest.into());
+                self.jobs.insert(job.job_id, Arc::new(job));
             }
             Order::Cancel(v1::CancelAttempt { attempt_id, reason }) if is_plain(&attempt_id) => {
                 info!(attempt = attempt_id, reason, "stopped");
@@ -328,14 +323,15 @@ impl Node {
         self.meters.held.get_or_create(&self.label()).set(self.held.len() as i64);
 
         let (bench, events, name) = (self.bench.clone(), self.events.clone(), attempt.clone());
-        if let (Work::Chunk(_), Some(workflow), false) = (&work, &brief.workflow, adopt) {
+        if let (Work::Chunk(_), Some(workflow), Some(job), false) =
+            (&work, &brief.workflow, &brief.job, adopt)
+        {
             let source = v1::WorkflowSource {
                 name: workflow.name().to_owned(),
                 manifest: workflow.manifest_text().to_owned(),
                 graph: workflow.graph_text().to_owned(),
             };
-            let job =
-                v1::JobDefinition { job_id: assignment.job_id, manifest: brief.job_manifest.to_string() };
+            let job = v1::JobDefinition::clone(job);
             self.outbox.keep_chunk(&KeptChunk { assignment, source, job });
         }
         let task = async move {

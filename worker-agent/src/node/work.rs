@@ -18,7 +18,8 @@ use crate::{
 pub(super) struct Brief {
     /// `None`: it was not sent, or cannot be used.
     pub(super) workflow: Option<Arc<Workflow>>,
-    pub(super) job_manifest: Arc<str>,
+    /// `None`: it was not sent.
+    pub(super) job: Option<Arc<v1::JobDefinition>>,
 }
 
 /// Does it; never fails but with an [`Ending`].
@@ -53,11 +54,11 @@ async fn render(
     events: &mpsc::Sender<Event>,
     cancel: &CancellationToken,
 ) -> Ending {
-    let Some(workflow) = brief.workflow else {
-        let message = format!("workflow {} was not sent, or cannot be used", chunk.workflow_id);
+    let (Some(workflow), Some(job)) = (brief.workflow, brief.job) else {
+        let message = "the chunk's job or workflow was not sent, or cannot be used";
         return Ending::Failed(Failure::new(FailureKind::Internal, message));
     };
-    let task = match ChunkTask::read(attempt, chunk, workflow, brief.job_manifest) {
+    let task = match ChunkTask::read(attempt, chunk, &job, workflow) {
         Ok(task) => task,
         Err(failure) => return Ending::Failed(failure),
     };

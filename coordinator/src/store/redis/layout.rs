@@ -3,11 +3,15 @@
 //! Records that people look at one by one are hashes with a field for each member; those that come and go with
 //! every chunk share one hash, a field each.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
 
 use serde_json::{Map, Value};
 
+use super::{Epoch, Group};
 use crate::farm::{JobId, Key, Record};
+
+/// Groups that the stream remembers for those who follow.
+const REMEMBERED_GROUPS: usize = 1_000;
 
 /// Words of one command; Lua cannot pass on many more than this.
 const MOST_WORDS: usize = 2_000;
@@ -18,26 +22,25 @@ pub(super) struct Layout {
     pub(super) prefix: String,
 }
 
-/// Commands of Redis in the form that the commit script reads: for each the number of its words, and the words.
-#[derive(Debug, Default)]
-pub(super) struct Commands {
-    pub(super) words: Vec<String>,
-}
+/// Appends commands to a call of the commit script, in the form that it reads: for each the number of its words,
+/// and the words.
+struct Commands<'a>(&'a mut redis::Cmd);
 
-impl Commands {
+impl Commands<'_> {
     fn push<const N: usize>(&mut self, words: [&str; N]) {
-        self.words.push(N.to_string());
-        self.words.extend(words.map(str::to_owned));
+        self.0.arg(N);
+        words.iter().for_each(|word| {
+            self.0.arg(word);
+        });
     }
 
     /// One command with many words after `head`, or several of them.
-    fn many(&mut self, head: [&str; 2], words: Vec<String>) {
-        let mut rest = words.into_iter().peekable();
-        while rest.peek().is_some() {
-            let some: Vec<String> = rest.by_ref().take(MOST_WORDS).collect();
-            self.words.push((some.len() + 2).to_string());
-            self.words.extend(head.map(str::to_owned));
-            self.words.extend(some);
+    fn many<W: AsRef<str>>(&mut self, head: [&str; 2], words: &[W]) {
+        for some in words.chunks(MOST_WORDS) {
+            self.0.arg(some.len() + 2).arg(head[0]).arg(head[1]);
+            some.iter().for_each(|word| {
+                self.0.arg(word.as_ref());
+            });
         }
     }
 }
@@ -59,25 +62,34 @@ impl Layout {
         self.key(&format!("job:{job}:pieces"))
     }
 
-    /// What brings the store from before to after the changes.
-    pub(super) fn commands(&self, changes: &[(Key, Option<Record>)]) -> Commands {
-        let mut commands = Commands::default();
+    /// Appends what brings the store from before to after the changes, and what tells those who follow.
+    pub(super) fn append(&self, call: &mut redis::Cmd, epoch: Epoch, revision: u64, group: &Group) {
+        let mut commands = Commands(call);
         let (mut attempts, mut nodes) = (Fields::default(), Fields::default());
-        let mut pieces: BTreeMap<JobId, Fields> = BTreeMap::new();
-        for (key, record) in changes {
+        let mut pieces: BTreeMap<JobId, Fields<'_>> = BTreeMap::new();
+        let mut keys = String::new();
+        for (key, record) in &group.changes {
+            let from = keys.len();
+            // Writing to a string cannot fail.
+            let _ = writeln!(keys, "{key}");
+            let record = record.as_ref();
             match key {
-                Key::Attempt(id) => attempts.note(id.to_string(), record.as_ref()),
-                Key::Node(name) => nodes.note(name.to_string(), record.as_ref()),
-                Key::Piece(id) => {
-                    pieces.entry(id.job).or_default().note(id.number.to_string(), record.as_ref());
+                Key::Attempt(_) | Key::Node(_) => {
+                    // What stands behind the kind: `attempt:12-34`, `node:name`.
+                    let (all, skipped) = match key {
+                        Key::Attempt(_) => (&mut attempts, "attempt:"),
+                        _ => (&mut nodes, "node:"),
+                    };
+                    all.note(keys[from + skipped.len()..].trim_end_matches('\n').to_owned(), record);
                 }
+                Key::Piece(id) => pieces.entry(id.job).or_default().note(id.number.to_string(), record),
                 Key::Meta | Key::Workflow(_) | Key::Spec(_) | Key::Job(_) => {
                     let hash = self.hash(key);
                     match record {
-                        Some(record) => commands.many(["HSET", &hash], fields_of(record)),
+                        Some(record) => commands.many(["HSET", &hash], &fields_of(record)),
                         None => commands.push(["DEL", &hash]),
                     }
-                    self.index(key, record.as_ref(), &mut commands);
+                    self.index(key, record, &mut commands);
                 }
             }
         }
@@ -86,11 +98,17 @@ impl Layout {
         for (job, fields) in pieces {
             fields.into_commands(&self.pieces(job), &mut commands);
         }
-        commands
+        // Events are plain values with string keys: they always serialise.
+        let events = serde_json::to_string(&group.events).unwrap_or_default();
+        let (stream, most) = (self.key("events"), REMEMBERED_GROUPS.to_string());
+        let (id, epoch) = (format!("{revision}-0"), epoch.0.to_string());
+        commands.push([
+            "XADD", &stream, "MAXLEN", "~", &most, &id, "epoch", &epoch, "keys", &keys, "events", &events,
+        ]);
     }
 
     /// What leads an operator, and a load, to the record. Nothing is decided by it.
-    fn index(&self, key: &Key, record: Option<&Record>, commands: &mut Commands) {
+    fn index(&self, key: &Key, record: Option<&Record>, commands: &mut Commands<'_>) {
         match (key, record) {
             (Key::Workflow(id), Some(_)) => commands.push(["SADD", &self.key("workflows"), &id.to_string()]),
             (Key::Workflow(id), None) => commands.push(["SREM", &self.key("workflows"), &id.to_string()]),
@@ -137,22 +155,22 @@ pub(super) fn place_of(record: &Record) -> JobPlace {
 
 /// Fields of a hash that many records share.
 #[derive(Debug, Default)]
-struct Fields {
-    set: Vec<String>,
+struct Fields<'a> {
+    set: Vec<Cow<'a, str>>,
     removed: Vec<String>,
 }
 
-impl Fields {
-    fn note(&mut self, field: String, record: Option<&Record>) {
+impl<'a> Fields<'a> {
+    fn note(&mut self, field: String, record: Option<&'a Record>) {
         match record {
-            Some(record) => self.set.extend([field, record.0.clone()]),
+            Some(record) => self.set.extend([Cow::Owned(field), Cow::Borrowed(record.0.as_str())]),
             None => self.removed.push(field),
         }
     }
 
-    fn into_commands(self, hash: &str, commands: &mut Commands) {
-        commands.many(["HSET", hash], self.set);
-        commands.many(["HDEL", hash], self.removed);
+    fn into_commands(self, hash: &str, commands: &mut Commands<'_>) {
+        commands.many(["HSET", hash], &self.set);
+        commands.many(["HDEL", hash], &self.removed);
     }
 }
 

@@ -28,9 +28,6 @@ pub use address::{AddressError, RedisAddress};
 pub use error::RedisError;
 use layout::{Layout, place_of, record_of};
 
-/// Groups that the stream remembers for those who follow.
-const REMEMBERED_GROUPS: usize = 1_000;
-
 /// Records that are looked up at once for one who follows; more, and it loads everything instead.
 const MOST_FOLLOWED: usize = 20_000;
 
@@ -277,38 +274,18 @@ impl Store for Redis {
     async fn commit(&mut self, epoch: Epoch, group: Arc<Group>) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let next = self.highest + 1;
-        let mut commands = self.layout.commands(&group.changes);
-        let keys: Vec<String> = group.changes.iter().map(|(key, _)| key.to_string()).collect();
-        // Events are plain values with string keys: they always serialise.
-        let events = serde_json::to_string(&group.events).unwrap_or_default();
-        let note = [
-            "12",
-            "XADD",
-            &self.layout.key("events"),
-            "MAXLEN",
-            "~",
-            &REMEMBERED_GROUPS.to_string(),
-            &format!("{next}-0"),
-            "epoch",
-            &epoch.0.to_string(),
-            "keys",
-            &keys.join("\n"),
-            "events",
-        ]
-        .map(str::to_owned);
-        commands.words.extend(note);
-        commands.words.push(events);
         let mut call = call(&self.scripts.commit);
         call.arg(2).arg(self.layout.key("fence")).arg(self.layout.key("leader"));
         call.arg(epoch.0).arg(&self.holder).arg(self.revision).arg(next);
-        call.arg(self.lease.as_millis().to_string()).arg(&commands.words);
+        call.arg(self.lease.as_millis().to_string());
+        self.layout.append(&mut call, epoch, next, &group);
         let answer = call.query_async::<String>(&mut connection).await;
         judge(&self.told(answer)?)?;
         (self.revision, self.highest) = (next, next);
         Ok(())
     }
 
-    async fn was_written(&mut self, epoch: Epoch) -> Result<bool, StoreError> {
+    async fn catch_up(&mut self, epoch: Epoch) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let mut ask = redis::cmd("HMGET");
         ask.arg(self.layout.key("fence")).arg(&["epoch", "holder", "revision"]);
@@ -322,9 +299,9 @@ impl Store for Redis {
         match revision {
             Some(revision) if revision == next => {
                 (self.revision, self.highest) = (next, next);
-                Ok(true)
+                Ok(())
             }
-            Some(revision) if revision == self.revision => Ok(false),
+            Some(revision) if revision == self.revision => Ok(()),
             _ => Err(StoreError::Behind),
         }
     }

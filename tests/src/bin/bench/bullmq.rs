@@ -9,8 +9,16 @@ const JOBS: &str = "20000";
 /// Tried: more is not faster, and a hundred is what two cores can keep busy.
 const CONCURRENCY: &str = "100";
 
-/// Jobs a second, added beforehand, taken and completed; `None` without node and npm.
-pub(crate) async fn rate() -> Option<f64> {
+/// Jobs a second.
+pub(crate) struct Rates {
+    /// Added in bulk, taken and completed: the whole life of a chunk.
+    pub(crate) whole: f64,
+    /// Taken and completed, of those that were added beforehand.
+    pub(crate) taken: f64,
+}
+
+/// `None` without node and npm.
+pub(crate) async fn rates() -> Option<Rates> {
     let dir = tempfile::tempdir().expect("tempdir");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("bullmq");
     for file in ["package.json", "cycles.mjs"] {
@@ -25,5 +33,7 @@ pub(crate) async fn rate() -> Option<f64> {
     let mut command = Command::new("node");
     command.args(["cycles.mjs", &redis.port.to_string(), JOBS, CONCURRENCY]).current_dir(dir.path());
     let output = tokio::task::spawn_blocking(move || command.output()).await.expect("joined").ok()?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut numbers = told.split_whitespace().map(str::parse);
+    Some(Rates { whole: numbers.next()?.ok()?, taken: numbers.next()?.ok()? })
 }
