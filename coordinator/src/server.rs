@@ -84,6 +84,7 @@ impl Coordinator {
             driver: driver.clone(),
             heartbeat_ms: config.heartbeat_ms,
             previews,
+            names: crate::grpc::SharedNames::default(),
             sessions: Arc::new(AtomicU64::new(0)),
         };
         let clients = v1::farm_server::FarmServer::new(clients)

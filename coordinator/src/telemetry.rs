@@ -43,6 +43,7 @@ struct ReasonLabel {
 pub struct Meters {
     pub commit_seconds: Histogram,
     pub commits_failed: Counter,
+    pub decision_seconds: Histogram,
     pub assigned: Counter,
     chunk_seconds: Histogram,
     frames_done: Counter,
@@ -62,6 +63,7 @@ impl Meters {
         let meters = Self {
             commit_seconds: Histogram::new(exponential(0.000_1, 2.0, 16)),
             commits_failed: Counter::default(),
+            decision_seconds: Histogram::new(exponential(0.000_001, 2.0, 16)),
             assigned: Counter::default(),
             chunk_seconds: Histogram::new(exponential(0.1, 2.0, 16)),
             frames_done: Counter::default(),
@@ -76,6 +78,8 @@ impl Meters {
         let farm = registry.sub_registry_with_prefix("hearth");
         farm.register("store_commit_seconds", "Time of a commit of a group", meters.commit_seconds.clone());
         farm.register("store_commits_failed", "Commits that failed", meters.commits_failed.clone());
+        let about = "Time of one command in memory: what it changes, and what is handed out for it";
+        farm.register("decision_seconds", about, meters.decision_seconds.clone());
         farm.register("attempts_assigned", "Attempts handed out", meters.assigned.clone());
         farm.register("chunk_seconds", "Time of a finished chunk in ComfyUI", meters.chunk_seconds.clone());
         farm.register("frames_done", "Frames finished", meters.frames_done.clone());

@@ -178,7 +178,7 @@ impl Story {
                     rest
                 }
                 ["lacks", class, rest @ ..] => {
-                    capabilities.classes.remove(*class);
+                    std::sync::Arc::make_mut(&mut capabilities.classes).remove(*class);
                     rest
                 }
                 ["holding", attempt, frames, rest @ ..] => {

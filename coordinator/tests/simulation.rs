@@ -461,7 +461,7 @@ impl World {
         let mut capabilities = capabilities();
         // Every third node cannot sharpen; the first can do everything, so that every job can end.
         if index % 3 == 2 {
-            capabilities.classes.remove("ImageSharpen");
+            Arc::make_mut(&mut capabilities.classes).remove("ImageSharpen");
         }
         // Hello opens the stream, so it is neither lost nor overtaken.
         let hello = Command::Hello {

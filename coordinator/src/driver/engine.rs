@@ -25,6 +25,7 @@ use super::{
 use crate::{
     farm::{Answer, Command, Effect, Farm, JobEvent, JobId, Key, Refusal, Session, Step},
     store::{Epoch, Group, Happened, Store, StoreError},
+    telemetry::Meters,
 };
 
 /// Commands applied before a commit.
@@ -147,9 +148,9 @@ impl<S: Store> Engine<S> {
         let mut stop = false;
         let mut pending = Pending::default();
         if matches!(self.role, Role::Leading { .. }) {
-            waiting
-                .drain(..)
-                .for_each(|message| stop |= take(&mut self.farm, &mut self.sessions, &mut pending, message));
+            waiting.drain(..).for_each(|message| {
+                stop |= take(&mut self.farm, &mut self.sessions, &self.options.meters, &mut pending, message)
+            });
         } else {
             waiting.drain(..).for_each(|message| self.answer(message));
         }
@@ -157,7 +158,13 @@ impl<S: Store> Engine<S> {
         let ticked = leading && beaten && self.ticked.elapsed() >= TICK;
         if ticked {
             self.ticked = Instant::now();
-            take(&mut self.farm, &mut self.sessions, &mut pending, Message::Command(Command::Tick, None));
+            take(
+                &mut self.farm,
+                &mut self.sessions,
+                &self.options.meters,
+                &mut pending,
+                Message::Command(Command::Tick, None),
+            );
         }
         while let Role::Leading { epoch } = self.role
             && !pending.is_empty()
@@ -178,7 +185,13 @@ impl<S: Store> Engine<S> {
     pub(super) async fn carry_out<const N: usize>(&mut self, epoch: Epoch, commands: [Command; N]) {
         let mut pending = Pending::default();
         for command in commands {
-            take(&mut self.farm, &mut self.sessions, &mut pending, Message::Command(command, None));
+            take(
+                &mut self.farm,
+                &mut self.sessions,
+                &self.options.meters,
+                &mut pending,
+                Message::Command(command, None),
+            );
         }
         self.commit(epoch, pending, None).await;
     }
@@ -263,7 +276,7 @@ impl<S: Store> Engine<S> {
                                     *stop = true;
                                 }
                                 for message in waiting.drain(..) {
-                                    *stop |= take(&mut self.farm, &mut self.sessions, &mut next, message);
+                                    *stop |= take(&mut self.farm, &mut self.sessions, &self.options.meters, &mut next, message);
                                 }
                             }
                         }
@@ -363,6 +376,7 @@ impl<S: Store> Engine<S> {
 fn take(
     farm: &mut Option<Farm>,
     sessions: &mut HashMap<Session, mpsc::Sender<ToNode>>,
+    meters: &Meters,
     pending: &mut Pending,
     message: Message,
 ) -> bool {
@@ -372,7 +386,9 @@ fn take(
                 sessions.remove(session);
             }
             let Some(farm) = farm else { return false };
+            let started = Instant::now();
             let Step { changes, effects, answer: told } = farm.apply(now(), command);
+            meters.decision_seconds.observe(started.elapsed().as_secs_f64());
             pending.commands += 1;
             pending.changes.extend(changes);
             pending.effects.extend(effects);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt,
+    sync::Arc,
 };
 
 use hearth_workflows::{Workflow, WorkflowId};
@@ -25,9 +26,10 @@ pub struct NodeAbout {
 #[derive(Debug, Clone, Default)]
 pub struct Capabilities {
     pub pools: BTreeSet<String>,
-    pub classes: HashSet<String>,
+    /// Many nodes have the same hundreds of names, which those who bring them keep only once.
+    pub classes: Arc<HashSet<String>>,
     /// As `folder/file`.
-    pub models: HashSet<String>,
+    pub models: Arc<HashSet<String>>,
     /// Storage roots that its agent has mapped.
     pub roots: HashSet<String>,
     pub device: String,

@@ -18,7 +18,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
-use super::{convert, unavailable};
+use super::{SharedNames, convert, unavailable};
 use crate::{
     driver::{Driver, DriverError, Opened, ToNode},
     farm::{
@@ -52,6 +52,7 @@ pub struct AgentsService {
     pub driver: Driver,
     pub heartbeat_ms: u32,
     pub previews: Previews,
+    pub names: SharedNames,
     pub sessions: Arc<AtomicU64>,
 }
 
@@ -80,11 +81,17 @@ impl v1::agents_server::Agents for AgentsService {
         let Opened { tag, messages } =
             self.driver.open(session).await.map_err(|error| unavailable(&error))?;
         let stream = ToAgent::new(tag.clone(), messages, self.heartbeat_ms);
-        let hello = to_hello(&tag, session, hello);
+        let hello = to_hello(&tag, &self.names, session, hello);
         self.driver.tell(hello).await.map_err(|error| unavailable(&error))?;
         info!(parent: &span, "connected");
-        let connection =
-            Connection { driver: self.driver.clone(), previews: self.previews.clone(), tag, session, name };
+        let connection = Connection {
+            driver: self.driver.clone(),
+            previews: self.previews.clone(),
+            names: self.names.clone(),
+            tag,
+            session,
+            name,
+        };
         tokio::spawn(async move { connection.read(incoming).await }.instrument(span));
         Ok(Response::new(Box::pin(stream)))
     }
@@ -94,12 +101,13 @@ impl v1::agents_server::Agents for AgentsService {
 struct Connection {
     driver: Driver,
     previews: Previews,
+    names: SharedNames,
     tag: FarmTag,
     session: Session,
     name: NodeName,
 }
 
-fn to_hello(tag: &FarmTag, session: Session, hello: v1::Hello) -> Command {
+fn to_hello(tag: &FarmTag, names: &SharedNames, session: Session, hello: v1::Hello) -> Command {
     let readiness = hello.readiness.unwrap_or_default();
     let held = hello
         .held
@@ -118,7 +126,7 @@ fn to_hello(tag: &FarmTag, session: Session, hello: v1::Hello) -> Command {
             host: hello.host,
             agent_version: hello.agent_version,
         }),
-        capabilities: Box::new(convert::capabilities_from(hello.capabilities.unwrap_or_default())),
+        capabilities: Box::new(convert::capabilities_from(hello.capabilities.unwrap_or_default(), names)),
         slots: readiness.slots.min(MAX_SLOTS) as usize,
         reason: readiness.reason,
         held,
@@ -242,7 +250,8 @@ impl Connection {
                 node,
                 slots: slots.min(MAX_SLOTS) as usize,
                 reason,
-                capabilities: capabilities.map(|told| Box::new(convert::capabilities_from(told))),
+                capabilities: capabilities
+                    .map(|told| Box::new(convert::capabilities_from(told, &self.names))),
             },
             Message::Progress(v1::Progress { attempt_id, progress }) => {
                 let (Some(attempt), Some(progress)) = (self.tag.attempt_of(&attempt_id), progress) else {

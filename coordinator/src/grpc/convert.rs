@@ -3,6 +3,7 @@
 use hearth_proto::v1;
 use hearth_workflows::{FrameSet, Workflow, manifest::Manifest};
 
+use super::SharedNames;
 use crate::{
     farm::{
         AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Failure, FailureKind, FarmTag,
@@ -170,11 +171,11 @@ pub(crate) fn node(tag: &FarmTag, view: NodeView) -> v1::Node {
     }
 }
 
-pub(crate) fn capabilities_from(told: v1::Capabilities) -> Capabilities {
+pub(crate) fn capabilities_from(told: v1::Capabilities, names: &SharedNames) -> Capabilities {
     Capabilities {
         pools: told.pools.into_iter().collect(),
-        classes: told.node_classes.into_iter().collect(),
-        models: told.models.into_iter().collect(),
+        classes: names.of(told.node_classes),
+        models: names.of(told.models),
         roots: told.roots.into_iter().collect(),
         device: told.device,
         vram_bytes: told.vram_bytes,

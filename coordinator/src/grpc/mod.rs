@@ -4,6 +4,7 @@
 mod agents;
 mod clients;
 mod convert;
+mod shared;
 
 use hearth_proto::LEADER;
 use hearth_telemetry::chain;
@@ -12,6 +13,7 @@ use tonic::{Status, metadata::MetadataValue};
 use crate::driver::DriverError;
 pub use agents::{AgentsService, Previews};
 pub use clients::FarmService;
+pub use shared::SharedNames;
 
 /// That this coordinator cannot do it now; and where the leader is, for those who want to go there.
 fn unavailable(error: &DriverError) -> Status {

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -179,7 +179,8 @@ pub(crate) fn capabilities() -> Capabilities {
             let workflow = workflow(name);
             workflow.needed_classes().into_iter().map(str::to_owned).collect::<Vec<_>>()
         })
-        .collect();
+        .collect::<HashSet<_>>()
+        .into();
     Capabilities {
         classes,
         roots: ["plates", "comps"].map(str::to_owned).into(),

@@ -96,7 +96,7 @@ fn node_name(session: u64) -> NodeName {
 
 fn hello(index: u64, workflow: &Workflow) -> Command {
     let capabilities = Capabilities {
-        classes: workflow.needed_classes().into_iter().map(str::to_owned).collect(),
+        classes: Arc::new(workflow.needed_classes().into_iter().map(str::to_owned).collect()),
         roots: ["plates", "comps"].map(str::to_owned).into(),
         ..Capabilities::default()
     };
@@ -125,8 +125,15 @@ fn submit(
 ) {
     *jobs += 1;
     let range = FrameRange::new(1, frames.max(1) as i64).expect("a range");
-    let spec = JobSpec {
-        name: format!("job{jobs}"),
+    let spec = spec(workflow, range, *jobs);
+    let submission = Submission { spec, priority: Priority::DEFAULT, workflow: workflow.clone() };
+    take(farm.apply(now, Command::Submit(Box::new(submission))).effects, running);
+}
+
+/// A job whose chunks have one frame.
+pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64) -> JobSpec {
+    JobSpec {
+        name: format!("job{number}"),
         show: "show".to_owned(),
         user: "user".to_owned(),
         pool: String::new(),
@@ -136,11 +143,9 @@ fn submit(
         clip: "plates/plate.%04d.png".parse().expect("a path"),
         clip_range: range,
         frames: range.into(),
-        output: format!("comps/job{jobs}").parse().expect("a path"),
+        output: format!("comps/job{number}").parse().expect("a path"),
         chunk_frames: Some(1),
         traceparent: String::new(),
         request_id: String::new(),
-    };
-    let submission = Submission { spec, priority: Priority::DEFAULT, workflow: workflow.clone() };
-    take(farm.apply(now, Command::Submit(Box::new(submission))).effects, running);
+    }
 }

@@ -182,8 +182,11 @@ impl Load {
         let (done, running) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
         let library = Library::read::<&str>(&[]);
         let classes = library.get("resize-sharpen").expect("shipped").needed_classes();
+        // As many names as a ComfyUI with some custom nodes has.
+        let others = (0..700).map(|number| format!("SomeCustomNodeClass{number}"));
         let capabilities = v1::Capabilities {
-            node_classes: classes.into_iter().map(str::to_owned).collect(),
+            node_classes: classes.into_iter().map(str::to_owned).chain(others).collect(),
+            models: (0..200).map(|number| format!("checkpoints/some_model_{number}.safetensors")).collect(),
             roots: vec!["plates".to_owned(), "comps".to_owned()],
             ..v1::Capabilities::default()
         };
@@ -200,11 +203,21 @@ impl Load {
         Self { done, running, agents: handles }
     }
 
-    /// Cycles a second by `finished`, once every agent is at work.
-    async fn rate(&self, finished: impl AsyncFn() -> u64) -> f64 {
-        while self.done.load(Ordering::Relaxed) < 2 * self.agents.len() as u64 {
+    /// Until about every agent is at work.
+    pub(crate) async fn wait(&self) {
+        while self.done() < 2 * self.agents.len() as u64 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Results that were acknowledged.
+    pub(crate) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Cycles a second by `finished`, once every agent is at work.
+    async fn rate(&self, finished: impl AsyncFn() -> u64) -> f64 {
+        self.wait().await;
         let (before, started) = (finished().await, Instant::now());
         let most = (FRAMES as u64) * JOBS as u64 - 10_000;
         while started.elapsed() < TIME && self.done.load(Ordering::Relaxed) < most {
@@ -227,7 +240,13 @@ async fn agent(url: String, hello: v1::Hello, done: Arc<AtomicU64>, running: Arc
         let _ = sender.send(v1::AttachRequest { message: Some(message) }).await;
     };
     say(Say::Hello(hello)).await;
-    let mut client = v1::agents_client::AgentsClient::connect(url).await.expect("connected");
+    // Ten thousand at once are more than a listener takes in one go.
+    let mut client = loop {
+        match v1::agents_client::AgentsClient::connect(url.clone()).await {
+            Ok(client) => break client,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
     // The end of the measurement may come first.
     let Ok(attached) = client.attach(ReceiverStream::new(receiver)).await else { return };
     let mut orders = attached.into_inner();

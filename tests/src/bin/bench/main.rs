@@ -4,7 +4,7 @@
 //! ```text
 //! cargo build --release --workspace --bins
 //! cargo run --release -p hearth-tests --bin bench            everything
-//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core dispatch gaps memory
+//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core dispatch gaps memory scale takeover
 //! perf record -g target/release/bench profile                dispatch through Redis alone
 //! ```
 
@@ -13,6 +13,8 @@ mod core;
 mod dispatch;
 mod gaps;
 mod memory;
+mod scale;
+mod takeover;
 
 use std::env;
 
@@ -57,6 +59,12 @@ fn main() {
     }
     if is_wanted("gaps") {
         tell(runtime.block_on(gaps::measure()));
+    }
+    if is_wanted("scale") {
+        tell(runtime.block_on(scale::measure()));
+    }
+    if is_wanted("takeover") {
+        tell(runtime.block_on(takeover::measure()));
     }
     if is_wanted("memory") {
         tell(runtime.block_on(memory::measure()));
