@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use hearth_client::FarmClient;
@@ -68,10 +69,20 @@ pub fn program(name: &str) -> PathBuf {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, and that nobody else is given: outside the range from which the system takes ports for
+/// outgoing connections, and another part of it for each process.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PARTS: u32 = 200;
+    const PORTS: u16 = 100;
+    let first = 10_000 + (std::process::id() % PARTS) as u16 * PORTS;
+    loop {
+        // A process that needs more than its part goes on in those of others.
+        let port = 10_000 + (first - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % (PARTS as u16 * PORTS);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Processes: a coordinator, an agent, and simulators.

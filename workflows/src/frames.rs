@@ -3,12 +3,7 @@
 //! A job of a million frames costs what its number of gaps costs. The text form is the field's:
 //! `1001-1100`, `1-10x2` (every second), `1,5,9-12`, negative numbers as they are (`-5--1`).
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    ops::Bound::{Excluded, Included},
-    str::FromStr,
-};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -75,9 +70,86 @@ pub enum FramesError {
 /// A set of frames, kept as disjoint runs that never touch.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct FrameSet {
-    /// First frame of a run to its last.
-    runs: BTreeMap<i64, i64>,
+    runs: Runs,
     len: u64,
+}
+
+/// First frame of a run to its last. Most sets are a single run: chunks, pieces, what is left of a job.
+#[derive(Clone, Default, PartialEq, Eq)]
+enum Runs {
+    #[default]
+    None,
+    One(i64, i64),
+    /// At least two.
+    Many(BTreeMap<i64, i64>),
+}
+
+impl Runs {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(..) => 1,
+            Self::Many(runs) => runs.len(),
+        }
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = (i64, i64)> + '_ {
+        self.starting_in(i64::MIN..=i64::MAX)
+    }
+
+    /// The runs that start in a range, in ascending order.
+    fn starting_in(&self, range: RangeInclusive<i64>) -> impl DoubleEndedIterator<Item = (i64, i64)> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(first, last) => (range.contains(first).then_some((*first, *last)), None),
+            // An empty range is no range for the map.
+            Self::Many(_) if range.is_empty() => (None, None),
+            Self::Many(runs) => (None, Some(runs.range(range))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(first, last)| (*first, *last)))
+    }
+
+    fn first_starting_in(&self, range: RangeInclusive<i64>) -> Option<(i64, i64)> {
+        self.starting_in(range).next()
+    }
+
+    fn first(&self) -> Option<(i64, i64)> {
+        self.iter().next()
+    }
+
+    /// The last run that starts at `frame` or before.
+    fn at_or_before(&self, frame: i64) -> Option<(i64, i64)> {
+        match self {
+            Self::One(first, last) => (*first <= frame).then_some((*first, *last)),
+            _ => self.starting_in(i64::MIN..=frame).next_back(),
+        }
+    }
+
+    fn put(&mut self, first: i64, last: i64) {
+        match self {
+            Self::None => *self = Self::One(first, last),
+            Self::One(start, end) => *self = Self::Many([(*start, *end), (first, last)].into()),
+            Self::Many(runs) => {
+                runs.insert(first, last);
+            }
+        }
+    }
+
+    /// Takes out the run that starts at `first`.
+    fn take(&mut self, first: i64) {
+        match self {
+            Self::One(start, _) if *start == first => *self = Self::None,
+            Self::None | Self::One(..) => {}
+            Self::Many(runs) => {
+                runs.remove(&first);
+                if runs.len() == 1
+                    && let Some((first, last)) = runs.pop_first()
+                {
+                    *self = Self::One(first, last);
+                }
+            }
+        }
+    }
 }
 
 impl FrameSet {
@@ -91,20 +163,20 @@ impl FrameSet {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.runs.len() == 0
     }
 
     pub fn first(&self) -> Option<Frame> {
-        self.runs.first_key_value().map(|(first, _)| Frame(*first))
+        self.runs.first().map(|(first, _)| Frame(first))
     }
 
     pub fn last(&self) -> Option<Frame> {
-        self.runs.last_key_value().map(|(_, last)| Frame(*last))
+        self.runs.iter().next_back().map(|(_, last)| Frame(last))
     }
 
     /// The runs in ascending order.
     pub fn runs(&self) -> impl DoubleEndedIterator<Item = FrameRange> + '_ {
-        self.runs.iter().map(|(first, last)| FrameRange { first: Frame(*first), last: Frame(*last) })
+        self.runs.iter().map(|(first, last)| FrameRange { first: Frame(first), last: Frame(last) })
     }
 
     pub fn run_count(&self) -> usize {
@@ -117,13 +189,13 @@ impl FrameSet {
     }
 
     pub fn contains(&self, frame: Frame) -> bool {
-        self.runs.range(..=frame.0).next_back().is_some_and(|(_, last)| *last >= frame.0)
+        self.runs.at_or_before(frame.0).is_some_and(|(_, last)| last >= frame.0)
     }
 
     pub fn insert(&mut self, range: FrameRange) {
         let (mut first, mut last) = (range.first.0, range.last.0);
         // A run that starts before us and overlaps or touches us.
-        if let Some((&start, &end)) = self.runs.range(..=first).next_back()
+        if let Some((start, end)) = self.runs.at_or_before(first)
             && end >= first.saturating_sub(1)
         {
             if end >= last {
@@ -133,7 +205,7 @@ impl FrameSet {
             first = start;
         }
         // Runs that start within us or right behind us.
-        while let Some((&start, &end)) = self.runs.range(first..=last.saturating_add(1)).next() {
+        while let Some((start, end)) = self.runs.first_starting_in(first..=last.saturating_add(1)) {
             self.take_run(start, end);
             last = last.max(end);
         }
@@ -142,7 +214,7 @@ impl FrameSet {
 
     pub fn remove(&mut self, range: FrameRange) {
         let (first, last) = (range.first.0, range.last.0);
-        if let Some((&start, &end)) = self.runs.range(..first).next_back()
+        if let Some((start, end)) = first.checked_sub(1).and_then(|before| self.runs.at_or_before(before))
             && end >= first
         {
             self.take_run(start, end);
@@ -152,7 +224,7 @@ impl FrameSet {
                 return;
             }
         }
-        while let Some((&start, &end)) = self.runs.range(first..=last).next() {
+        while let Some((start, end)) = self.runs.first_starting_in(first..=last) {
             self.take_run(start, end);
             if end > last {
                 self.put_run(last + 1, end);
@@ -172,9 +244,10 @@ impl FrameSet {
     pub fn intersection(&self, other: &FrameSet) -> FrameSet {
         let mut both = FrameSet::new();
         for run in self.runs() {
-            let before = other.runs.range(..=run.first.0).next_back();
-            let within = other.runs.range((Excluded(run.first.0), Included(run.last.0)));
-            for (&start, &end) in before.into_iter().chain(within) {
+            let before = other.runs.at_or_before(run.first.0);
+            let behind = run.first.0.checked_add(1);
+            let within = behind.map(|behind| other.runs.starting_in(behind..=run.last.0));
+            for (start, end) in before.into_iter().chain(within.into_iter().flatten()) {
                 let (first, last) = (start.max(run.first.0), end.min(run.last.0));
                 if first <= last {
                     both.put_run(first, last);
@@ -185,9 +258,7 @@ impl FrameSet {
     }
 
     pub fn is_subset(&self, other: &FrameSet) -> bool {
-        self.runs().all(|run| {
-            other.runs.range(..=run.first.0).next_back().is_some_and(|(_, end)| *end >= run.last.0)
-        })
+        self.runs().all(|run| other.runs.at_or_before(run.first.0).is_some_and(|(_, end)| end >= run.last.0))
     }
 
     /// Takes the first `count` frames out, fewer when there are no more or when the next run starts
@@ -196,7 +267,7 @@ impl FrameSet {
         let mut taken = FrameSet::new();
         let mut before: Option<i64> = None;
         while taken.len < count
-            && let Some((&first, &last)) = self.runs.first_key_value()
+            && let Some((first, last)) = self.runs.first()
         {
             if before.is_some_and(|before| first.abs_diff(before) - 1 > max_gap) {
                 break;
@@ -215,12 +286,12 @@ impl FrameSet {
     }
 
     fn put_run(&mut self, first: i64, last: i64) {
-        self.runs.insert(first, last);
+        self.runs.put(first, last);
         self.len += last.abs_diff(first) + 1;
     }
 
     fn take_run(&mut self, first: i64, last: i64) {
-        self.runs.remove(&first);
+        self.runs.take(first);
         self.len -= last.abs_diff(first) + 1;
     }
 }
@@ -337,9 +408,9 @@ impl fmt::Display for FrameSet {
 }
 
 /// Whether a single frame stands `step` behind the single frame `at`.
-fn steps_on(runs: &BTreeMap<i64, i64>, at: i64, step: u64) -> bool {
+fn steps_on(runs: &Runs, at: i64, step: u64) -> bool {
     let next = at.saturating_add_unsigned(step);
-    runs.get(&next) == Some(&next)
+    runs.at_or_before(next) == Some((next, next))
 }
 
 impl fmt::Debug for FrameSet {

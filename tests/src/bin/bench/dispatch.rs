@@ -234,22 +234,22 @@ impl Load {
 
 /// An agent that reports every chunk at once.
 async fn agent(url: String, hello: v1::Hello, done: Arc<AtomicU64>, running: Arc<AtomicBool>) {
-    let (sender, receiver) = mpsc::channel(256);
+    let (sender, mut orders) = loop {
+        let (sender, receiver) = mpsc::channel(256);
+        let first = v1::AttachRequest { message: Some(Say::Hello(hello.clone())) };
+        sender.send(first).await.expect("there is room");
+        // Ten thousand at once are more than a listener takes in one go.
+        if let Ok(mut client) = v1::agents_client::AgentsClient::connect(url.clone()).await
+            && let Ok(attached) = client.attach(ReceiverStream::new(receiver)).await
+        {
+            break (sender, attached.into_inner());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
     let say = async |message| {
         // The stream ends with the measurement.
         let _ = sender.send(v1::AttachRequest { message: Some(message) }).await;
     };
-    say(Say::Hello(hello)).await;
-    // Ten thousand at once are more than a listener takes in one go.
-    let mut client = loop {
-        match v1::agents_client::AgentsClient::connect(url.clone()).await {
-            Ok(client) => break client,
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    };
-    // The end of the measurement may come first.
-    let Ok(attached) = client.attach(ReceiverStream::new(receiver)).await else { return };
-    let mut orders = attached.into_inner();
     while let Ok(Some(order)) = orders.message().await {
         let Some(Order::Assignment(assignment)) = order.message else {
             if matches!(order.message, Some(Order::ResultAck(_))) {

@@ -154,11 +154,18 @@ async fn ten_thousand() -> Vec<Figure> {
     let waiting: u64 = waiting.iter().map(|job| job.counts.unwrap_or_default().waiting).sum();
     let load = dispatch::Load::start(&url, AGENTS, 2);
     load.wait().await;
+    // Every one of them, too.
+    while client.nodes().await.expect("nodes").len() < AGENTS {
+        assert!(started.elapsed() < PATIENCE * 2, "not every agent connects");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     let begun = Instant::now();
     let before = load.done();
     tokio::time::sleep(Duration::from_secs(8)).await;
     let rate = (load.done() - before) as f64 / begun.elapsed().as_secs_f64();
     let connected = client.nodes().await.expect("nodes").len();
+    // Another part of the program may have chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let text = reqwest::get(format!("http://127.0.0.1:{metrics}/metrics")).await.expect("metrics");
     let p99 = percentile(&text.text().await.expect("text"), "hearth_decision_seconds", 0.99);
     let status = std::fs::read_to_string(format!("/proc/{}/status", coordinator.pid())).expect("status");

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, env, time::Instant};
 use hearth_tests::faults::{Expected, Night, night};
 
 /// Nights at a time: most of a night is waiting.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 3;
 
 #[tokio::main]
 async fn main() {
