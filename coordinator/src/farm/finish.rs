@@ -87,10 +87,7 @@ impl Farm {
         if fresh.is_empty() {
             return;
         }
-        job.done.insert_all(&fresh);
-        job.waiting.remove_all(&fresh);
-        job.failed.remove_all(&fresh);
-        job.forgive(&fresh);
+        job.finish(&fresh);
         job.note_speed(now, fresh.len());
         job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone() });
         step.changes.push(Key::Piece(id));

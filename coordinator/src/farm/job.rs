@@ -253,6 +253,14 @@ impl Job {
         given_up
     }
 
+    /// These frames are done, wherever they were before.
+    pub(super) fn finish(&mut self, frames: &FrameSet) {
+        self.done.insert_all(frames);
+        self.waiting.remove_all(frames);
+        self.failed.remove_all(frames);
+        self.forgive(frames);
+    }
+
     /// Forgets earlier failures of `frames`.
     pub(super) fn forgive(&mut self, frames: &FrameSet) {
         for level in &mut self.tries {

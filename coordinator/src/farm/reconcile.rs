@@ -9,12 +9,11 @@ use std::sync::Arc;
 use hearth_workflows::{FrameSet, RootPath, Workflow};
 
 use super::{
-    Farm, KnownWorkflow,
+    Farm,
     attempt::Work,
     command::{Found, JobEvent, Step},
     ids::{AttemptId, JobId, Priority, Timestamp},
-    job::{Ended, Job, JobSpec, Phase, Piece},
-    pace::Pace,
+    job::{Ended, JobSpec, Phase, Piece},
     records::Key,
 };
 
@@ -71,18 +70,7 @@ impl Farm {
     pub fn recover(&mut self, now: Timestamp, id: u64, spec: JobSpec, workflow: Workflow) {
         let id = JobId(id);
         self.next_job = self.next_job.max(id.0 + 1);
-        let known = self.workflows.entry(spec.workflow.clone()).or_insert_with(|| KnownWorkflow {
-            workflow: Arc::new(workflow),
-            jobs: 0,
-            pace: Pace::default(),
-        });
-        known.jobs += 1;
-        if !spec.request_id.is_empty() {
-            self.requests.insert(spec.request_id.clone(), id);
-        }
-        self.outputs.insert(spec.output.as_str().to_owned(), id);
-        self.jobs.insert(id, Job::new(spec, Priority::DEFAULT, now));
-        self.rank(id);
+        self.take_in(now, id, spec, Priority::DEFAULT, Arc::new(workflow));
     }
 
     /// The jobs that wait for their survey.
@@ -142,10 +130,7 @@ impl Farm {
         if fresh.is_empty() {
             return;
         }
-        job.done.insert_all(&fresh);
-        job.waiting.remove_all(&fresh);
-        job.failed.remove_all(&fresh);
-        job.forgive(&fresh);
+        job.finish(&fresh);
         let known = job.pieces.entry(number);
         let known = known.or_insert_with(|| Piece { node: node.clone(), frames: FrameSet::new() });
         known.frames.insert_all(&fresh);

@@ -1,10 +1,14 @@
 //! Submitting a job, and forgetting it long after its end.
 
+use std::sync::Arc;
+
+use hearth_workflows::Workflow;
+
 use super::{
     Farm, KnownWorkflow,
     command::{Answer, JobEvent, Refusal, Step, Submission},
-    ids::{JobId, Timestamp},
-    job::{Ended, Job, Phase},
+    ids::{JobId, Priority, Timestamp},
+    job::{Ended, Job, JobSpec, Phase},
     pace::Pace,
     records::Key,
 };
@@ -32,9 +36,29 @@ impl Farm {
         }
         let id = JobId(self.next_job);
         self.next_job += 1;
-        let known = self.workflows.entry(spec.workflow.clone()).or_insert_with(|| {
+        if !self.workflows.contains_key(&spec.workflow) {
             step.changes.push(Key::Workflow(spec.workflow.clone()));
-            KnownWorkflow { workflow, jobs: 0, pace: Pace::default() }
+        }
+        self.take_in(now, id, spec, priority, workflow);
+        step.changes.extend([Key::Meta, Key::Spec(id), Key::Job(id)]);
+        step.event(id, JobEvent::Changed);
+        self.fill_open(now, step);
+        Ok(Answer::Submitted { job: id, already: false })
+    }
+
+    /// Puts a new job into every index of the farm.
+    pub(super) fn take_in(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        spec: JobSpec,
+        priority: Priority,
+        workflow: Arc<Workflow>,
+    ) {
+        let known = self.workflows.entry(spec.workflow.clone()).or_insert_with(|| KnownWorkflow {
+            workflow,
+            jobs: 0,
+            pace: Pace::default(),
         });
         known.jobs += 1;
         if !spec.request_id.is_empty() {
@@ -42,11 +66,7 @@ impl Farm {
         }
         self.outputs.insert(spec.output.as_str().to_owned(), id);
         self.jobs.insert(id, Job::new(spec, priority, now));
-        step.changes.extend([Key::Meta, Key::Spec(id), Key::Job(id)]);
-        step.event(id, JobEvent::Changed);
         self.rank(id);
-        self.fill_open(now, step);
-        Ok(Answer::Submitted { job: id, already: false })
     }
 
     /// Forgets jobs that ended long ago, and nodes that went away long ago.
