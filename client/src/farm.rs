@@ -127,8 +127,10 @@ impl FarmClient {
                     }
                     self.go_to(&self.coordinators[route.next % self.coordinators.len()], route.next + 1)?;
                 }
-                // With a single address there is nowhere else to go.
-                None if late || self.coordinators.len() < 2 => return Err(error),
+                // With a single address there is nowhere else to go, unless it has sent us here.
+                None if late || (self.coordinators.len() < 2 && self.coordinators.contains(&route.url)) => {
+                    return Err(error);
+                }
                 None => {
                     tried += 1;
                     // None of them has ever answered: the addresses are wrong, or nothing runs.

@@ -8,6 +8,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use hearth_workflows::WorkflowError;
@@ -28,6 +29,7 @@ const EXPORT: u32 = 1;
 
 /// Times that a farm is read again while a leader changes it.
 const LOOKS: usize = 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why a tool did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +122,17 @@ async fn records<S: Store>(config: &Config, store: &mut S) -> Result<BTreeMap<Ke
 }
 
 async fn check<S: Store>(config: &Config, store: &mut S, json: bool) -> Result<ExitCode, ToolError> {
-    let records = records(config, store).await?;
+    let mut records = records(config, store).await?;
+    let mut indexes = store.check_indexes(&records).await?;
+    for _ in 0..LOOKS {
+        if indexes.is_empty() {
+            break;
+        }
+        // They were read a moment after the records: a leader may have changed both meanwhile.
+        tokio::time::sleep(LOOK_AGAIN).await;
+        records = self::records(config, store).await?;
+        indexes = store.check_indexes(&records).await?;
+    }
     let mut wrong = Vec::new();
     let (mut jobs, mut open, mut frames, mut tag) = (0, 0, 0, String::new());
     match Farm::restore(now(), config.farm(), &records) {
@@ -134,7 +146,7 @@ async fn check<S: Store>(config: &Config, store: &mut S, json: bool) -> Result<E
         Ok(None) => return Err(ToolError::NoFarm { store: config.store.to_string() }),
         Err(error) => wrong.push(hearth_telemetry::chain(&error)),
     }
-    wrong.extend(store.check_indexes(&records).await?);
+    wrong.extend(indexes);
     if json {
         let told = serde_json::json!({
             "farm": tag, "records": records.len(), "jobs": jobs, "open_jobs": open, "frames": frames,

@@ -310,12 +310,13 @@ async fn while_redis_is_away_work_goes_on_and_submitting_says_try_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_redis_loses_nothing_and_goes_on_when_there_is_room() {
     let work = at_work(Plan { coordinators: 1, seconds_per_frame: 0.5, ..Plan::default() }).await;
-    work.facility.redis.ask::<String>(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    work.facility.redis.ask::<String>(&["CONFIG", "SET", "maxmemory", "1kb"]).await;
     let submission = request("sh010", "resize-sharpen", "other");
     let started = Instant::now();
     let error = loop {
         match work.facility.client.submit(submission.clone()).await {
             Err(ClientError::Refused { message, .. }) if message.contains("is full") => break message,
+            Ok(accepted) => panic!("there is no room for {accepted:?}"),
             other => assert!(started.elapsed() < Duration::from_secs(10), "{other:?}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -32,7 +32,7 @@ pub(crate) enum Heard {
 /// Keeps a stream open until the node has gone: to the coordinator that leads, found through any of those that
 /// `coordinators` names.
 pub(crate) async fn keep_linked(coordinators: Vec<Endpoint>, node: mpsc::Sender<Heard>) {
-    let mut told = false;
+    let (mut told, mut sent_on) = (false, 0_u32);
     let mut retry = FIRST_RETRY;
     let mut leader: Option<Endpoint> = None;
     for at in (0..coordinators.len()).cycle() {
@@ -47,11 +47,16 @@ pub(crate) async fn keep_linked(coordinators: Vec<Endpoint>, node: mpsc::Sender<
         match ended {
             Ok(()) => {
                 debug!("the coordinator has closed the stream");
-                (retry, told) = (FIRST_RETRY, false);
+                (retry, told, sent_on) = (FIRST_RETRY, false, 0);
             }
             Err(Refused::Follows(Some(found))) => {
                 leader = Some(*found);
-                continue;
+                sent_on += 1;
+                if sent_on == 1 {
+                    continue;
+                }
+                // Sent from one to the next: they do not agree yet who leads.
+                retry = retry.min(FIRST_RETRY * 2);
             }
             // Another coordinator is about to lead.
             Err(Refused::Follows(None)) => retry = retry.min(FIRST_RETRY * 2),
@@ -66,6 +71,9 @@ pub(crate) async fn keep_linked(coordinators: Vec<Endpoint>, node: mpsc::Sender<
             retry = (retry * 2).min(LAST_RETRY);
         }
         tokio::time::sleep(retry.mul_f64(rand::random_range(0.5..1.0))).await;
+        if leader.is_none() {
+            sent_on = 0;
+        }
     }
 }
 

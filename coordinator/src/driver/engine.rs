@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -51,10 +51,18 @@ pub(super) struct Engine<S> {
     pub(super) farm: Option<Farm>,
     /// Whether memory has what the store has not: a group could not be written.
     pub(super) ahead: bool,
+    /// Whether what the store has lost is being written again.
+    pub(super) restoring: bool,
+    /// When the store first answered after it was away.
+    pub(super) back: Option<Instant>,
+    /// Counts surveys.
+    pub(super) surveys: Arc<AtomicU64>,
     /// Whether the store is known to have everything.
     pub(super) settled: bool,
     /// When the store last confirmed that this coordinator leads.
     pub(super) confirmed: Instant,
+    /// When the lease was last renewed by itself, and not by a commit.
+    pub(super) kept: Instant,
     pub(super) ticked: Instant,
     pub(super) sessions: HashMap<Session, mpsc::Sender<ToNode>>,
     pub(super) events: broadcast::Sender<Happened>,
@@ -142,14 +150,14 @@ impl<S: Store> Engine<S> {
         let silent = self.confirmed.elapsed();
         // After a pause of this process somebody else may lead by now: nobody is told anything before that is
         // known.
-        if silent >= self.options.lease || (beaten && silent >= self.options.lease / 3) {
+        if silent >= self.options.lease || (beaten && self.kept.elapsed() >= self.options.lease / 3) {
             self.keep().await;
         }
         let mut stop = false;
         let mut pending = Pending::default();
         if matches!(self.role, Role::Leading { .. }) {
             waiting.drain(..).for_each(|message| {
-                stop |= take(&mut self.farm, &mut self.sessions, &self.options.meters, &mut pending, message)
+                stop |= take(&mut self.farm, &mut self.sessions, &self.options.meters, &mut pending, message);
             });
         } else {
             waiting.drain(..).for_each(|message| self.answer(message));
@@ -289,9 +297,9 @@ impl<S: Store> Engine<S> {
                 for (answer, _) in answers {
                     let _ = answer.send(Err(self.role.failed(unsure)));
                 }
-                // These were never sent.
+                // These were never sent; but a store that has lost more gets all of memory.
                 for (answer, _) in next.answers.drain(..) {
-                    let _ = answer.send(Err(self.role.refusal()));
+                    let _ = answer.send(Err(self.role.failed(unsure)));
                 }
                 next.readings.extend(readings);
                 return Pending { readings: next.readings, ..Pending::default() };
@@ -419,7 +427,8 @@ async fn write<S: Store>(store: &mut S, options: &DriverOptions, epoch: Epoch, g
         let result = store.commit(epoch, group.clone()).await;
         options.meters.commit_seconds.observe(tried.elapsed().as_secs_f64());
         let Err(failure) = &result else { return Written { result, unsure: false, tried } };
-        unsure |= failure.may_have_been_written();
+        // What is behind gets all of memory.
+        unsure |= failure.may_have_been_written() || matches!(failure, StoreError::Behind);
         if matches!(failure, StoreError::Deposed | StoreError::Behind) || started.elapsed() >= PATIENCE {
             return Written { result, unsure, tried };
         }

@@ -1,7 +1,11 @@
 //! Who leads: finding out, taking over, stepping down, and what to do about a store that is away or has lost
 //! something.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use hearth_telemetry::chain;
 use tracing::{error, info, warn};
@@ -71,8 +75,7 @@ impl<S: Store> Engine<S> {
     pub(super) async fn seek(&mut self) {
         let sought = match &self.role {
             Role::Leading { .. } => Ok(()),
-            Role::Following { .. } => self.follow().await,
-            Role::Away { led: None, .. } => self.try_to_lead().await,
+            Role::Following { .. } | Role::Away { led: None, .. } => self.follow().await,
             Role::Away { led: Some(epoch), .. } => self.resume(*epoch).await,
         };
         if let Err(failure) = sought {
@@ -87,6 +90,7 @@ impl<S: Store> Engine<S> {
 
     async fn follow(&mut self) -> Result<(), StoreError> {
         let News { leader, changed } = self.store.follow().await?;
+        let back = *self.back.get_or_insert_with(Instant::now);
         match changed {
             Changed::Some(group) if self.farm.is_some() => {
                 if let Err(failure) = self.absorb(&group) {
@@ -103,12 +107,19 @@ impl<S: Store> Engine<S> {
                 self.stand(Role::Following { leader: Some(leader) });
                 Ok(())
             }
+            // Who remembers nothing lets those go first who may remember what the store has lost.
+            None if self.farm.is_none() && back.elapsed() < self.options.lease => {
+                self.stand(Role::Following { leader: None });
+                Ok(())
+            }
             None => self.try_to_lead().await,
         }
     }
 
     /// Loads a copy of the farm that another leads.
     async fn copy(&mut self) -> Result<(), StoreError> {
+        // Whatever happens below, an older copy does not fit what is told next.
+        self.farm = None;
         let mut records = self.store.load().await?;
         // What was written while it was loaded may be there in part; the look makes it whole.
         let Changed::Some(group) = self.store.follow().await?.changed else { return Ok(()) };
@@ -158,7 +169,7 @@ impl<S: Store> Engine<S> {
     /// has less; of a new one, where there is none.
     async fn take_over(&mut self, epoch: Epoch, trust: Trust) -> Result<(), StoreError> {
         let records = self.store.load().await?;
-        if trust == Trust::Behind && self.farm.is_some() {
+        if (trust == Trust::Behind || self.restoring) && self.farm.is_some() {
             self.restore_store(epoch, &records).await?;
         } else {
             self.farm = None;
@@ -204,13 +215,18 @@ impl<S: Store> Engine<S> {
             records = lost.len(),
             "the store has lost records that are remembered here: writing them again"
         );
-        write_all(&mut self.store, epoch, lost).await
+        // Until all of it is there, what is in the store is no farm.
+        self.restoring = true;
+        write_all(&mut self.store, epoch, lost).await?;
+        self.restoring = false;
+        Ok(())
     }
 
     /// The store is back, and this coordinator led when it went away.
     async fn resume(&mut self, epoch: Epoch) -> Result<(), StoreError> {
         let tried = Instant::now();
         let epoch = match self.store.catch_up(epoch).await {
+            Ok(()) if self.restoring => self.lead_again().await?,
             // Those who asked were told that nothing was changed, or that nobody knows: memory goes back to what
             // is durable.
             Ok(()) if self.ahead && !self.settled => return self.take_over(epoch, Trust::Suspect).await,
@@ -259,7 +275,7 @@ impl<S: Store> Engine<S> {
             kept = self.lead_again().await.map(|epoch| self.stand(Role::Leading { epoch }));
         }
         match kept {
-            Ok(()) => self.confirmed = tried,
+            Ok(()) => (self.confirmed, self.kept) = (tried, tried),
             Err(failure) => self.lost_store(&failure, epoch),
         }
     }
@@ -281,7 +297,7 @@ impl<S: Store> Engine<S> {
     fn step_down(&mut self) {
         warn!("another coordinator leads by now; following it");
         self.farm = None;
-        self.ahead = false;
+        (self.ahead, self.restoring) = (false, false);
         self.sessions.clear();
         self.stand(Role::Following { leader: None });
     }
@@ -294,6 +310,7 @@ impl<S: Store> Engine<S> {
             error!(error = why, "the store is away; trying until it is back");
         }
         self.sessions.clear();
+        self.back = None;
         self.stand(Role::Away { why, led });
     }
 
@@ -313,13 +330,22 @@ impl<S: Store> Engine<S> {
         let Some(farm) = &self.farm else { return };
         let (jobs, survey, messages) = (farm.to_survey(), self.options.survey.clone(), self.messages.clone());
         let (jobs, tag) = (Arc::new(std::sync::Mutex::new(jobs)), farm.tag().clone());
+        // Those of an earlier survey stop, and are not heard any more.
+        let (current, mine) = (self.surveys.clone(), self.surveys.fetch_add(1, Ordering::Relaxed) + 1);
         for _ in 0..SURVEYED_AT_ONCE {
-            let (jobs, survey, messages, tag) = (jobs.clone(), survey.clone(), messages.clone(), tag.clone());
+            let (jobs, survey, messages) = (jobs.clone(), survey.clone(), messages.clone());
+            let (tag, current) = (tag.clone(), current.clone());
             tokio::task::spawn_blocking(move || {
                 loop {
                     let next = jobs.lock().ok().and_then(|mut jobs| jobs.pop());
                     let (Some(next), Some(messages)) = (next, messages.upgrade()) else { return };
+                    if current.load(Ordering::Relaxed) != mine {
+                        return;
+                    }
                     let (found, assembled) = survey(&tag, &next);
+                    if current.load(Ordering::Relaxed) != mine {
+                        return;
+                    }
                     let command = Command::Surveyed { job: next.job, found, assembled };
                     if messages.blocking_send(Message::Command(command, None)).is_err() {
                         return;

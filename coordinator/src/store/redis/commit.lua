@@ -16,7 +16,6 @@ end
 if fence[3] ~= ARGV[3] then
   return 'behind'
 end
-redis.call('HSET', KEYS[1], 'revision', ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 local at = 6
 while at <= #ARGV do
@@ -24,4 +23,6 @@ while at <= #ARGV do
   redis.call(unpack(ARGV, at + 1, at + words))
   at = at + words + 1
 end
+-- Last: a script that fails half-way is not undone, and must not pass for written. Its commands can be repeated.
+redis.call('HSET', KEYS[1], 'revision', ARGV[4])
 return 'ok'

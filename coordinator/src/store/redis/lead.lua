@@ -12,4 +12,4 @@ local revision = fence[2] or '0'
 redis.call('HSET', KEYS[1], 'epoch', string.format('%d', epoch), 'holder', ARGV[1], 'revision', revision)
 redis.call('HSET', KEYS[2], 'holder', ARGV[1], 'address', ARGV[2], 'epoch', string.format('%d', epoch))
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return { 'ours', string.format('%d', epoch), revision, fence[3] or '' }
+return { 'ours', string.format('%d', epoch), revision, fence[3] or '', fence[1] or '0' }

@@ -65,6 +65,8 @@ pub struct Redis {
     highest: u64,
     /// The greatest epoch ever seen.
     epoch: u64,
+    /// The epoch when the records were last in step with this process.
+    copied: u64,
 }
 
 impl std::fmt::Debug for Redis {
@@ -75,6 +77,9 @@ impl std::fmt::Debug for Redis {
 
 /// Fields of a hash and their values.
 type Pairs = Vec<(String, String)>;
+
+/// Epoch and revision.
+type Fence = (Option<u64>, Option<u64>);
 
 /// Members of a sorted set and their scores.
 type Scores = Vec<(String, f64)>;
@@ -123,6 +128,7 @@ impl Redis {
             revision: 0,
             highest: 0,
             epoch: 0,
+            copied: 0,
         })
     }
 
@@ -197,13 +203,19 @@ impl Store for Redis {
         }
         self.epoch = word(1).parse().unwrap_or(self.epoch + 1);
         let (found, server) = (word(2).parse::<u64>().unwrap_or(0), word(3));
-        let trust = if found < self.highest {
+        let before = word(4).parse::<u64>().unwrap_or(0);
+        let trust = if found < self.highest && before <= self.copied {
             Trust::Behind
+        } else if found < self.highest {
+            // Another has led since, without what Redis had lost: what is remembered here is another history.
+            self.highest = found;
+            Trust::Suspect
         } else if !server.is_empty() && server != self.server.run_id {
             Trust::Suspect
         } else {
             Trust::Whole
         };
+        self.copied = self.epoch;
         Ok(Lead::Ours { epoch: Epoch(self.epoch), trust })
     }
 
@@ -211,13 +223,13 @@ impl Store for Redis {
         let mut connection = self.connection().await?;
         // Read before the records: what changes meanwhile is told by the next look.
         let mut first = redis::pipe();
-        first.hget(self.layout.key("fence"), "revision");
+        first.hmget(self.layout.key("fence"), &["epoch", "revision"]);
         first.hgetall(self.layout.key("meta")).hgetall(self.layout.key("nodes"));
         first.hgetall(self.layout.key("attempts"));
         first.smembers(self.layout.key("workflows")).smembers(self.layout.key("jobs"));
         let answer = first.query_async(&mut connection).await;
-        let first: (Option<u64>, Pairs, Pairs, Pairs, Vec<String>, Vec<String>) = self.told(answer)?;
-        let (revision, meta, nodes, attempts, workflows, jobs) = first;
+        let first: (Fence, Pairs, Pairs, Pairs, Vec<String>, Vec<String>) = self.told(answer)?;
+        let ((epoch, revision), meta, nodes, attempts, workflows, jobs) = first;
         let mut records = BTreeMap::new();
         let mut insert = |key: String, record: Record| -> Result<(), RecordError> {
             records.insert(key.parse()?, record);
@@ -266,6 +278,7 @@ impl Store for Redis {
                 }
             }
         }
+        self.copied = epoch.unwrap_or(0);
         self.revision = revision.unwrap_or(0);
         self.highest = self.highest.max(self.revision);
         Ok(records)
@@ -292,8 +305,12 @@ impl Store for Redis {
         let answer = ask.query_async(&mut connection).await;
         let fence: (Option<u64>, Option<String>, Option<u64>) = self.told(answer)?;
         let (Some(found), holder, revision) = fence else { return Err(StoreError::Behind) };
-        if found != epoch.0 || holder.as_ref() != Some(&self.holder) {
+        if holder.as_ref() != Some(&self.holder) || found < epoch.0 {
             return Err(StoreError::Deposed);
+        }
+        if found > epoch.0 {
+            // This coordinator had begun to lead again, and did not hear the answer.
+            return Err(StoreError::Behind);
         }
         let next = self.highest + 1;
         match revision {
@@ -330,6 +347,11 @@ impl Store for Redis {
         let leader = (!leader.is_empty()).then_some(leader);
         match kind.as_str() {
             "reset" => return Ok(News { leader, changed: Changed::Everything }),
+            // Another leads since, without what Redis had lost: what is remembered here is another history.
+            "behind" if epoch > self.copied => {
+                self.highest = revision;
+                return Ok(News { leader, changed: Changed::Everything });
+            }
             "behind" => return Ok(News { leader, changed: Changed::Behind }),
             _ => {}
         }
@@ -354,7 +376,7 @@ impl Store for Redis {
             // Another version's events are not worth failing for: the records tell the rest.
             group.events.extend(serde_json::from_str::<Vec<Happened>>(&events).unwrap_or_default());
         }
-        self.revision = revision;
+        (self.revision, self.copied) = (revision, epoch);
         self.highest = self.highest.max(revision);
         Ok(News { leader, changed: Changed::Some(group) })
     }

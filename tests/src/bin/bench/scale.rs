@@ -11,8 +11,8 @@ use hearth_client::{FarmClient, v1};
 use hearth_coordinator::{
     driver::now,
     farm::{
-        AssignedWork, Capabilities, Command as Told, Effect, Farm, FarmConfig, FarmTag, NodeAbout, Outcome,
-        Priority, Session, Submission,
+        AssignedWork, Capabilities, Command as Told, Effect, Farm, FarmConfig, FarmTag, JobFilter, NodeAbout,
+        Outcome, Priority, Session, Submission,
     },
     store::{Group, Lead, Redis, RedisOptions, Store as _},
 };
@@ -121,7 +121,7 @@ async fn reload() -> Figure {
         let loaded = store.load().await.expect("load");
         let farm = Farm::restore(now(), FarmConfig::default(), &loaded).expect("readable").expect("a farm");
         times.push(started.elapsed().as_secs_f64());
-        assert_eq!(farm.jobs(&Default::default()).1 as u64, JOBS);
+        assert_eq!(farm.jobs(&JobFilter::default()).1 as u64, JOBS);
         store.resign(epoch).await.expect("resigned");
     }
     times.sort_by(f64::total_cmp);
