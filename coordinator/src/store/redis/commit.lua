@@ -16,6 +16,9 @@ end
 if fence[3] ~= ARGV[3] then
   return 'behind'
 end
+-- Changes nothing, but is refused when memory is full, as it must be before anything is written: a script that has
+-- begun to write is not stopped.
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 local at = 6
 while at <= #ARGV do
