@@ -81,10 +81,12 @@ impl FarmClient {
     /// For the farm with coordinators at `urls`: `http://host:port`, several separated by commas. The one that
     /// leads is found through any of them.
     pub fn new(urls: &str) -> Result<Self, ClientError> {
-        let coordinators: Arc<[String]> =
-            urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
-        let first = coordinators.first().map_or(urls, String::as_str);
-        let route = Arc::new(Mutex::new(Route::to(first, 1)?));
+        // Never without any: an empty address is refused like any other that is none.
+        let coordinators: Arc<[String]> = urls.split(',').map(|url| url.trim().to_owned()).collect();
+        for url in &*coordinators {
+            Route::to(url, 0)?;
+        }
+        let route = Arc::new(Mutex::new(Route::to(&coordinators[0], 1)?));
         Ok(Self { coordinators, answered: Arc::default(), route })
     }
 

@@ -3,7 +3,7 @@
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
 use hearth_storage::Roots;
-use hearth_telemetry::LogFormat;
+use hearth_telemetry::{LogFormat, host_name};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -103,9 +103,7 @@ impl Config {
         if !address.ip().is_unspecified() {
             return format!("http://{address}");
         }
-        let told = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = if told.trim().is_empty() { "localhost" } else { told.trim() };
-        format!("http://{host}:{}", address.port())
+        format!("http://{}:{}", host_name(), address.port())
     }
 
     pub fn farm(&self) -> FarmConfig {

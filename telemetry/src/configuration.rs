@@ -48,6 +48,13 @@ pub fn configure<T: Default + Serialize + DeserializeOwned, F: Serialize>(
 
 type Fields = HashMap<String, config::Value>;
 
+/// What the system calls this host; the default of every setting that needs its name.
+pub fn host_name() -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let told = told.trim();
+    if told.is_empty() { "localhost".to_owned() } else { told.to_owned() }
+}
+
 fn config_home() -> PathBuf {
     let set = env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     set.or_else(|| env::home_dir().map(|home| home.join(".config"))).unwrap_or_default()

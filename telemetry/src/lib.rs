@@ -7,7 +7,7 @@ mod logs;
 mod metrics;
 mod signals;
 
-pub use configuration::{ConfigurationError, configure};
+pub use configuration::{ConfigurationError, configure, host_name};
 pub use error::chain;
 pub use logs::{LogFormat, Logs, LogsError, LogsGuard};
 pub use metrics::serve_metrics;

@@ -3,7 +3,7 @@
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
 use hearth_storage::Roots;
-use hearth_telemetry::LogFormat;
+use hearth_telemetry::{LogFormat, host_name};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Endpoint;
 
@@ -110,12 +110,7 @@ impl Config {
 
     /// The host's name.
     pub fn host_name(&self) -> String {
-        if !self.host.is_empty() {
-            return self.host.clone();
-        }
-        let told = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let told = told.trim();
-        if told.is_empty() { "localhost".to_owned() } else { told.to_owned() }
+        if self.host.is_empty() { host_name() } else { self.host.clone() }
     }
 
     /// Every node with its name and pools filled in.
