@@ -12,6 +12,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("hearth_descriptor.bin"), descriptors.encode_to_vec())?;
     // Messages are as large as they are; boxing them would only move the cost.
     let allowed = "#[allow(clippy::large_enum_variant)]";
-    tonic_prost_build::configure().enum_attribute(".", allowed).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .codec_path("crate::codec::LeanCodec")
+        .enum_attribute(".", allowed)
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -9,10 +9,6 @@ use hearth_coordinator::{
 };
 use hearth_telemetry::{Logs, chain, until_stopped};
 
-/// Many small messages a second, allocated on one thread and freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     match start().await {

@@ -2,6 +2,8 @@
 //!
 //! Coordinator, agents and clients meet here and nowhere else. No rule of the farm lives in this crate.
 
+pub mod codec;
+pub mod names;
 pub mod trace;
 
 /// Messages, clients and servers of package `hearth.v1`.

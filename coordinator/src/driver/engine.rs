@@ -407,7 +407,7 @@ fn take(
         Message::Open(session, sender) => {
             let Some(farm) = farm else { return false };
             let (messages, receiver) = mpsc::channel(SESSION_QUEUE);
-            let opened = Opened { tag: farm.tag().clone(), messages: receiver };
+            let opened = Opened { tag: farm.tag().clone(), messages: receiver, sender: messages.downgrade() };
             if sender.send(Ok(opened)).is_ok() {
                 sessions.insert(session, messages);
             }

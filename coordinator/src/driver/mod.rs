@@ -70,8 +70,13 @@ fn follows(leader: Option<&str>) -> String {
 #[derive(Debug, Clone)]
 pub enum ToNode {
     Assign(Box<Assignment>),
-    Cancel { attempt: AttemptId, reason: &'static str },
+    Cancel {
+        attempt: AttemptId,
+        reason: &'static str,
+    },
     Acknowledge(AttemptId),
+    /// Digests of names that the node is to tell.
+    WantNames(Vec<String>),
 }
 
 /// Where this coordinator stands.
@@ -114,6 +119,8 @@ pub struct Opened {
     /// What the farm sends. Ends when the driver stops, does not lead any more, or finds that the connection
     /// does not keep up.
     pub messages: mpsc::Receiver<ToNode>,
+    /// For what the farm has no part in. Keeps the connection from nothing.
+    pub sender: mpsc::WeakSender<ToNode>,
 }
 
 /// Talks to the driver. Cheap to clone.

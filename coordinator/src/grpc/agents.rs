@@ -22,8 +22,8 @@ use super::{SharedNames, convert, unavailable};
 use crate::{
     driver::{Driver, DriverError, Opened, ToNode},
     farm::{
-        AssignedWork, Assignment, AttemptId, Command, FarmTag, Held, JobId, NodeAbout, NodeName, Outcome,
-        Session,
+        AssignedWork, Assignment, AttemptId, Capabilities, Command, FarmTag, Held, JobId, NodeAbout,
+        NodeName, Outcome, Session,
     },
 };
 
@@ -78,23 +78,30 @@ impl v1::agents_server::Agents for AgentsService {
         let session = Session(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
         let name: NodeName = hello.node.as_str().into();
         let span = info_span!("node", node = %name, session = session.0);
-        let Opened { tag, messages } =
+        let Opened { tag, messages, sender } =
             self.driver.open(session).await.map_err(|error| unavailable(&error))?;
         let stream = ToAgent::new(tag.clone(), messages, self.heartbeat_ms);
-        let hello = to_hello(&tag, &self.names, session, hello);
-        self.driver.tell(hello).await.map_err(|error| unavailable(&error))?;
-        info!(parent: &span, "connected");
-        let connection = Connection {
+        let mut connection = Connection {
             driver: self.driver.clone(),
             previews: self.previews.clone(),
             names: self.names.clone(),
             tag,
             session,
             name,
+            sender,
+            awaited: None,
         };
+        let hello = connection.hello(hello);
+        self.driver.tell(hello).await.map_err(|error| unavailable(&error))?;
+        info!(parent: &span, "connected");
         tokio::spawn(async move { connection.read(incoming).await }.instrument(span));
         Ok(Response::new(Box::pin(stream)))
     }
+}
+
+/// The chunks that the farm may give it.
+fn room(slots: u32) -> usize {
+    slots.min(MAX_SLOTS) as usize
 }
 
 /// One node's stream.
@@ -105,33 +112,22 @@ struct Connection {
     tag: FarmTag,
     session: Session,
     name: NodeName,
+    sender: mpsc::WeakSender<ToNode>,
+    awaited: Option<Awaited>,
 }
 
-fn to_hello(tag: &FarmTag, names: &SharedNames, session: Session, hello: v1::Hello) -> Command {
-    let readiness = hello.readiness.unwrap_or_default();
-    let held = hello
-        .held
-        .iter()
-        .filter_map(|held| {
-            // Another farm's attempt is none of ours to judge.
-            let attempt = tag.attempt_of(&held.attempt_id)?;
-            let frames = convert::frames_from(&held.frames).ok()?;
-            Some(Held { attempt, frames })
-        })
-        .collect();
-    Command::Hello {
-        session,
-        about: Box::new(NodeAbout {
-            name: hello.node.into(),
-            host: hello.host,
-            agent_version: hello.agent_version,
-        }),
-        capabilities: Box::new(convert::capabilities_from(hello.capabilities.unwrap_or_default(), names)),
-        slots: readiness.slots.min(MAX_SLOTS) as usize,
-        reason: readiness.reason,
-        held,
-    }
+/// What the node said of itself, in part by names that nobody has told yet.
+struct Awaited {
+    slots: u32,
+    reason: String,
+    capabilities: Capabilities,
+    classes_digest: String,
+    models_digest: String,
+    missing: Vec<String>,
 }
+
+/// Shown as long as something of a node is [`Awaited`].
+const AWAITED: &str = "it is telling the names of its node classes and models";
 
 /// From the farm to the node. Each workflow and each job is described once, before the first chunk that needs it.
 struct ToAgent {
@@ -167,6 +163,7 @@ impl ToAgent {
             ToNode::Acknowledge(attempt) => {
                 Message::ResultAck(v1::ResultAck { attempt_id: self.tag.attempt_name(attempt) })
             }
+            ToNode::WantNames(digests) => Message::WantNames(v1::WantNames { digests }),
         };
         self.next.push_back(message);
     }
@@ -198,6 +195,10 @@ impl Stream for ToAgent {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             if let Some(message) = self.next.pop_front() {
+                // Thousands of streams, each with room for its largest messages, would fill the memory.
+                if self.next.is_empty() {
+                    self.next = VecDeque::new();
+                }
                 return Poll::Ready(Some(Ok(v1::AttachResponse { message: Some(message) })));
             }
             match self.messages.poll_recv(context) {
@@ -216,7 +217,7 @@ impl Stream for ToAgent {
 
 impl Connection {
     /// From the node to the farm, until the stream ends.
-    async fn read(self, mut incoming: Streaming<v1::AttachRequest>) {
+    async fn read(mut self, mut incoming: Streaming<v1::AttachRequest>) {
         let why = loop {
             match incoming.next().await {
                 Some(Ok(v1::AttachRequest { message: Some(message) })) => {
@@ -233,7 +234,101 @@ impl Connection {
         let _ = self.driver.tell(Command::Gone { session: self.session, node: self.name }).await;
     }
 
-    async fn message(&self, message: v1::attach_request::Message) -> Result<(), DriverError> {
+    fn hello(&mut self, hello: v1::Hello) -> Command {
+        let held = hello
+            .held
+            .iter()
+            .filter_map(|held| {
+                // Another farm's attempt is none of ours to judge.
+                let attempt = self.tag.attempt_of(&held.attempt_id)?;
+                let frames = convert::frames_from(&held.frames).ok()?;
+                Some(Held { attempt, frames })
+            })
+            .collect();
+        let v1::NodeReadiness { slots, reason, .. } = hello.readiness.unwrap_or_default();
+        let (slots, reason, capabilities) =
+            self.understand(slots, reason, hello.capabilities.unwrap_or_default());
+        Command::Hello {
+            session: self.session,
+            about: Box::new(NodeAbout {
+                name: self.name.clone(),
+                host: hello.host,
+                agent_version: hello.agent_version,
+            }),
+            capabilities: Box::new(capabilities),
+            slots,
+            reason,
+            held,
+        }
+    }
+
+    /// What the farm is told of a node. It gets no work before all that it says is understood.
+    fn understand(
+        &mut self,
+        slots: u32,
+        reason: String,
+        told: v1::Capabilities,
+    ) -> (usize, String, Capabilities) {
+        let digests = (told.node_classes_digest.clone(), told.models_digest.clone());
+        let (capabilities, missing) = convert::capabilities_from(told, &self.names);
+        if missing.is_empty() {
+            self.awaited = None;
+            return (room(slots), reason, capabilities);
+        }
+        // A connection that takes no more is cut off by the driver, and says everything again on the next.
+        let _ = self.sender.upgrade().map(|sender| sender.try_send(ToNode::WantNames(missing.clone())));
+        let (classes_digest, models_digest) = digests;
+        self.awaited = Some(Awaited {
+            slots,
+            reason,
+            capabilities: capabilities.clone(),
+            classes_digest,
+            models_digest,
+            missing,
+        });
+        (0, AWAITED.to_owned(), capabilities)
+    }
+
+    /// Names that the node was asked for; its readiness, once none is missing.
+    fn told(&mut self, names: Vec<String>) -> Option<Command> {
+        let awaited = self.awaited.as_mut()?;
+        let (digest, names) = self.names.keep(names);
+        if digest == awaited.classes_digest {
+            awaited.capabilities.classes = names.clone();
+        }
+        if digest == awaited.models_digest {
+            awaited.capabilities.models = names;
+        }
+        awaited.missing.retain(|missing| *missing != digest);
+        let Awaited { slots, reason, capabilities, .. } =
+            self.awaited.take_if(|awaited| awaited.missing.is_empty())?;
+        Some(Command::Readiness {
+            session: self.session,
+            node: self.name.clone(),
+            slots: room(slots),
+            reason,
+            capabilities: Some(Box::new(capabilities)),
+        })
+    }
+
+    fn readiness(&mut self, told: v1::NodeReadiness) -> Option<Command> {
+        let v1::NodeReadiness { slots, reason, capabilities } = told;
+        let (slots, reason, capabilities) = match (capabilities, &mut self.awaited) {
+            (Some(capabilities), _) => {
+                let (slots, reason, capabilities) = self.understand(slots, reason, capabilities);
+                (slots, reason, Some(Box::new(capabilities)))
+            }
+            (None, Some(awaited)) => {
+                (awaited.slots, awaited.reason) = (slots, reason);
+                return None;
+            }
+            (None, None) => (room(slots), reason, None),
+        };
+        let (session, node) = (self.session, self.name.clone());
+        Some(Command::Readiness { session, node, slots, reason, capabilities })
+    }
+
+    async fn message(&mut self, message: v1::attach_request::Message) -> Result<(), DriverError> {
         use v1::attach_request::Message;
         let (session, node) = (self.session, self.name.clone());
         let command = match message {
@@ -245,13 +340,13 @@ impl Connection {
                 let attempts = attempt_ids.iter().filter_map(|id| self.tag.attempt_of(id)).collect();
                 Command::Heartbeat { session, node, attempts }
             }
-            Message::Readiness(v1::NodeReadiness { slots, reason, capabilities }) => Command::Readiness {
-                session,
-                node,
-                slots: slots.min(MAX_SLOTS) as usize,
-                reason,
-                capabilities: capabilities
-                    .map(|told| Box::new(convert::capabilities_from(told, &self.names))),
+            Message::Readiness(readiness) => match self.readiness(readiness) {
+                Some(command) => command,
+                None => return Ok(()),
+            },
+            Message::Names(v1::Names { names }) => match self.told(names) {
+                Some(command) => command,
+                None => return Ok(()),
             },
             Message::Progress(v1::Progress { attempt_id, progress }) => {
                 let (Some(attempt), Some(progress)) = (self.tag.attempt_of(&attempt_id), progress) else {

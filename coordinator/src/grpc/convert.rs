@@ -171,16 +171,26 @@ pub(crate) fn node(tag: &FarmTag, view: NodeView) -> v1::Node {
     }
 }
 
-pub(crate) fn capabilities_from(told: v1::Capabilities, names: &SharedNames) -> Capabilities {
-    Capabilities {
+/// With nothing for names that nobody has told yet, whose digests come with it.
+pub(crate) fn capabilities_from(told: v1::Capabilities, names: &SharedNames) -> (Capabilities, Vec<String>) {
+    let mut missing = Vec::new();
+    let mut named = |digest: String| {
+        names.get(&digest).unwrap_or_else(|| {
+            missing.push(digest);
+            std::sync::Arc::default()
+        })
+    };
+    let (classes, models) = (named(told.node_classes_digest), named(told.models_digest));
+    let capabilities = Capabilities {
         pools: told.pools.into_iter().collect(),
-        classes: names.of(told.node_classes),
-        models: names.of(told.models),
+        classes,
+        models,
         roots: told.roots.into_iter().collect(),
         device: told.device,
         vram_bytes: told.vram_bytes,
         comfyui_version: told.comfyui_version,
-    }
+    };
+    (capabilities, missing)
 }
 
 pub(crate) fn workflow(workflow: &Workflow) -> v1::Workflow {

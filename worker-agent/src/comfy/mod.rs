@@ -10,5 +10,5 @@ mod socket;
 pub mod verdict;
 
 pub use client::{Client, ComfyError, ImageRef, Receipt, Status};
-pub use probe::{Health, watch_health};
+pub use probe::{Health, Offer, watch_health};
 pub use socket::{Event, Happening, PreviewPicture, Socket};

@@ -1,8 +1,8 @@
 //! Is the ComfyUI there, and what can it do?
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use hearth_proto::v1::Capabilities;
+use hearth_proto::{names, v1::Capabilities};
 use hearth_telemetry::chain;
 use tokio::sync::mpsc;
 
@@ -21,10 +21,19 @@ const MISSES: u32 = 2;
 #[derive(Debug, Clone)]
 pub enum Health {
     /// It has come (back): what it can do now.
-    Up(Box<Capabilities>),
+    Up(Box<Offer>),
     Down {
         reason: String,
     },
+}
+
+/// What a ComfyUI offers: its node classes and models by digest, and the names behind them for a coordinator
+/// that has not met them.
+#[derive(Debug, Clone, Default)]
+pub struct Offer {
+    pub capabilities: Capabilities,
+    /// By digest.
+    pub names: BTreeMap<String, Vec<String>>,
 }
 
 /// Tells every change of the server's health, the first state included, until nobody listens.
@@ -45,8 +54,8 @@ pub async fn watch_health(client: Client, changes: mpsc::Sender<Health>) {
                 Err(error) => (false, Some(Health::Down { reason: chain(&error) })),
             }
         } else {
-            match capabilities(&client).await {
-                Ok(capabilities) => (true, Some(Health::Up(Box::new(capabilities)))),
+            match offer(&client).await {
+                Ok(offer) => (true, Some(Health::Up(Box::new(offer)))),
                 Err(_) if up == Some(false) => (false, None),
                 Err(error) => (false, Some(Health::Down { reason: chain(&error) })),
             }
@@ -63,18 +72,27 @@ pub async fn watch_health(client: Client, changes: mpsc::Sender<Health>) {
 }
 
 /// What the server says of itself. Pools and roots are the agent's to add.
-async fn capabilities(client: &Client) -> Result<Capabilities, ComfyError> {
+async fn offer(client: &Client) -> Result<Offer, ComfyError> {
     let stats = client.system_stats().await?;
-    let classes = client.object_info().await?;
+    let classes: Vec<String> = client
+        .object_info()
+        .await?
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(class, _)| class.clone())
+        .collect();
     let models = client.models().await.unwrap_or_default();
     let device = &stats["devices"][0];
-    Ok(Capabilities {
-        node_classes: classes.as_object().into_iter().flatten().map(|(class, _)| class.clone()).collect(),
-        models,
+    let named = [classes, models].map(|all| (names::digest(all.iter().map(String::as_str)), all));
+    let capabilities = Capabilities {
+        node_classes_digest: named[0].0.clone(),
+        models_digest: named[1].0.clone(),
         device: device["name"].as_str().unwrap_or("").to_owned(),
         vram_bytes: device["vram_total"].as_u64().unwrap_or(0),
         comfyui_version: stats["system"]["comfyui_version"].as_str().map(str::to_owned).unwrap_or_default(),
         pools: Vec::new(),
         roots: Vec::new(),
-    })
+    };
+    Ok(Offer { capabilities, names: named.into() })
 }

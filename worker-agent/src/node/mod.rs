@@ -30,7 +30,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
     chunk::{Ending, Failure, Told, Workbench},
-    comfy::{Client, Health, Socket, watch_health},
+    comfy::{Client, Health, Offer, Socket, watch_health},
     config::{Config, NodeConfig},
     link::{Heard, keep_linked},
     outbox::{KeptChunk, Outbox},
@@ -96,7 +96,8 @@ struct Node {
     /// Those of the present stream: each new one sends them again.
     workflows: HashMap<String, Arc<Workflow>>,
     jobs: HashMap<u64, Arc<v1::JobDefinition>>,
-    capabilities: Option<v1::Capabilities>,
+    /// What its ComfyUI offered when it last came up.
+    offer: Option<Box<Offer>>,
     /// Why it cannot take work; `None`: it can.
     unready: Option<String>,
     /// Since when its ComfyUI is away.
@@ -142,7 +143,7 @@ pub(crate) async fn run(
         results: outbox.results().into_iter().map(|result| (result.attempt_id.clone(), result)).collect(),
         workflows: HashMap::new(),
         jobs: HashMap::new(),
-        capabilities: None,
+        offer: None,
         unready: Some(format!("ComfyUI at {} has not answered yet", config.comfyui)),
         down_since: Some(Instant::now()),
         stuck: HashSet::new(),
@@ -247,7 +248,7 @@ impl Node {
             node: self.config.name.clone(),
             host: self.host.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: self.capabilities.clone(),
+            capabilities: self.offer.as_ref().map(|offer| offer.capabilities.clone()),
             readiness: Some(self.readiness(None)),
             held: held.chain(reported).collect(),
         };
@@ -290,6 +291,12 @@ impl Node {
                 self.forget_result(&attempt_id);
             }
             Order::ResultAck(v1::ResultAck { attempt_id }) => self.forget_result(&attempt_id),
+            Order::WantNames(v1::WantNames { digests }) => {
+                let offered = |digest| self.offer.as_ref().and_then(|offer| offer.names.get(digest)).cloned();
+                for names in digests.iter().filter_map(offered).collect::<Vec<_>>() {
+                    self.say(Say::Names(v1::Names { names }));
+                }
+            }
             Order::Cancel(_) | Order::Welcome(_) => {}
         }
     }
@@ -428,7 +435,8 @@ impl Node {
 
     fn health(&mut self, health: Health) {
         match health {
-            Health::Up(mut capabilities) => {
+            Health::Up(mut offer) => {
+                let capabilities = &mut offer.capabilities;
                 info!(
                     version = capabilities.comfyui_version,
                     device = capabilities.device,
@@ -436,12 +444,13 @@ impl Node {
                 );
                 capabilities.pools = self.config.pools.clone();
                 capabilities.roots = self.bench.roots.names().map(str::to_owned).collect();
-                self.capabilities = Some((*capabilities).clone());
+                let capabilities = capabilities.clone();
+                self.offer = Some(offer);
                 self.unready = None;
                 self.down_since = None;
                 self.stuck.clear();
                 self.meters.comfyui_up.get_or_create(&self.label()).set(1);
-                self.tell_readiness(Some(*capabilities));
+                self.tell_readiness(Some(capabilities));
             }
             Health::Down { reason } => {
                 warn!(reason, "ComfyUI is away");
@@ -503,7 +512,7 @@ impl Node {
     /// Progress that does not fit into the stream is lost, and told again.
     fn say(&mut self, message: Say) {
         let Some(stream) = &self.stream else { return };
-        let vital = matches!(message, Say::Result(_) | Say::Readiness(_) | Say::Hello(_));
+        let vital = matches!(message, Say::Result(_) | Say::Readiness(_) | Say::Hello(_) | Say::Names(_));
         let request = v1::AttachRequest { message: Some(message) };
         if stream.try_send(request).is_err() && vital {
             // Without its sender the stream ends; the next one says everything again.

@@ -184,12 +184,16 @@ impl Load {
         let classes = library.get("resize-sharpen").expect("shipped").needed_classes();
         // As many names as a ComfyUI with some custom nodes has.
         let others = (0..700).map(|number| format!("SomeCustomNodeClass{number}"));
+        let classes: Vec<String> = classes.into_iter().map(str::to_owned).chain(others).collect();
+        let models = (0..200).map(|number| format!("checkpoints/some_model_{number}.safetensors")).collect();
+        let digest = |names: &Vec<String>| hearth_proto::names::digest(names.iter().map(String::as_str));
         let capabilities = v1::Capabilities {
-            node_classes: classes.into_iter().map(str::to_owned).chain(others).collect(),
-            models: (0..200).map(|number| format!("checkpoints/some_model_{number}.safetensors")).collect(),
+            node_classes_digest: digest(&classes),
+            models_digest: digest(&models),
             roots: vec!["plates".to_owned(), "comps".to_owned()],
             ..v1::Capabilities::default()
         };
+        let names = Arc::new([classes, models]);
         let mut handles = Vec::new();
         for index in 0..agents {
             let hello = v1::Hello {
@@ -198,7 +202,13 @@ impl Load {
                 readiness: Some(v1::NodeReadiness { slots, ..v1::NodeReadiness::default() }),
                 ..v1::Hello::default()
             };
-            handles.push(tokio::spawn(agent(url.to_owned(), hello, done.clone(), running.clone())));
+            handles.push(tokio::spawn(agent(
+                url.to_owned(),
+                hello,
+                names.clone(),
+                done.clone(),
+                running.clone(),
+            )));
         }
         Self { done, running, agents: handles }
     }
@@ -233,7 +243,13 @@ impl Load {
 }
 
 /// An agent that reports every chunk at once.
-async fn agent(url: String, hello: v1::Hello, done: Arc<AtomicU64>, running: Arc<AtomicBool>) {
+async fn agent(
+    url: String,
+    hello: v1::Hello,
+    names: Arc<[Vec<String>; 2]>,
+    done: Arc<AtomicU64>,
+    running: Arc<AtomicBool>,
+) {
     let (sender, mut orders) = loop {
         let (sender, receiver) = mpsc::channel(256);
         let first = v1::AttachRequest { message: Some(Say::Hello(hello.clone())) };
@@ -252,8 +268,16 @@ async fn agent(url: String, hello: v1::Hello, done: Arc<AtomicU64>, running: Arc
     };
     while let Ok(Some(order)) = orders.message().await {
         let Some(Order::Assignment(assignment)) = order.message else {
-            if matches!(order.message, Some(Order::ResultAck(_))) {
-                done.fetch_add(1, Ordering::Relaxed);
+            match order.message {
+                Some(Order::ResultAck(_)) => {
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(Order::WantNames(_)) => {
+                    for names in names.iter().cloned() {
+                        say(Say::Names(v1::Names { names })).await;
+                    }
+                }
+                _ => {}
             }
             continue;
         };

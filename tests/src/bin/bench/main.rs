@@ -18,10 +18,6 @@ mod takeover;
 
 use std::env;
 
-/// As in the coordinator: many small messages a second, allocated on one thread and freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// One line of the table.
 struct Figure {
     what: String,
