@@ -4,6 +4,7 @@
 //! Pure but for [`library`], which reads workflow folders. Must never know of nodes, leases or storage.
 
 pub mod bind;
+pub mod format;
 pub mod frames;
 pub mod graph;
 pub mod library;

@@ -1,0 +1,113 @@
+//! A picture file, whatever its kind.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read as _, Seek as _},
+    path::Path,
+};
+
+use hearth_workflows::format::PictureFormat;
+
+use crate::{
+    error::PictureError,
+    formats::{dpx, exr, jpeg, png, tiff},
+    metadata::Metadata,
+    raster::Raster,
+};
+
+/// Size and kind of a picture. Two frames of one clip agree in all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Picture {
+    pub format: PictureFormat,
+    /// Of the display window.
+    pub width: u32,
+    pub height: u32,
+    pub channels: u8,
+}
+
+impl std::fmt::Display for Picture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}, {} with {} channels", self.width, self.height, self.format.name(), self.channels)
+    }
+}
+
+/// What the first bytes of a file say about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Exr,
+    Png,
+    Tiff,
+    Jpeg,
+    Dpx,
+}
+
+/// Opens a picture file at its start.
+pub(crate) fn open(path: &Path) -> Result<(BufReader<File>, Kind), PictureError> {
+    let read = |source| PictureError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    let mut head = Vec::with_capacity(8);
+    (&mut file).take(8).read_to_end(&mut head).map_err(read)?;
+    file.rewind().map_err(read)?;
+    if head.is_empty() {
+        return Err(PictureError::Empty { path: path.to_owned() });
+    }
+    let kind = [
+        (&b"\x76\x2f\x31\x01"[..], Kind::Exr),
+        (b"\x89PNG\r\n\x1a\n", Kind::Png),
+        (b"II\x2a\0", Kind::Tiff),
+        (b"MM\0\x2a", Kind::Tiff),
+        (b"\xff\xd8\xff", Kind::Jpeg),
+        (b"SDPX", Kind::Dpx),
+        (b"XPDS", Kind::Dpx),
+    ]
+    .into_iter()
+    .find(|(signature, _)| head.starts_with(signature) || signature.starts_with(&head))
+    .map(|(_, kind)| kind);
+    match kind {
+        Some(_) if head.len() < 8 => Err(PictureError::Truncated { path: path.to_owned() }),
+        Some(kind) => Ok((BufReader::new(file), kind)),
+        None => Err(PictureError::Unknown { path: path.to_owned() }),
+    }
+}
+
+/// Looks at head and tail of a file: cheap enough for every frame of a clip, and finds every file that a copy
+/// or a render has not finished.
+pub fn inspect(path: &Path) -> Result<Picture, PictureError> {
+    Ok(look(path)?.0)
+}
+
+/// Size, kind and metadata, without the pixels.
+pub fn look(path: &Path) -> Result<(Picture, Metadata), PictureError> {
+    let (mut file, kind) = open(path)?;
+    match kind {
+        Kind::Exr => exr::look(path, &mut file),
+        Kind::Png => png::look(path, &mut file),
+        Kind::Tiff => tiff::look(path, file),
+        Kind::Jpeg => jpeg::look(path, &mut file),
+        Kind::Dpx => dpx::look(path, &mut file),
+    }
+}
+
+/// All pixels. An EXR of several layers gives those of the one that is shown.
+pub fn read(path: &Path) -> Result<Raster, PictureError> {
+    let (mut file, kind) = open(path)?;
+    match kind {
+        Kind::Exr => exr::read(path, file),
+        Kind::Png => png::read(path, file),
+        Kind::Tiff => tiff::read(path, file),
+        Kind::Jpeg => jpeg::read(path, &mut file),
+        Kind::Dpx => dpx::read(path, &mut file),
+    }
+}
+
+/// Writes `raster`, whose samples must be those of `format`.
+pub fn write(path: &Path, raster: &Raster, format: PictureFormat) -> Result<(), PictureError> {
+    match format {
+        PictureFormat::ExrHalf | PictureFormat::ExrFloat => exr::write(path, raster),
+        PictureFormat::Png8 | PictureFormat::Png16 => png::write(path, raster),
+        PictureFormat::Tiff8 | PictureFormat::Tiff16 | PictureFormat::TiffFloat => tiff::write(path, raster),
+        PictureFormat::Jpeg | PictureFormat::Dpx => {
+            Err(PictureError::unsupported(path, format!("{} is read, but not written", format.name())))
+        }
+    }
+}

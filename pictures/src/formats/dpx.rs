@@ -1,0 +1,151 @@
+//! DPX (SMPTE ST 268), read only: RGB and RGBA of 8, 10, 12 and 16 bits, uncompressed, 10 and 12 bits padded to
+//! words (method A or B). Samples are widened to 16 bits by repeating their high bits, so that white stays white.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek as _, SeekFrom},
+    path::Path,
+};
+
+use hearth_workflows::format::PictureFormat;
+
+use crate::{
+    error::PictureError,
+    file::Picture,
+    metadata::{Metadata, Rate, TimeCode},
+    raster::{Plane, Raster, Samples, Window},
+};
+
+/// Generic, film and television headers.
+const HEADER: usize = 2048;
+
+struct Header {
+    picture: Picture,
+    metadata: Metadata,
+    big_endian: bool,
+    offset: u64,
+    bits: u8,
+    packing: u16,
+    /// Bytes of a row, padding included.
+    stride: usize,
+}
+
+impl Header {
+    fn read(path: &Path, file: &mut BufReader<File>) -> Result<Self, PictureError> {
+        let mut bytes = vec![0; HEADER];
+        file.read_exact(&mut bytes).map_err(PictureError::read(path))?;
+        let big_endian = bytes.starts_with(b"SDPX");
+        let four = |at: usize| {
+            let four = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+            if big_endian { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) }
+        };
+        let two = |at: usize| {
+            let two = [bytes[at], bytes[at + 1]];
+            if big_endian { u16::from_be_bytes(two) } else { u16::from_le_bytes(two) }
+        };
+        let (width, height) = (four(772), four(776));
+        let (descriptor, bits, packing, encoding) = (bytes[800], bytes[803], two(804), two(806));
+        let channels = match descriptor {
+            50 => 3,
+            51 => 4,
+            6 => 1,
+            other => {
+                return Err(PictureError::unsupported(path, format!("DPX of element kind {other}")));
+            }
+        };
+        let packed = matches!(bits, 10 | 12) && packing == 0;
+        if encoding != 0 || packed || !matches!(bits, 8 | 10 | 12 | 16) || two(770) != 1 {
+            let what = "DPX that is run-length encoded, packed across words, of several elements, or of other than 8, 10, 12 or 16 bits";
+            return Err(PictureError::unsupported(path, what));
+        }
+        if width == 0 || height == 0 || u64::from(width) * u64::from(height) > 1 << 31 {
+            return Err(PictureError::damaged(path, format!("it says it is {width}x{height}")));
+        }
+        let samples = width as usize * channels as usize;
+        let stride = match bits {
+            8 => samples.next_multiple_of(4),
+            // Three samples in a word of 32 bits.
+            10 => samples.div_ceil(3) * 4,
+            _ => (2 * samples).next_multiple_of(4),
+        };
+        let known = |word: u32| (word != u32::MAX).then_some(word);
+        let rate = |at| known(four(at)).and_then(|word| Rate::from_float(f32::from_bits(word)));
+        let metadata = Metadata {
+            time_code: known(four(1920)).and_then(TimeCode::from_bcd),
+            frame_rate: rate(1940).or_else(|| rate(1724)),
+            pixel_aspect: match (known(four(1628)), known(four(1632))) {
+                (Some(across @ 1..), Some(down @ 1..)) => Some(across as f32 / down as f32),
+                _ => None,
+            },
+        };
+        let picture = Picture { format: PictureFormat::Dpx, width, height, channels };
+        let element = four(808);
+        let offset = u64::from(if element == 0 || element == u32::MAX { four(4) } else { element });
+        Ok(Self { picture, metadata, big_endian, offset, bits, packing, stride })
+    }
+}
+
+pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, Metadata), PictureError> {
+    let header = Header::read(path, file)?;
+    let length = file.get_ref().metadata().map_err(PictureError::read(path))?.len();
+    let pixels = header.stride as u64 * u64::from(header.picture.height);
+    if length < header.offset + pixels {
+        return Err(PictureError::Truncated { path: path.to_owned() });
+    }
+    Ok((header.picture, header.metadata))
+}
+
+pub(crate) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Raster, PictureError> {
+    let header = Header::read(path, file)?;
+    file.seek(SeekFrom::Start(header.offset)).map_err(PictureError::read(path))?;
+    let names: &[&str] = match header.picture.channels {
+        1 => &["Y"],
+        3 => &["R", "G", "B"],
+        _ => &["R", "G", "B", "A"],
+    };
+    let window = Window::of_size(header.picture.width, header.picture.height);
+    let mut planes = vec![Vec::with_capacity(window.pixels()); names.len()];
+    let mut row = vec![0; header.stride];
+    let mut samples = Vec::with_capacity(header.stride);
+    for _ in 0..header.picture.height {
+        file.read_exact(&mut row).map_err(PictureError::read(path))?;
+        samples.clear();
+        unpack(&header, &row, &mut samples);
+        let pixels = samples.chunks_exact(names.len()).take(header.picture.width as usize);
+        for pixel in pixels {
+            planes.iter_mut().zip(pixel).for_each(|(plane, sample)| plane.push(*sample));
+        }
+    }
+    let planes = names
+        .iter()
+        .zip(planes)
+        .map(|(name, samples)| Plane { name: (*name).to_owned(), samples: Samples::U16(samples) })
+        .collect();
+    Ok(Raster { display: window, data: window, planes, metadata: header.metadata })
+}
+
+/// The samples of a row, widened to 16 bits.
+fn unpack(header: &Header, row: &[u8], samples: &mut Vec<u16>) {
+    let two = |pair: &[u8]| {
+        let pair = [pair[0], pair[1]];
+        if header.big_endian { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) }
+    };
+    match header.bits {
+        8 => samples.extend(row.iter().map(|sample| u16::from(*sample) * 257)),
+        10 => samples.extend(row.chunks_exact(4).flat_map(|word| {
+            let word = [word[0], word[1], word[2], word[3]];
+            let word = if header.big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) };
+            // Method A pads the low end of the word, method B the high end.
+            let word = if header.packing == 1 { word >> 2 } else { word };
+            [20, 10, 0].map(|shift| {
+                let sample = (word >> shift & 0x3ff) as u16;
+                sample << 6 | sample >> 4
+            })
+        })),
+        12 => samples.extend(row.chunks_exact(2).map(|pair| {
+            let sample = if header.packing == 1 { two(pair) >> 4 } else { two(pair) & 0xfff };
+            sample << 4 | sample >> 8
+        })),
+        _ => samples.extend(row.chunks_exact(2).map(two)),
+    }
+}

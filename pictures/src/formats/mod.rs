@@ -1,0 +1,7 @@
+//! One module for each kind of file.
+
+pub(crate) mod dpx;
+pub(crate) mod exr;
+pub(crate) mod jpeg;
+pub(crate) mod png;
+pub(crate) mod tiff;

@@ -1,0 +1,151 @@
+//! PNG, 8 and 16 bits.
+
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write as _},
+    path::Path,
+};
+
+use hearth_workflows::format::PictureFormat;
+
+use crate::{
+    error::PictureError,
+    file::Picture,
+    metadata::Metadata,
+    raster::{Plane, Raster, Samples, Window},
+};
+
+/// Length, type and checksum of the chunk that ends every PNG.
+const END: &[u8; 12] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+
+pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, Metadata), PictureError> {
+    let mut head = [0; 33];
+    file.read_exact(&mut head).map_err(PictureError::read(path))?;
+    if &head[12..16] != b"IHDR" {
+        return Err(PictureError::damaged(path, "its header is missing"));
+    }
+    let mut tail = [0; 12];
+    let end = file.get_ref().metadata().map_err(PictureError::read(path))?.len();
+    if end < (head.len() + tail.len()) as u64 {
+        return Err(PictureError::Truncated { path: path.to_owned() });
+    }
+    file.seek(SeekFrom::End(-12)).map_err(PictureError::read(path))?;
+    file.read_exact(&mut tail).map_err(PictureError::read(path))?;
+    if &tail != END {
+        return Err(PictureError::Truncated { path: path.to_owned() });
+    }
+    let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let channels = match head[25] {
+        0 => 1,
+        4 => 2,
+        6 => 4,
+        // True colour, and palettes, which stand for it.
+        _ => 3,
+    };
+    let format = if head[24] == 16 { PictureFormat::Png16 } else { PictureFormat::Png8 };
+    let picture = Picture { format, width: number(16), height: number(20), channels };
+    Ok((picture, Metadata::default()))
+}
+
+/// Decodes row by row, checksums included.
+pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureError> {
+    let damaged = |error: png::DecodingError| PictureError::damaged(path, error);
+    let mut reader = png::Decoder::new(file).read_info().map_err(damaged)?;
+    while reader.next_row().map_err(damaged)?.is_some() {}
+    reader.finish().map_err(damaged)
+}
+
+pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, PictureError> {
+    let damaged = |error: png::DecodingError| PictureError::damaged(path, error);
+    let mut decoder = png::Decoder::new(file);
+    // Palettes and fewer than 8 bits become what they stand for.
+    decoder.set_transformations(png::Transformations::EXPAND);
+    let mut reader = decoder.read_info().map_err(damaged)?;
+    let (colour, depth) = reader.output_color_type();
+    let window = Window::of_size(reader.info().width, reader.info().height);
+    let names: &[&str] = match colour {
+        png::ColorType::Grayscale => &["Y"],
+        png::ColorType::GrayscaleAlpha => &["Y", "A"],
+        png::ColorType::Rgba => &["R", "G", "B", "A"],
+        png::ColorType::Rgb | png::ColorType::Indexed => &["R", "G", "B"],
+    };
+    let wide = depth == png::BitDepth::Sixteen;
+    let mut planes: Vec<Plane> = names
+        .iter()
+        .map(|name| {
+            let room = Vec::with_capacity(window.pixels());
+            let samples = if wide { Samples::U16(room) } else { Samples::U8(Vec::new()) };
+            Plane { name: (*name).to_owned(), samples }
+        })
+        .collect();
+    let channels = names.len();
+    while let Some(row) = reader.next_row().map_err(damaged)? {
+        for (channel, plane) in planes.iter_mut().enumerate() {
+            match &mut plane.samples {
+                Samples::U16(samples) => samples.extend(
+                    row.data()
+                        .chunks_exact(2 * channels)
+                        .map(|pixel| u16::from_be_bytes([pixel[2 * channel], pixel[2 * channel + 1]])),
+                ),
+                Samples::U8(samples) => {
+                    samples.extend(row.data().iter().skip(channel).step_by(channels));
+                }
+                Samples::F16(_) | Samples::F32(_) => {}
+            }
+        }
+    }
+    reader.finish().map_err(damaged)?;
+    Ok(Raster { display: window, data: window, planes, metadata: Metadata::default() })
+}
+
+pub(crate) fn write(path: &Path, raster: &Raster) -> Result<(), PictureError> {
+    let failed = |error: png::EncodingError| match error {
+        png::EncodingError::IoError(source) => PictureError::Write { path: path.to_owned(), source },
+        other => PictureError::unsupported(path, other.to_string()),
+    };
+    let io = |source| PictureError::Write { path: path.to_owned(), source };
+    let planes = raster.colour_planes();
+    let colour = match planes.len() {
+        1 => png::ColorType::Grayscale,
+        2 => png::ColorType::GrayscaleAlpha,
+        3 => png::ColorType::Rgb,
+        _ => png::ColorType::Rgba,
+    };
+    let wide = matches!(planes.first().map(|plane| &plane.samples), Some(Samples::U16(_)));
+    let file = BufWriter::new(File::create(path).map_err(io)?);
+    let (width, height) = (raster.data.width, raster.data.height);
+    let mut encoder = png::Encoder::new(file, width, height);
+    encoder.set_color(colour);
+    encoder.set_depth(if wide { png::BitDepth::Sixteen } else { png::BitDepth::Eight });
+    // Staged and thrown away, or on its way to storage: time counts more than the last tenth of its size.
+    encoder.set_compression(png::Compression::Fast);
+    let mut writer = encoder.write_header().map_err(failed)?;
+    let bytes = if wide { 2 } else { 1 };
+    let width = width as usize;
+    let mut row = vec![0; width * planes.len() * bytes];
+    let mut stream = writer.stream_writer().map_err(failed)?;
+    for line in 0..height as usize {
+        let at = line * width;
+        for (channel, plane) in planes.iter().enumerate() {
+            let places = row.chunks_exact_mut(planes.len() * bytes);
+            match &plane.samples {
+                Samples::U8(samples) => {
+                    for (place, sample) in places.zip(&samples[at..at + width]) {
+                        place[channel] = *sample;
+                    }
+                }
+                Samples::U16(samples) => {
+                    for (place, sample) in places.zip(&samples[at..at + width]) {
+                        place[2 * channel..2 * channel + 2].copy_from_slice(&sample.to_be_bytes());
+                    }
+                }
+                Samples::F16(_) | Samples::F32(_) => {
+                    return Err(PictureError::unsupported(path, "PNG holds no floats"));
+                }
+            }
+        }
+        stream.write_all(&row).map_err(io)?;
+    }
+    stream.finish().map_err(failed)?;
+    writer.finish().map_err(failed)
+}

@@ -1,0 +1,22 @@
+//! Picture files: what they are, whether they are whole, their pixels as numbers, and those numbers in other
+//! formats and colour spaces.
+//!
+//! Reads EXR, PNG, TIFF, JPEG and DPX, writes EXR, PNG and TIFF. Knows nothing of storage roots, jobs or nodes.
+
+mod blend;
+mod check;
+mod colour;
+mod convert;
+mod error;
+mod file;
+mod formats;
+mod metadata;
+mod raster;
+
+pub use blend::blend;
+pub use check::verify;
+pub use convert::Converter;
+pub use error::PictureError;
+pub use file::{Picture, inspect, look, read, write};
+pub use metadata::{Metadata, Rate, TimeCode};
+pub use raster::{Plane, Raster, Samples, Window};

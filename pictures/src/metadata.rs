@@ -1,0 +1,117 @@
+//! What a picture says beside its pixels, as far as it matters when the clip comes back.
+
+use std::fmt;
+
+/// Travels from the clip's frame to the result's.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Metadata {
+    pub time_code: Option<TimeCode>,
+    pub frame_rate: Option<Rate>,
+    /// Width of a pixel through its height; `None`: not said, 1.
+    pub pixel_aspect: Option<f32>,
+}
+
+/// SMPTE ST 12 time code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeCode {
+    pub hours: u8,
+    pub minutes: u8,
+    pub seconds: u8,
+    pub frame: u8,
+    pub drop_frame: bool,
+}
+
+/// Frames a second, as a fraction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub numerator: u32,
+    pub denominator: u32,
+}
+
+impl Rate {
+    pub fn per_second(self) -> f64 {
+        f64::from(self.numerator) / f64::from(self.denominator.max(1))
+    }
+
+    /// From a decimal number, with the NTSC rates as what they are.
+    pub fn from_float(rate: f32) -> Option<Self> {
+        if !(rate.is_finite() && rate > 0.0 && rate < 10_000.0) {
+            return None;
+        }
+        let rate = f64::from(rate);
+        let ntsc = (rate * 1.001).round();
+        if (rate - rate.round()).abs() < 1e-3 {
+            return Some(Self { numerator: rate.round() as u32, denominator: 1 });
+        }
+        if (rate - ntsc / 1.001).abs() < 1e-2 {
+            return Some(Self { numerator: ntsc as u32 * 1000, denominator: 1001 });
+        }
+        Some(Self { numerator: (rate * 1000.0).round() as u32, denominator: 1000 })
+    }
+
+    /// `numerator / denominator` times as many frames a second.
+    pub fn times(self, numerator: u32, denominator: u32) -> Option<Self> {
+        let (mut top, mut bottom) = (
+            u64::from(self.numerator) * u64::from(numerator),
+            u64::from(self.denominator) * u64::from(denominator),
+        );
+        let divisor = greatest_divisor(top, bottom).max(1);
+        (top, bottom) = (top / divisor, bottom / divisor);
+        Some(Self { numerator: top.try_into().ok()?, denominator: bottom.try_into().ok()? })
+    }
+}
+
+fn greatest_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_divisor(b, a % b) }
+}
+
+impl fmt::Display for TimeCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hours, minutes, seconds, frame, drop_frame } = self;
+        let last = if *drop_frame { ';' } else { ':' };
+        write!(f, "{hours:02}:{minutes:02}:{seconds:02}{last}{frame:02}")
+    }
+}
+
+impl TimeCode {
+    /// From the four bytes of ST 12, as DPX and EXR keep them: binary coded decimals, hours first.
+    pub(crate) fn from_bcd(word: u32) -> Option<Self> {
+        let pair = |shift: u32, tens: u32| {
+            let (ten, one) = (word >> (shift + 4) & tens, word >> shift & 0xf);
+            (one < 10).then_some((ten * 10 + one) as u8)
+        };
+        let code = Self {
+            hours: pair(24, 0x3)?,
+            minutes: pair(16, 0x7)?,
+            seconds: pair(8, 0x7)?,
+            frame: pair(0, 0x3)?,
+            drop_frame: word & 0x40 != 0,
+        };
+        (code.hours < 24 && code.minutes < 60 && code.seconds < 60).then_some(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_what_they_are() {
+        let rate = |rate| Rate::from_float(rate).map(|rate| (rate.numerator, rate.denominator));
+        assert_eq!(rate(24.0), Some((24, 1)));
+        assert_eq!(rate(23.976), Some((24_000, 1001)));
+        assert_eq!(rate(29.97), Some((30_000, 1001)));
+        assert_eq!(rate(12.5), Some((12_500, 1000)));
+        assert_eq!(rate(f32::NAN), None);
+        assert_eq!(rate(-1.0), None);
+        let faster = Rate { numerator: 24, denominator: 1 }.times(5, 2);
+        assert_eq!(faster, Some(Rate { numerator: 60, denominator: 1 }));
+    }
+
+    #[test]
+    fn time_code_is_read_as_digits() {
+        let code = TimeCode::from_bcd(0x0123_5907).expect("a time code");
+        assert_eq!(code.to_string(), "01:23:59:07");
+        assert_eq!(TimeCode::from_bcd(0xffff_ffff), None);
+    }
+}
