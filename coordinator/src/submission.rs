@@ -4,10 +4,14 @@
 use std::{path::Path, sync::Arc};
 
 use hearth_proto::v1;
-use hearth_storage::{Clip, ClipError, Picture, Roots, RootsError};
+use hearth_storage::{Clip, ClipError, Roots, RootsError};
 use hearth_workflows::{
-    FrameRange, FrameSet, RootPath, SequencePath, Workflow, WorkflowError, frames::FramesError,
-    library::Library, manifest::PictureFormat, parameters, path::PathError,
+    FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowError,
+    format::{Encoding, UnknownName},
+    frames::FramesError,
+    library::Library,
+    parameters,
+    path::PathError,
 };
 
 use crate::farm::{JobSpec, Priority, Submission};
@@ -37,6 +41,14 @@ pub enum SubmissionError {
     OutputExists { output: RootPath },
     #[error("clip {clip} is {found}, which workflow {workflow} does not read right; it reads {reads}")]
     Format { clip: String, found: String, workflow: String, reads: String },
+    #[error("colour space")]
+    ColourSpace(#[source] UnknownName),
+    #[error("workflow {workflow}: {message}")]
+    Split { workflow: String, message: String },
+    #[error(
+        "workflow {workflow} looks at the frames in their order, but {frames} have a gap; name frames without one"
+    )]
+    NotContiguous { workflow: String, frames: FrameSet },
     #[error("the clip could not be looked at")]
     Aborted,
 }
@@ -73,7 +85,7 @@ pub fn check(
     let declared = &workflow.manifest().parameters;
     let given = request.parameters.into_iter().collect();
     parameters::resolve(workflow.name(), declared, &given)?;
-    let in_force = declared
+    let in_force: parameters::ParameterTexts = declared
         .iter()
         .map(|(name, parameter)| {
             (name.clone(), given.get(name).cloned().unwrap_or_else(|| parameter.default_text()))
@@ -99,8 +111,20 @@ pub fn check(
     };
     // Before the handles are counted: a stray file far away must not make a clip of millions of frames.
     clip.check_gap(&frames)?;
-    let picture = clip.check(&needed(&workflow, &frames, clip_range))?;
-    check_format(&workflow, &sequence, picture)?;
+    let split = workflow
+        .manifest()
+        .split(&in_force)
+        .map_err(|message| SubmissionError::Split { workflow: workflow.name().to_owned(), message })?;
+    let (frames, clip_range) = worked_on(&workflow, split, frames, clip_range)?;
+    let results = split.results(&frames);
+    let picture = clip.check(&needed(&workflow, split, &results, clip_range))?;
+    let format = picture.map(|picture| picture.format).ok_or(SubmissionError::Aborted)?;
+    let colour = match request.colour_space.as_str() {
+        "" => format.usual_colour(),
+        given => given.parse().map_err(SubmissionError::ColourSpace)?,
+    };
+    let encoding = Encoding { format, colour };
+    check_format(&workflow, &sequence, encoding)?;
 
     let name = if request.name.is_empty() { sequence.name().stem().to_owned() } else { request.name };
     let spec = JobSpec {
@@ -113,7 +137,8 @@ pub fn check(
         parameters: in_force,
         clip: sequence,
         clip_range,
-        frames,
+        encoding,
+        frames: results,
         output,
         chunk_frames: (request.chunk_frames > 0).then(|| u64::from(request.chunk_frames)),
         traceparent,
@@ -153,31 +178,39 @@ fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
     Ok(())
 }
 
-/// The frames that must be on storage: those to make, and the handles around them.
-fn needed(workflow: &Workflow, frames: &FrameSet, clip: FrameRange) -> FrameSet {
-    let split = workflow.manifest().split;
-    let mut needed = frames.clone();
-    for run in frames.runs() {
-        needed.insert_all(&split.plan(&run.into(), clip).loaded.into_iter().collect());
+/// The frames that the job works on, and the range within which it may look for neighbours.
+fn worked_on(
+    workflow: &Workflow,
+    split: Split,
+    frames: FrameSet,
+    clip: FrameRange,
+) -> Result<(FrameSet, FrameRange), SubmissionError> {
+    if !split.needs_contiguous() {
+        return Ok((frames, clip));
     }
-    needed
+    let ends = frames.first().zip(frames.last());
+    match ends.and_then(|(first, last)| FrameRange::new(first.0, last.0)) {
+        Some(range) if frames.run_count() == 1 => Ok((frames, range)),
+        _ => Err(SubmissionError::NotContiguous { workflow: workflow.name().to_owned(), frames }),
+    }
 }
 
-fn check_format(
-    workflow: &Workflow,
-    clip: &SequencePath,
-    picture: Option<Picture>,
-) -> Result<(), SubmissionError> {
-    let Some(picture) = picture else { return Ok(()) };
-    let found = if picture.bits == 16 { PictureFormat::Png16 } else { PictureFormat::Png8 };
-    let reads = &workflow.manifest().clip.formats;
-    if reads.contains(&found) {
+/// The frames that must be on storage: those to make, and the handles around them.
+fn needed(workflow: &Workflow, split: Split, results: &FrameSet, clip: FrameRange) -> FrameSet {
+    let shape = workflow.manifest().shape();
+    let runs = results.runs();
+    runs.flat_map(|run| split.plan(&run.into(), clip, shape).loaded).collect()
+}
+
+fn check_format(workflow: &Workflow, clip: &SequencePath, found: Encoding) -> Result<(), SubmissionError> {
+    let manifest = workflow.manifest();
+    if manifest.staged(found).is_some() {
         return Ok(());
     }
     Err(SubmissionError::Format {
         clip: clip.to_string(),
-        found: found.name().to_owned(),
+        found: found.to_string(),
         workflow: workflow.name().to_owned(),
-        reads: reads.iter().map(|format| format.name()).collect::<Vec<_>>().join(", "),
+        reads: manifest.clip.formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(", "),
     })
 }

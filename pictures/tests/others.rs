@@ -1,5 +1,7 @@
 //! What other programs write is read here, and what is written here others read: OpenImageIO and ffmpeg.
 
+#![allow(clippy::float_cmp, reason = "equal to the bit is what is meant")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -63,12 +65,10 @@ const RGBA: [&str; 4] = ["R", "G", "B", "A"];
 /// A picture with ramps, noise, and values below 0 and above 1.
 fn made_by_oiio(folder: &Folder, channels: &str) -> String {
     let file = folder.text("made.exr");
-    let ramp = format!(
-        "fill:topleft=-0.1,0,0,0:topright=1.5,0.2,0,1:bottomleft=0,1,0.5,0.5:bottomright=0.1,0.3,3,1"
-    );
+    let ramp = "fill:topleft=-0.1,0,0,0:topright=1.5,0.2,0,1:bottomleft=0,1,0.5,0.5:bottomright=0.1,0.3,3,1";
     let arguments = [
         "--pattern",
-        &ramp,
+        ramp,
         "61x47",
         "4",
         "--noise:type=gaussian:mean=0:stddev=0.01:seed=3",

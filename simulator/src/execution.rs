@@ -252,6 +252,17 @@ impl<'a> Execution<'a> {
                     std::fs::read(path).and_then(|b| std::fs::write(path, &b[..b.len() / 2]))
                 }
                 Fault::LoseOutput => std::fs::remove_file(path),
+                Fault::EmptyOutput => std::fs::write(path, b""),
+                Fault::ShrinkOutput => spoil(path, |picture| halved(&picture)),
+                Fault::ShrinkAllOutput => {
+                    written.iter().try_for_each(|path| spoil(path, |picture| halved(&picture)))
+                }
+                Fault::GreyOutput => spoil(path, |picture| picture.into_luma8().into()),
+                Fault::NanOutput => spoil(path, |picture| {
+                    let mut picture = picture.into_rgb32f();
+                    picture.iter_mut().for_each(|value| *value = f32::NAN);
+                    picture.into()
+                }),
                 _ => Ok(()),
             };
             struck.map_err(|error| NodeError::raised("OSError", error.to_string()))?;
@@ -334,7 +345,12 @@ impl<'a> Execution<'a> {
             | Fault::SlowReply
             | Fault::Slow
             | Fault::TruncateOutput
-            | Fault::LoseOutput => Ok(()),
+            | Fault::LoseOutput
+            | Fault::EmptyOutput
+            | Fault::ShrinkOutput
+            | Fault::ShrinkAllOutput
+            | Fault::GreyOutput
+            | Fault::NanOutput => Ok(()),
         }
     }
 
@@ -497,4 +513,17 @@ fn key_of(config: &Config, prompt: &Prompt, id: &str, keys: &mut BTreeMap<String
             }
         }
     }
+}
+
+/// Makes another picture of a saved one, in the same kind of file.
+fn spoil(
+    path: &std::path::Path,
+    change: impl FnOnce(image::DynamicImage) -> image::DynamicImage,
+) -> std::io::Result<()> {
+    let picture = image::open(path).map_err(std::io::Error::other)?;
+    change(picture).save(path).map_err(std::io::Error::other)
+}
+
+fn halved(picture: &image::DynamicImage) -> image::DynamicImage {
+    picture.resize_exact(picture.width() / 2, picture.height() / 2, image::imageops::FilterType::Nearest)
 }

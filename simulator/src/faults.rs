@@ -32,4 +32,14 @@ pub enum Fault {
     TruncateOutput,
     /// The middle one of the saved pictures is gone, though history names it.
     LoseOutput,
+    /// The middle one of the saved pictures has no bytes.
+    EmptyOutput,
+    /// The middle one of the saved pictures is half as large.
+    ShrinkOutput,
+    /// The middle one of the saved pictures is grey.
+    GreyOutput,
+    /// The middle one of the saved pictures is NaN all over; for float EXR.
+    NanOutput,
+    /// Every one of the saved pictures is half as large.
+    ShrinkAllOutput,
 }

@@ -29,6 +29,19 @@ impl Frame {
         Ok(Self { width, height, data })
     }
 
+    /// Reads a file with its values as they are, RGB.
+    pub fn load_float(path: &Path) -> Result<Self, image::ImageError> {
+        let picture = image::ImageReader::open(path)?.with_guessed_format()?.decode()?.into_rgb32f();
+        let (width, height) = picture.dimensions();
+        Ok(Self { width, height, data: picture.into_raw() })
+    }
+
+    /// Float EXR, values as they are.
+    pub fn exr(&self) -> Option<Vec<u8>> {
+        let picture = Rgb32FImage::from_raw(self.width, self.height, self.data.clone())?;
+        encode(&DynamicImage::ImageRgb32F(picture), ImageFormat::OpenExr)
+    }
+
     /// 8 bits, cut off and not rounded, as `SaveImage` does.
     pub fn to_rgb8(&self) -> Vec<u8> {
         self.data.iter().map(|value| (value * 255.0).clamp(0.0, 255.0) as u8).collect()

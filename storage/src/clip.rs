@@ -6,12 +6,10 @@ use std::{
     thread,
 };
 
+use hearth_pictures::{Picture, PictureError, inspect};
 use hearth_workflows::{Frame, FrameSet, SequencePath};
 
-use crate::{
-    picture::{self, Picture, PictureError},
-    roots::{Roots, RootsError},
-};
+use crate::roots::{Roots, RootsError};
 
 /// Pictures that are looked at side by side. Storage answers slowly, but it answers many.
 const PARALLEL: usize = 8;
@@ -42,18 +40,9 @@ pub enum ClipError {
     #[error("clip {clip}: frames {missing} are missing; render or copy them, or name other frames")]
     Gap { clip: String, missing: String },
     #[error(
-        "clip {clip}, frame {frame}: {width}x{height} with {channels} channels of {bits} bits, but frame {first} is {expected}; a clip must be of one size and kind"
+        "clip {clip}, frame {frame}: {found}, but frame {first} is {expected}; a clip must be of one size and kind"
     )]
-    Mixed {
-        clip: String,
-        frame: Frame,
-        width: u32,
-        height: u32,
-        channels: u8,
-        bits: u8,
-        first: Frame,
-        expected: String,
-    },
+    Mixed { clip: String, frame: Frame, found: Picture, first: Frame, expected: Picture },
     #[error("clip {clip}, frame {frame} cannot be used; render or copy it again")]
     Frame { clip: String, frame: Frame, source: PictureError },
 }
@@ -134,15 +123,9 @@ impl Clip {
             return Err(ClipError::Mixed {
                 clip: self.sequence.to_string(),
                 frame: *frame,
-                width: picture.width,
-                height: picture.height,
-                channels: picture.channels,
-                bits: picture.bits,
+                found: *picture,
                 first: frames[0],
-                expected: format!(
-                    "{}x{} with {} channels of {} bits",
-                    first.width, first.height, first.channels, first.bits
-                ),
+                expected: *first,
             });
         }
         Ok(Some(*first))
@@ -151,11 +134,7 @@ impl Clip {
     fn look_at(&self, frame: Frame) -> Result<Picture, ClipError> {
         let file = self.file(frame);
         self.roots.check_link(&file)?;
-        picture::inspect(&file).map_err(|source| ClipError::Frame {
-            clip: self.sequence.to_string(),
-            frame,
-            source,
-        })
+        inspect(&file).map_err(|source| ClipError::Frame { clip: self.sequence.to_string(), frame, source })
     }
 }
 

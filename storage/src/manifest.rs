@@ -69,6 +69,9 @@ pub struct SequenceManifest {
     /// Pattern of each pass below this folder.
     pub passes: BTreeMap<String, String>,
     pub chunks: Vec<SegmentManifest>,
+    /// Of each pass, by frame.
+    #[serde(default)]
+    pub files: BTreeMap<String, BTreeMap<Frame, FileManifest>>,
 }
 
 /// Which attempt made which frames, where.

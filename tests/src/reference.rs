@@ -48,10 +48,11 @@ impl Reference {
     ) -> BTreeMap<String, BTreeMap<Frame, DynamicImage>> {
         let id = format!("reference-{}", self.prompts.fetch_add(1, Ordering::Relaxed));
         let sequence: SequencePath = "root/plate.%04d.png".parse().expect("path");
-        let plan = workflow.manifest().split.plan(own, clip);
+        let split = workflow.manifest().split(parameters).expect("a split");
+        let plan = split.plan(own, clip, workflow.manifest().shape());
         let files = plan.loaded.iter().map(|frame| file_of(folder, &sequence, *frame).display().to_string());
         let staged = StagedClip::Files(files.collect());
-        let prompt = bind::bind(workflow, parameters, &plan, &staged, &id).expect("bound");
+        let prompt = bind::bind(workflow, parameters, &plan, &staged, "/nowhere", &id).expect("bound");
         let body = serde_json::json!({ "prompt": prompt.graph, "prompt_id": id, "client_id": "reference" });
         let url = self.simulator.url();
         let response = self.http.post(format!("{url}/prompt")).json(&body).send().await.expect("answer");
@@ -61,7 +62,7 @@ impl Reference {
         let mut passes = BTreeMap::new();
         for (pass, saver) in &prompt.savers {
             let images = entry["outputs"][&saver.node]["images"].as_array().expect("images").clone();
-            assert_eq!(images.len(), plan.loaded.len());
+            assert_eq!(images.len(), plan.made);
             let read = |index: usize| {
                 let image = &images[index];
                 let name = image["filename"].as_str().expect("name");

@@ -143,8 +143,14 @@ async fn a_dropped_socket_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_truncated_or_missing_picture_is_caught_and_rendered_again() {
-    for (fault, said) in [(Fault::TruncateOutput, "cut off"), (Fault::LoseOutput, "not there")] {
+async fn a_picture_that_is_not_whole_or_not_like_the_others_is_caught_and_rendered_again() {
+    for (fault, said) in [
+        (Fault::TruncateOutput, "cut off"),
+        (Fault::LoseOutput, "not there"),
+        (Fault::EmptyOutput, "is empty"),
+        (Fault::ShrinkOutput, "is 16x10"),
+        (Fault::GreyOutput, "with 1 channels"),
+    ] {
         for shared_output in [true, false] {
             let setup = Setup { shared_output, ..Setup::default() };
             let (_, failures) = with_fault(&[fault], setup).await;

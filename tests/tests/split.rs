@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use hearth_tests::{clips, reference::Reference};
-use hearth_workflows::{FrameRange, FrameSet, Workflow};
+use hearth_workflows::{FrameRange, Workflow};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 /// The mean over `radius` neighbours on each side, with handles to match.
@@ -43,17 +43,18 @@ async fn same(reference: &Reference, workflow: &Workflow, len: i64, sizes: &[u64
     let clip = FrameRange::new(1, len).expect("range");
     let none = BTreeMap::new();
     let whole = reference.render(workflow, &none, dir.path(), &clip.into(), clip).await;
-    let mut waiting = FrameSet::from(clip);
-    let mut split = BTreeMap::new();
+    let split = workflow.manifest().split(&none).expect("a split");
+    let mut waiting = split.results(&clip.into());
+    let mut pieces = BTreeMap::new();
     for size in sizes.iter().cycle() {
         if waiting.is_empty() {
             break;
         }
-        let own = workflow.manifest().split.carve(&mut waiting, *size, u64::MAX);
+        let own = split.carve(&mut waiting, *size, workflow.manifest().shape());
         let made = reference.render(workflow, &none, dir.path(), &own, clip).await;
-        split.extend(made["beauty"].clone());
+        pieces.extend(made["beauty"].clone());
     }
-    split == whole["beauty"]
+    pieces == whole["beauty"]
 }
 
 #[test]

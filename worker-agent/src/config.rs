@@ -32,6 +32,8 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// Attempts that a node holds: one that runs, the others staged and queued behind it.
     pub slots: u32,
+    /// Pictures that are decoded, converted and checked at a time; each is in memory as a whole.
+    pub conversions: u32,
     /// A prompt without any progress for so long is given up, in seconds.
     pub stall_seconds: u64,
     /// A ComfyUI that does not answer for so long has died, in seconds.
@@ -82,6 +84,7 @@ impl Default for Config {
             stage: PathBuf::new(),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7402)),
             slots: 2,
+            conversions: 2,
             stall_seconds: 600,
             dead_seconds: 15,
             log_format: LogFormat::Text,

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use hearth_telemetry::serve_metrics;
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -75,11 +75,13 @@ impl Agent {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let config = Arc::new(config);
+        let conversions = Arc::new(Semaphore::new(config.conversions.max(1) as usize));
         for node in nodes {
             let (config, http, meters, stop) = (config.clone(), http.clone(), meters.clone(), stop.clone());
+            let conversions = conversions.clone();
             tasks.spawn(async move {
                 let name = node.name.clone();
-                Box::pin(node::run(node, &config, http, meters, stop))
+                Box::pin(node::run(node, &config, http, meters, conversions, stop))
                     .await
                     .map_err(|source| AgentError::Node { node: name, source })
             });

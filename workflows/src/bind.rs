@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use crate::{
     error::WorkflowError,
     graph::{GraphNode, link},
-    manifest::{FactValue, Load},
+    manifest::{FactValue, Load, Save, SplitRule},
     parameters::{self, ParameterTexts},
-    split::ChunkPlan,
+    split::{ChunkPlan, Split},
     workflow::Workflow,
 };
 
@@ -23,6 +23,8 @@ pub enum StagedClip {
     Files(Vec<String>),
     /// A folder with exactly the loaded frames, their names in frame order.
     Directory(String),
+    /// A path with `%04d`, and the last number; the first is 0.
+    Frames { path: String, last: u64 },
 }
 
 /// The prompt of one attempt.
@@ -40,15 +42,18 @@ pub struct Prompt {
 pub struct Saver {
     pub node: String,
     pub prefix: String,
+    pub save: Save,
 }
 
-/// Binds `workflow` for one attempt. Every saver's prefix holds `attempt`, so that no cache answers with
+/// Binds `workflow` for one attempt. `out`: an absolute folder, as ComfyUI sees it, for savers that write to a
+/// path of their own. Every saver's prefix holds `attempt`, so that no cache answers with
 /// the files of another attempt and no two attempts write the same file.
 pub fn bind(
     workflow: &Workflow,
     given: &ParameterTexts,
     plan: &ChunkPlan,
     staged: &StagedClip,
+    out: &str,
     attempt: &str,
 ) -> Result<Prompt, WorkflowError> {
     let manifest = workflow.manifest();
@@ -64,21 +69,41 @@ pub fn bind(
         let value = match fact.value {
             FactValue::Loaded => plan.loaded.len() as i64,
             FactValue::FirstLoaded => plan.loaded.first().map_or(0, |frame| frame.0),
-            FactValue::Head => plan.head() as i64,
+            FactValue::Head => plan.head as i64,
         };
         for target in &fact.sets {
             set(&mut nodes, &target.node, &target.input, value.into());
         }
     }
+    if let (SplitRule::Interpolate { sets, .. }, Ok(Split::Interpolate { multiplier, .. })) =
+        (&manifest.split, manifest.split(given))
+    {
+        for target in sets {
+            set(&mut nodes, &target.node, &target.input, multiplier.into());
+        }
+    }
     let mut savers = BTreeMap::new();
     for pass in &manifest.passes {
-        let prefix = format!("hearth/{attempt}/{}", pass.name);
-        set(&mut nodes, &pass.node, &pass.prefix_input, prefix.as_str().into());
-        savers.insert(pass.name.clone(), Saver { node: pass.node.clone(), prefix });
+        let prefix = match pass.save {
+            Save::Images => format!("hearth/{attempt}/{}", pass.name),
+            Save::Frames => format!("{out}/{}/frame.%04d.{}", pass.name, pass.format.extension()),
+        };
+        set(&mut nodes, &pass.node, pass.target(), prefix.as_str().into());
+        if pass.save == Save::Frames {
+            set(&mut nodes, &pass.node, "start_frame", 0.into());
+        }
+        savers.insert(pass.name.clone(), Saver { node: pass.node.clone(), prefix, save: pass.save });
     }
     match staged {
         StagedClip::Directory(folder) => {
             set(&mut nodes, &manifest.clip.node, Load::Directory.input(), folder.as_str().into());
+        }
+        StagedClip::Frames { path, last } => {
+            for (input, value) in
+                [("filepath", path.as_str().into()), ("start_frame", 0.into()), ("end_frame", (*last).into())]
+            {
+                set(&mut nodes, &manifest.clip.node, input, value);
+            }
         }
         StagedClip::Files(files) => load_files(&mut nodes, &manifest.clip.node, files),
     }

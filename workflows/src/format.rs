@@ -1,6 +1,6 @@
 //! How pictures are stored and what their numbers mean: the words that manifests, jobs and agents share.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +43,9 @@ pub enum ColourSpace {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{given}' is no {what}; there are {known}")]
 pub struct UnknownName {
-    what: &'static str,
-    given: String,
-    known: String,
+    pub(crate) what: &'static str,
+    pub(crate) given: String,
+    pub(crate) known: String,
 }
 
 /// Names of an enum's variants, both ways.
@@ -56,19 +56,19 @@ macro_rules! named {
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(match self { $(Self::$variant => $name),* })
             }
         }
 
-        impl FromStr for $type {
-            type Err = UnknownName;
+        impl std::str::FromStr for $type {
+            type Err = $crate::format::UnknownName;
 
-            fn from_str(name: &str) -> Result<Self, UnknownName> {
+            fn from_str(name: &str) -> Result<Self, Self::Err> {
                 match name {
                     $($name => Ok(Self::$variant),)*
-                    _ => Err(UnknownName {
+                    _ => Err($crate::format::UnknownName {
                         what: $what,
                         given: name.to_owned(),
                         known: [$($name),*].join(", "),
@@ -79,12 +79,31 @@ macro_rules! named {
     };
 }
 
-named!(PictureFormat, "picture format",
-    Png8 = "png8", Png16 = "png16", Tiff8 = "tiff8", Tiff16 = "tiff16", TiffFloat = "tiff-float",
-    ExrHalf = "exr-half", ExrFloat = "exr-float", Jpeg = "jpeg", Dpx = "dpx");
-named!(ColourSpace, "colour space",
-    Linear = "linear", Srgb = "srgb", Rec709 = "rec709", Acescg = "acescg", Acescct = "acescct",
-    Data = "data");
+pub(crate) use named;
+
+named!(
+    PictureFormat,
+    "picture format",
+    Png8 = "png8",
+    Png16 = "png16",
+    Tiff8 = "tiff8",
+    Tiff16 = "tiff16",
+    TiffFloat = "tiff-float",
+    ExrHalf = "exr-half",
+    ExrFloat = "exr-float",
+    Jpeg = "jpeg",
+    Dpx = "dpx"
+);
+named!(
+    ColourSpace,
+    "colour space",
+    Linear = "linear",
+    Srgb = "srgb",
+    Rec709 = "rec709",
+    Acescg = "acescg",
+    Acescct = "acescct",
+    Data = "data"
+);
 
 impl PictureFormat {
     pub fn extension(self) -> &'static str {
@@ -133,7 +152,7 @@ impl PictureFormat {
 }
 
 /// A format and what its numbers mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Encoding {
     pub format: PictureFormat,
     pub colour: ColourSpace,

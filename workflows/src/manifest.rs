@@ -6,14 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::WorkflowError,
+    format::{ColourSpace, Encoding, PictureFormat},
     graph::Graph,
-    parameters::{InputRef, Parameter, ParameterType},
-    split::Split,
+    parameters::{InputRef, Parameter, ParameterTexts, ParameterType},
+    split::{Ramp, Shape, Split},
 };
 
 /// The most frames a chunk may load when the manifest names no limit and the clip comes in one file a
 /// node: a graph of thousands of loaders is slow to validate.
 pub const DEFAULT_MAX_CHUNK_FRAMES: u32 = 128;
+
+/// The most files that a node which numbers them with four digits can load or save.
+pub const MAX_NUMBERED: u32 = 9999;
 
 /// A manifest, as written.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -21,7 +25,7 @@ pub const DEFAULT_MAX_CHUNK_FRAMES: u32 = 128;
 pub struct Manifest {
     pub workflow: About,
     pub clip: ClipInput,
-    pub split: Split,
+    pub split: SplitRule,
     #[serde(default)]
     pub chunk: ChunkLimits,
     #[serde(default)]
@@ -44,6 +48,29 @@ pub struct About {
     pub category: String,
 }
 
+/// How a clip may be cut, as the manifest says it; [`Manifest::split`] knows the numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SplitRule {
+    PerFrame,
+    Handles {
+        head: u32,
+        tail: u32,
+    },
+    Overlap {
+        frames: u32,
+        #[serde(default)]
+        ramp: Ramp,
+    },
+    Interpolate {
+        /// Frames of the result for one of the clip: `2`, `2.5`, `5/2`, or the name of a parameter that says so.
+        factor: String,
+        /// Node inputs that take the model's whole multiplier.
+        sets: Vec<InputRef>,
+    },
+    Whole,
+}
+
 /// Where the frames come in.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -51,9 +78,13 @@ pub struct ClipInput {
     /// The node that loads.
     pub node: String,
     pub load: Load,
-    /// Picture formats it reads right.
+    /// Picture formats it reads right; a clip of another kind is converted.
     #[serde(default = "png8")]
     pub formats: Vec<PictureFormat>,
+    /// What it takes the numbers for; a clip in another colour space is converted. Nothing said: a format that
+    /// it reads comes as it is.
+    #[serde(default)]
+    pub colour: Option<ColourSpace>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -63,6 +94,8 @@ pub enum Load {
     Image,
     /// The node loads a folder (`directory`), which holds exactly the chunk's frames.
     Directory,
+    /// The node loads numbered files (`filepath` with `%04d`, `start_frame`, `end_frame`).
+    Frames,
 }
 
 impl Load {
@@ -71,26 +104,7 @@ impl Load {
         match self {
             Self::Image => "image",
             Self::Directory => "directory",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PictureFormat {
-    Png8,
-    Png16,
-}
-
-impl PictureFormat {
-    pub fn extension(self) -> &'static str {
-        "png"
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Png8 => "8-bit PNG",
-            Self::Png16 => "16-bit PNG",
+            Self::Frames => "filepath",
         }
     }
 }
@@ -113,8 +127,12 @@ pub struct Needs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChunkLimits {
-    /// Most frames that one prompt may load, handles included.
+    /// Least and most frames that one prompt may load, handles included.
+    pub min_frames: Option<u32>,
     pub max_frames: Option<u32>,
+    /// The model takes `multiple * n + plus` frames.
+    pub multiple: Option<u32>,
+    pub plus: Option<u32>,
 }
 
 /// A number of the chunk that node inputs take.
@@ -143,19 +161,44 @@ pub struct Pass {
     pub name: String,
     /// The node that saves it.
     pub node: String,
+    /// As the node saves it.
     #[serde(default = "png8_format")]
     pub format: PictureFormat,
-    /// The input that takes the file prefix.
-    #[serde(default = "filename_prefix")]
-    pub prefix_input: String,
+    /// What its numbers are; nothing said: what the clip's were when they were loaded. `data` is never converted.
+    #[serde(default)]
+    pub colour: Option<ColourSpace>,
+    #[serde(default)]
+    pub save: Save,
+    /// The input that takes the file prefix, or the path; nothing said: `filename_prefix`, or `filepath`.
+    #[serde(default)]
+    pub prefix_input: Option<String>,
+}
+
+/// How a node saves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Save {
+    /// Into ComfyUI's output folder, with a prefix; the history lists the files.
+    #[default]
+    Images,
+    /// To an absolute path with `%04d`, numbered from `start_frame`; the history lists nothing
+    /// (`SaveEXRFrames`).
+    Frames,
+}
+
+impl Pass {
+    /// The input that takes the file prefix, or the path.
+    pub fn target(&self) -> &str {
+        match (&self.prefix_input, self.save) {
+            (Some(input), _) => input,
+            (None, Save::Images) => "filename_prefix",
+            (None, Save::Frames) => "filepath",
+        }
+    }
 }
 
 fn png8_format() -> PictureFormat {
     PictureFormat::Png8
-}
-
-fn filename_prefix() -> String {
-    "filename_prefix".to_owned()
 }
 
 impl Manifest {
@@ -166,34 +209,91 @@ impl Manifest {
         })
     }
 
-    /// The most frames that one prompt may load.
-    pub fn max_loaded(&self) -> u64 {
-        match (self.split, self.chunk.max_frames, self.clip.load) {
-            (Split::Whole, _, _) | (_, None, Load::Directory) => u64::MAX,
+    /// The split with these parameters, of which those not given have their defaults.
+    pub fn split(&self, parameters: &ParameterTexts) -> Result<Split, String> {
+        Ok(match &self.split {
+            SplitRule::PerFrame => Split::PerFrame,
+            SplitRule::Handles { head, tail } => Split::Handles { head: *head, tail: *tail },
+            SplitRule::Overlap { frames, ramp } => Split::Overlap { frames: *frames, ramp: *ramp },
+            SplitRule::Whole => Split::Whole,
+            SplitRule::Interpolate { factor, .. } => {
+                let by_default = || self.parameters.get(factor).map(Parameter::default_text);
+                let value = parameters.get(factor).cloned().or_else(by_default);
+                let (multiplier, step) = ratio(value.as_deref().unwrap_or(factor))?;
+                Split::Interpolate { multiplier, step }
+            }
+        })
+    }
+
+    /// How many frames one prompt may load.
+    pub fn shape(&self) -> Shape {
+        let max = match (&self.split, self.chunk.max_frames, self.clip.load) {
+            (_, given, Load::Frames) => u64::from(given.unwrap_or(MAX_NUMBERED).min(MAX_NUMBERED)),
+            (SplitRule::Whole, _, _) | (_, None, Load::Directory) => u64::MAX,
             (_, Some(max), _) => u64::from(max.max(1)),
             (_, None, Load::Image) => u64::from(DEFAULT_MAX_CHUNK_FRAMES),
+        };
+        let or = |given: Option<u32>, default: u32| u64::from(given.unwrap_or(default));
+        Shape {
+            min: or(self.chunk.min_frames, 1),
+            max,
+            multiple: or(self.chunk.multiple, 1).max(1),
+            plus: or(self.chunk.plus, 0),
         }
     }
 
-    /// The most frames that a chunk may answer for.
-    pub fn max_own(&self) -> u64 {
-        let handles = match self.split {
-            Split::Handles { head, tail } => u64::from(head) + u64::from(tail),
-            Split::PerFrame | Split::Whole => 0,
+    /// How the frames of a clip are handed to the node that loads them; `None` when it reads nothing that
+    /// Hearth writes.
+    pub fn staged(&self, clip: Encoding) -> Option<Encoding> {
+        let formats = &self.clip.formats;
+        if formats.contains(&clip.format) {
+            return Some(Encoding { colour: self.clip.colour.unwrap_or(clip.colour), ..clip })
+                .filter(|staged| *staged == clip || clip.format.is_writable());
+        }
+        let mut writable = formats.iter().copied().filter(|format| format.is_writable());
+        let format = writable.clone().find(|format| format.is_float() == clip.format.is_float());
+        let format = format.or_else(|| writable.next())?;
+        let usual = if clip.colour == ColourSpace::Data { clip.colour } else { format.usual_colour() };
+        Some(Encoding { format, colour: self.clip.colour.unwrap_or(usual) })
+    }
+
+    /// How the node that saves `pass` writes it, for a clip of this encoding.
+    pub fn saved(&self, pass: &Pass, clip: Encoding) -> Encoding {
+        let loaded = self.staged(clip).unwrap_or(clip);
+        Encoding { format: pass.format, colour: pass.colour.unwrap_or(loaded.colour) }
+    }
+
+    /// How the pass comes back: colours in the clip's space, of a float clip as floats; anything else as it was
+    /// saved.
+    pub fn result(&self, pass: &Pass, clip: Encoding) -> Encoding {
+        let saved = self.saved(pass, clip);
+        if saved.colour == ColourSpace::Data {
+            return saved;
+        }
+        let format = match (clip.format, saved.format.is_float()) {
+            (PictureFormat::ExrHalf | PictureFormat::ExrFloat, false) => PictureFormat::ExrHalf,
+            (PictureFormat::TiffFloat, false) => PictureFormat::TiffFloat,
+            _ => saved.format,
         };
-        self.max_loaded().saturating_sub(handles).max(1)
+        // Eight or sixteen bits are too few for light.
+        let fits = format.is_float() || !matches!(clip.colour, ColourSpace::Linear | ColourSpace::Acescg);
+        Encoding { format, colour: if fits { clip.colour } else { saved.colour } }
     }
 
     /// Holds the manifest against its graph. `file` names the manifest.
     pub(crate) fn check(&self, file: &str, graph: &Graph) -> Result<(), WorkflowError> {
         self.check_clip(file, graph)?;
         let wrong = |message: String| WorkflowError::Manifest { file: file.to_owned(), message };
-        if let (Split::Handles { head, tail }, Some(max)) = (self.split, self.chunk.max_frames)
-            && u64::from(head) + u64::from(tail) >= u64::from(max)
-        {
-            return Err(wrong(format!(
-                "[chunk] max_frames = {max} leaves no room beside handles of {head} and {tail}"
-            )));
+        self.check_chunks().map_err(wrong)?;
+        if let SplitRule::Interpolate { factor, sets } = &self.split {
+            self.split(&ParameterTexts::new())
+                .map_err(|error| wrong(format!("[split] factor = \"{factor}\": {error}")))?;
+            for choice in self.parameters.get(factor).into_iter().flat_map(|parameter| &parameter.choices) {
+                ratio(choice).map_err(|error| wrong(format!("parameter {factor}: {error}")))?;
+            }
+            for target in sets {
+                check_target(file, graph, "[split]", target)?;
+            }
         }
         if self.passes.is_empty() {
             return Err(wrong("no [[pass]]; name the node whose pictures are the result".to_owned()));
@@ -212,7 +312,7 @@ impl Manifest {
             if self.passes[..index].iter().any(twin) {
                 return Err(wrong(format!("{what}: its name or its node stands twice")));
             }
-            let target = InputRef { node: pass.node.clone(), input: pass.prefix_input.clone() };
+            let target = InputRef { node: pass.node.clone(), input: pass.target().to_owned() };
             check_target(file, graph, &what, &target)?;
         }
         for (name, parameter) in &self.parameters {
@@ -235,6 +335,28 @@ impl Manifest {
         Ok(())
     }
 
+    fn check_chunks(&self) -> Result<(), String> {
+        let (head, tail) = self.split(&ParameterTexts::new()).unwrap_or(Split::PerFrame).handles();
+        let handles = u64::from(head) + u64::from(tail);
+        let shape = self.shape();
+        let Some(most) = shape.at_most(shape.max) else {
+            return Err(format!(
+                "[chunk] no number of frames is {}n + {}, {} or more and {} or fewer",
+                shape.multiple, shape.plus, shape.min, shape.max
+            ));
+        };
+        if handles >= most {
+            return Err(format!(
+                "[chunk] max_frames = {} leaves no room beside handles of {head} and {tail}",
+                shape.max
+            ));
+        }
+        if let Some(pass) = self.passes.iter().find(|pass| !pass.format.is_writable()) {
+            return Err(format!("pass {}: {} is read, but not written", pass.name, pass.format.name()));
+        }
+        Ok(())
+    }
+
     fn check_clip(&self, file: &str, graph: &Graph) -> Result<(), WorkflowError> {
         let id = &self.clip.node;
         let loader = find_node(file, graph, "[clip]", id)?;
@@ -248,6 +370,7 @@ impl Manifest {
                 wants: match self.clip.load {
                     Load::Image => "a node with the input 'image', e.g. LoadImage",
                     Load::Directory => "a node with the input 'directory', e.g. VHS_LoadImagesPath",
+                    Load::Frames => "a node with the input 'filepath', e.g. LoadEXRFrames",
                 },
             });
         }
@@ -269,6 +392,32 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// `5/2`, `2.5` or `2` as a whole multiplier and a step, in lowest terms.
+fn ratio(text: &str) -> Result<(u32, u32), String> {
+    const MOST: u64 = 64;
+    let wrong =
+        || format!("'{text}' is no factor; write it like 2, 2.5 or 5/2, more than 1 and at most {MOST}");
+    let text = text.trim();
+    let read = |text: &str| text.trim().parse::<u64>().ok();
+    let parts = match (text.split_once('/'), text.split_once('.')) {
+        (Some((top, bottom)), _) => read(top).zip(read(bottom)),
+        (None, Some((whole, part))) if part.len() <= 3 => {
+            read(&format!("{whole}{part}")).map(|top| (top, 10_u64.pow(part.len() as u32)))
+        }
+        _ => read(text).map(|top| (top, 1)),
+    };
+    let (mut top, mut bottom) = parts.ok_or_else(wrong)?;
+    let (mut a, mut b) = (top, bottom);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    (top, bottom) = (top / a.max(1), bottom / a.max(1));
+    if bottom == 0 || top <= bottom || top > MOST {
+        return Err(wrong());
+    }
+    Ok((top as u32, bottom as u32))
 }
 
 fn find_node<'a>(

@@ -23,7 +23,8 @@ pub struct Parameter {
     pub max: Option<f64>,
     #[serde(default)]
     pub choices: Vec<String>,
-    /// Node inputs that take the value, as `node.input`.
+    /// Node inputs that take the value, as `node.input`. None for what only the split takes.
+    #[serde(default)]
     pub sets: Vec<InputRef>,
 }
 

@@ -6,6 +6,7 @@ use hearth_workflows::{
     Frame, FrameRange, FrameSet, Workflow, WorkflowError,
     bind::{self, StagedClip},
     library::Library,
+    split::Shape,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -121,12 +122,14 @@ fn a_chunk_is_bound_with_its_handles_and_a_prefix_of_its_own() {
     let workflow = shipped("temporal-smooth");
     let clip = FrameRange::new(1001, 1100).expect("range");
     let own: FrameSet = "1001-1003".parse().expect("frames");
-    let plan = workflow.manifest().split.plan(&own, clip);
+    let split = workflow.manifest().split(&BTreeMap::new()).expect("a split");
+    let plan = split.plan(&own, clip, workflow.manifest().shape());
     // No handle before the clip's first frame.
     assert_eq!(plan.loaded.iter().map(|frame| frame.0).collect::<Vec<_>>(), [1001, 1002, 1003, 1004]);
     assert_eq!(plan.kept, [(0, Frame(1001)), (1, Frame(1002)), (2, Frame(1003))]);
     let staged = StagedClip::Files((0..4).map(|index| format!("f{index}.png")).collect());
-    let prompt = bind::bind(&workflow, &BTreeMap::new(), &plan, &staged, "k3f9-1-7").expect("bound");
+    let prompt =
+        bind::bind(&workflow, &BTreeMap::new(), &plan, &staged, "/nowhere", "k3f9-1-7").expect("bound");
     let graph = &prompt.graph;
     assert_eq!(graph["9"]["inputs"]["filename_prefix"], "hearth/k3f9-1-7/beauty");
     assert_eq!(prompt.savers["beauty"].prefix, "hearth/k3f9-1-7/beauty");
@@ -150,8 +153,8 @@ proptest! {
         let mut waiting = FrameSet::from(clip);
         let mut kept: Vec<Frame> = Vec::new();
         for size in sizes.iter().cycle() {
-            let own = split.carve(&mut waiting, *size, u64::MAX);
-            let plan = split.plan(&own, clip);
+            let own = split.carve(&mut waiting, *size, Shape::default());
+            let plan = split.plan(&own, clip, Shape::default());
             prop_assert!(plan.loaded.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0));
             prop_assert!(plan.loaded.iter().all(|frame| clip.first <= *frame && *frame <= clip.last));
             for (place, frame) in &plan.kept {

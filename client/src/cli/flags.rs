@@ -124,6 +124,10 @@ pub(crate) struct Submit {
     /// Only nodes of this pool
     #[arg(long, default_value = "")]
     pub(crate) pool: String,
+    /// What the clip's numbers are: linear, srgb, rec709, acescg, acescct or data [default: linear in float
+    /// files, srgb in all others]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) colour_space: String,
     /// Frames in a chunk [default: what keeps a node busy for half a minute]
     #[arg(long, default_value_t = 0)]
     pub(crate) chunk_frames: u32,

@@ -36,6 +36,7 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         frames: flags.frames,
         output: below_root(&roots, &flags.output)?,
         chunk_frames: flags.chunk_frames,
+        colour_space: flags.colour_space,
     };
     Ok(client.submit(request).await?)
 }

@@ -22,12 +22,12 @@ pub(super) fn chunk_size(
     ready_nodes: usize,
     busy: bool,
 ) -> u64 {
-    let manifest = workflow.manifest();
-    let most = manifest.max_own().min(pace.cap(node).unwrap_or(u64::MAX));
+    let (split, shape) = (job.spec.split(workflow), workflow.manifest().shape());
+    let most = split.max_own(shape).min(pace.cap(node).unwrap_or(u64::MAX));
     if let Some(fixed) = job.spec.chunk_frames {
         return fixed.clamp(1, most);
     }
-    if manifest.split == Split::Whole {
+    if split == Split::Whole {
         return u64::MAX;
     }
     let waiting = job.waiting.len();
@@ -46,9 +46,14 @@ pub(super) fn chunk_size(
     };
     let by_share = (share / SHARE_DIVISOR).ceil() as u64;
     // No more than a third of what a chunk renders should be thrown away.
-    let least = match manifest.split {
-        Split::Handles { head, tail } => 2 * (u64::from(head) + u64::from(tail)),
-        Split::PerFrame | Split::Whole => 1,
-    };
-    by_time.min(by_share).max(least).clamp(1, most)
+    let (head, tail) = split.handles();
+    let handles = u64::from(head) + u64::from(tail);
+    let count = by_time.min(by_share).max(2 * handles).clamp(1, most);
+    // As many as the model takes without any that are thrown away.
+    match split {
+        Split::Interpolate { .. } | Split::Whole => count,
+        Split::PerFrame | Split::Handles { .. } | Split::Overlap { .. } => {
+            shape.at_most(count + handles).map_or(count, |loaded| loaded.saturating_sub(handles).max(1))
+        }
+    }
 }

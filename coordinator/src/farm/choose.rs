@@ -122,8 +122,8 @@ impl Farm {
             if count == 0 {
                 continue;
             }
-            let manifest = known.workflow.manifest();
-            let frames = manifest.split.carve(&mut job.waiting, count, manifest.max_loaded());
+            let split = job.spec.split(&known.workflow);
+            let frames = split.carve(&mut job.waiting, count, known.workflow.manifest().shape());
             return Some((rank.job, frames));
         }
         None

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hearth_workflows::{
-    Frame, FrameRange, FrameSet, RootPath, SequencePath, Workflow, WorkflowId, parameters::ParameterTexts,
+    Frame, FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
+    format::{ColourSpace, Encoding, PictureFormat},
+    parameters::ParameterTexts,
     path::SequenceName,
 };
 use serde::{Deserialize, Serialize};
@@ -29,9 +31,13 @@ pub struct JobSpec {
     /// Every parameter, defaults included.
     pub parameters: ParameterTexts,
     pub clip: SequencePath,
-    /// First and last frame of the clip, within which handles may be taken.
+    /// First and last frame of the clip, within which handles may be taken; where the split looks at all frames,
+    /// the first and last of those that are meant.
     pub clip_range: FrameRange,
-    /// The frames to make.
+    /// What the clip's files are.
+    #[serde(default = "png8")]
+    pub encoding: Encoding,
+    /// The frames to make, by their numbers in the result.
     pub frames: FrameSet,
     pub output: RootPath,
     /// Fixed size of a chunk; `None`: by what was measured.
@@ -42,12 +48,18 @@ pub struct JobSpec {
     pub request_id: String,
 }
 
+/// What clips were before other formats were read.
+fn png8() -> Encoding {
+    Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb }
+}
+
 /// A finished pass: its name and its files, relative to the output folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassFiles {
     pub pass: String,
     pub folder: Option<String>,
     pub name: SequenceName,
+    pub encoding: Encoding,
 }
 
 impl PassFiles {
@@ -68,9 +80,23 @@ impl JobSpec {
         self.output.sibling(&name).unwrap_or_else(|_| self.output.clone())
     }
 
+    /// How the job is split. Its parameters were checked when it was submitted.
+    pub fn split(&self, workflow: &Workflow) -> Split {
+        workflow.manifest().split(&self.parameters).unwrap_or(Split::Whole)
+    }
+
     /// How the passes' files are named: one pass lies in the output folder itself, several get a folder each.
+    /// Where frames stand for other times than in the clip, the name says by which factor.
     pub fn pass_files(&self, workflow: &Workflow) -> Vec<PassFiles> {
-        let stem = self.clip.name().stem();
+        let stem = match self.split(workflow) {
+            Split::Interpolate { multiplier, step: 1 } => {
+                format!("{}_x{multiplier}", self.clip.name().stem())
+            }
+            Split::Interpolate { multiplier, step } => {
+                format!("{}_x{multiplier}-{step}", self.clip.name().stem())
+            }
+            _ => self.clip.name().stem().to_owned(),
+        };
         let padding = self.clip.name().padding();
         let passes = &workflow.manifest().passes;
         passes
@@ -78,11 +104,13 @@ impl JobSpec {
             .map(|pass| {
                 let alone = passes.len() == 1;
                 let prefix = if alone { format!("{stem}.") } else { format!("{stem}_{}.", pass.name) };
-                let suffix = format!(".{}", pass.format.extension());
+                let encoding = workflow.manifest().result(pass, self.encoding);
+                let suffix = format!(".{}", encoding.format.extension());
                 PassFiles {
                     pass: pass.name.clone(),
                     folder: (!alone).then(|| pass.name.clone()),
                     name: SequenceName::new(&prefix, padding, &suffix),
+                    encoding,
                 }
             })
             .collect()

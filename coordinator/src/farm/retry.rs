@@ -95,7 +95,7 @@ impl Farm {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let limit = self.config.max_tries;
         let known = self.workflows.get(&job.spec.workflow);
-        let can_shrink = known.is_some_and(|known| known.workflow.manifest().split != Split::Whole);
+        let can_shrink = known.is_some_and(|known| job.spec.split(&known.workflow) != Split::Whole);
         let blame = blame(kind, frames, named, can_shrink);
         let too_big = matches!(blame, Blame::Size);
         let given_up = match blame {
@@ -156,6 +156,10 @@ impl Farm {
                 if !piece.frames.intersection(&broken).is_empty() {
                     piece.frames.remove_all(&broken);
                     step.changes.push(Key::Piece(AttemptId { job: id.job, number: *number }));
+                    // Whoever made them, not whoever found out.
+                    if let Some(maker) = self.nodes.get_mut(&piece.node) {
+                        maker.chunks_failed += 1;
+                    }
                 }
             }
             job.pieces.retain(|_, piece| !piece.frames.is_empty());

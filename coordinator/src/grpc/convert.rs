@@ -1,7 +1,7 @@
 //! Between the farm's types and the contract's messages.
 
 use hearth_proto::v1;
-use hearth_workflows::{FrameSet, Workflow, manifest::Manifest};
+use hearth_workflows::{FrameSet, Split, Workflow, parameters::ParameterTexts};
 
 use super::SharedNames;
 use crate::{
@@ -194,13 +194,15 @@ pub(crate) fn capabilities_from(told: v1::Capabilities, names: &SharedNames) -> 
 }
 
 pub(crate) fn workflow(workflow: &Workflow) -> v1::Workflow {
-    let Manifest { workflow: about, split, parameters, passes, .. } = workflow.manifest();
+    let manifest = workflow.manifest();
+    let (about, parameters, passes) = (&manifest.workflow, &manifest.parameters, &manifest.passes);
+    let split = manifest.split(&ParameterTexts::new()).map_or_else(|error| error, |split| split.to_string());
     v1::Workflow {
         name: workflow.name().to_owned(),
         title: about.title.clone(),
         purpose: about.purpose.clone(),
         category: about.category.clone(),
-        split: split.to_string(),
+        split,
         parameters: parameters
             .iter()
             .map(|(name, parameter)| v1::Parameter {
@@ -237,6 +239,8 @@ pub(crate) fn job_definition(tag: &FarmTag, assignment: &Assignment) -> v1::JobD
         clip_last: spec.clip_range.last.0,
         work_dir: spec.work_dir(&tag.0, attempt.job.0).to_string(),
         manifest: JobManifest::of(tag, assignment).to_json(),
+        clip_format: spec.encoding.format.to_string(),
+        clip_colour_space: spec.encoding.colour.to_string(),
     }
 }
 
@@ -252,8 +256,17 @@ pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignme
             passes: spec
                 .pass_files(workflow)
                 .into_iter()
-                .map(|pass| (pass.pass.clone(), pass.pattern()))
+                .map(|pass| v1::PassFiles {
+                    pattern: pass.pattern(),
+                    name: pass.pass,
+                    format: pass.encoding.format.to_string(),
+                    colour_space: pass.encoding.colour.to_string(),
+                })
                 .collect(),
+            cross_fade: match spec.split(workflow) {
+                Split::Overlap { frames, ramp } => Some(v1::CrossFade { frames, ramp: ramp.to_string() }),
+                _ => None,
+            },
             segments: segments
                 .iter()
                 .map(|segment| v1::Segment {

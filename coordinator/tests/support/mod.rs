@@ -12,7 +12,12 @@ use hearth_coordinator::farm::{
     Capabilities, Command, Farm, FarmConfig, FarmTag, JobSpec, Key, NodeAbout, Priority, Record, Session,
     Step, Submission, Timestamp, invariants,
 };
-use hearth_workflows::{FrameSet, Workflow, library::Library, parameters};
+use hearth_workflows::{
+    FrameSet, Workflow,
+    format::{ColourSpace, Encoding, PictureFormat},
+    library::Library,
+    parameters,
+};
 
 /// Commits that can be lost.
 const UNDO: usize = 200;
@@ -156,6 +161,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
                 first: frames.first().expect("frames"),
                 last: frames.last().expect("frames"),
             },
+            encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
             frames,
             output: format!("comps/{name}").parse().expect("path"),
             chunk_frames: None,

@@ -2,13 +2,14 @@
 //! compared with the same clip rendered by one node in one piece.
 
 use std::{
+    collections::BTreeSet,
     io::IsTerminal as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hearth_agent::{NodeConfig, Transfer};
 use hearth_client::{
     FarmClient,
@@ -17,7 +18,11 @@ use hearth_client::{
 };
 use hearth_simulator::Simulator;
 use hearth_storage::Roots;
-use hearth_workflows::{Split, library::Library, manifest::Manifest};
+use hearth_workflows::{
+    FrameSet,
+    library::Library,
+    manifest::{Manifest, SplitRule},
+};
 
 use crate::{
     clip,
@@ -27,17 +32,42 @@ use crate::{
 /// Seconds a frame of the four nodes: the fastest is four times as fast as the slowest.
 const SPEEDS: [f64; 4] = [0.05, 0.075, 0.10, 0.20];
 
-/// What is rendered: it needs handles, so a wrong split would show.
-const WORKFLOW: &str = "temporal-smooth";
-
 /// The fastest node stands alone in this pool; it renders the clip in one piece.
 const ONE_NODE: &str = "one-node";
 
 /// Longest wait for four servers of this process to answer.
 const START: Duration = Duration::from_secs(30);
 
+/// What is rendered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Demonstrated {
+    /// Every frame is blended with its neighbours: without handles every cut would show
+    Temporal,
+    /// Every frame alone is scaled and sharpened
+    Resize,
+}
+
+impl Demonstrated {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Temporal => "temporal-smooth",
+            Self::Resize => "resize-sharpen",
+        }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Self::Temporal => "every frame is blended with its neighbours, so each chunk needs handles",
+            Self::Resize => "every frame is sharpened alone, so any frames make a chunk",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
+    /// What is rendered
+    #[arg(long, value_enum, default_value_t = Demonstrated::Temporal)]
+    workflow: Demonstrated,
     /// Frames of the clip
     #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u32).range(8..=1000))]
     frames: u32,
@@ -61,26 +91,34 @@ pub(crate) async fn run(flags: Flags) -> Result<(), StandaloneError> {
     for node in client.nodes().await? {
         println!("          {}  {}", node.name, node.device);
     }
-    println!(
-        "workflow  temporal-smooth: every frame is blended with its neighbours, so each chunk needs handles"
-    );
+    println!("workflow  {}: {}", flags.workflow.name(), flags.workflow.told());
     println!();
 
-    let split = render(&client, request("split", "comps/sh010", "", named(WORKFLOW))).await?;
-    let unsplit = request("in one piece", "comps/sh010-in-one-piece", ONE_NODE, never_split(WORKFLOW)?);
+    let split = render(&client, request("split", "comps/sh010", "", named(flags.workflow.name()))).await?;
+    let unsplit =
+        request("in one piece", "comps/sh010-in-one-piece", ONE_NODE, never_split(flags.workflow.name())?);
     let whole = render(&client, unsplit).await?;
     if whole.chunks != 1 {
         return Err(StandaloneError::Proof(format!("the unsplit render was split into {}", whole.chunks)));
     }
-    let compared = compare(&folder, last)?;
+    let Compared { frames: compared, off, seam } = compare(&folder, last, &split.cuts)?;
     farm.stop().await?;
     for simulator in simulators {
         simulator.stop().await;
     }
 
     println!();
+    if off > 0 {
+        return Err(StandaloneError::Proof(format!(
+            "the split render is up to {off} of 255 off the unsplit one, {seam} of 255 at the cuts"
+        )));
+    }
     println!(
         "proved    {compared} of {compared} frames equal the unsplit render, byte for byte of every pixel"
+    );
+    println!(
+        "seam      error {seam}: the largest difference of any pixel beside any of {} cuts",
+        split.cuts.len()
     );
     println!("frames    {} in {} chunks on {} nodes", split.frames, split.chunks, split.nodes);
     println!(
@@ -185,7 +223,7 @@ fn named(workflow: &str) -> Workflow {
 fn never_split(workflow: &str) -> Result<Workflow, StandaloneError> {
     let library = Library::read::<&Path>(&[]);
     let workflow = library.get(workflow).map_err(|error| StandaloneError::Job(error.to_string()))?;
-    let manifest = Manifest { split: Split::Whole, ..workflow.manifest().clone() };
+    let manifest = Manifest { split: SplitRule::Whole, ..workflow.manifest().clone() };
     let manifest = toml::to_string(&manifest).map_err(|error| StandaloneError::Job(error.to_string()))?;
     Ok(Workflow::WorkflowSource(v1::WorkflowSource {
         name: format!("{}-in-one-piece", workflow.name()),
@@ -199,6 +237,8 @@ struct Rendered {
     chunks: usize,
     nodes: usize,
     seconds: f64,
+    /// First frames of all chunks but the first.
+    cuts: BTreeSet<i64>,
 }
 
 /// Submits, shows the progress, and waits for the end.
@@ -206,7 +246,8 @@ async fn render(client: &FarmClient, request: v1::SubmitJobRequest) -> Result<Re
     let submitted = client.submit(request).await?.job.unwrap_or_default();
     let mut watch = client.watch(submitted.job_id, false);
     let mut progress = Progress::new(std::io::stderr().is_terminal());
-    let (mut chunks, mut nodes, mut last) = (0, std::collections::BTreeSet::new(), v1::Job::default());
+    let (mut chunks, mut nodes, mut last) = (0, BTreeSet::new(), v1::Job::default());
+    let mut cuts = BTreeSet::new();
     while let Some(update) = watch.next().await? {
         match update {
             Update::Job(job) => {
@@ -215,6 +256,8 @@ async fn render(client: &FarmClient, request: v1::SubmitJobRequest) -> Result<Re
             }
             Update::ChunkFinished(chunk) => {
                 chunks += 1;
+                let frames = chunk.frames.parse::<FrameSet>().unwrap_or_default();
+                cuts.extend(frames.first().map(|frame| frame.0));
                 nodes.insert(chunk.node);
             }
             Update::Failure(failure) => progress.failure(&failure),
@@ -226,19 +269,40 @@ async fn render(client: &FarmClient, request: v1::SubmitJobRequest) -> Result<Re
         return Err(StandaloneError::Job(format!("job {} did not finish: {}", last.name, last.message)));
     }
     let seconds = (last.ended_unix_ms - last.submitted_unix_ms) as f64 / 1000.0;
-    Ok(Rendered { frames: last.counts.unwrap_or_default().done, chunks, nodes: nodes.len(), seconds })
+    cuts.pop_first();
+    Ok(Rendered { frames: last.counts.unwrap_or_default().done, chunks, nodes: nodes.len(), seconds, cuts })
 }
 
-/// Compares the pixels of both sequences; how many frames there are.
-fn compare(folder: &Path, last: u32) -> Result<u32, StandaloneError> {
+/// How far the split render is from the unsplit one.
+struct Compared {
+    frames: u32,
+    /// Largest difference of any channel of any pixel, of 255.
+    off: u8,
+    /// The same in the frames beside a cut.
+    seam: u8,
+}
+
+/// Compares the pixels of both sequences.
+fn compare(folder: &Path, last: u32, cuts: &BTreeSet<i64>) -> Result<Compared, StandaloneError> {
+    let (mut off, mut seam) = (0, 0);
     for number in 1001..=last {
         let file = format!("plate.{number:04}.png");
         let read = |sequence: &str| image::open(folder.join("comps").join(sequence).join(&file));
         let (split, whole) = (read("sh010")?, read("sh010-in-one-piece")?);
-        if split != whole {
-            return Err(StandaloneError::Proof(format!("frame {number} differs from the unsplit render")));
+        let (split8, whole8) = (split.to_rgb8(), whole.to_rgb8());
+        if split8.dimensions() != whole8.dimensions() {
+            return Err(StandaloneError::Proof(format!(
+                "frame {number} is not of the unsplit render's size"
+            )));
         }
-        // Smoothing must have done something, or the proof proves nothing.
+        let differences = split8.iter().zip(whole8.iter()).map(|(a, b)| a.abs_diff(*b));
+        let worst = differences.max().unwrap_or(0);
+        off = off.max(worst);
+        // A cut is named for the frame behind it.
+        if cuts.contains(&i64::from(number)) || cuts.contains(&i64::from(number + 1)) {
+            seam = seam.max(worst);
+        }
+        // The workflow must have done something, or the proof proves nothing.
         if split == image::open(folder.join("plates/sh010").join(&file))? {
             return Err(StandaloneError::Proof(format!("frame {number} is the plate itself")));
         }
@@ -251,5 +315,5 @@ fn compare(folder: &Path, last: u32) -> Result<u32, StandaloneError> {
     if extra as u32 != last - 1000 {
         return Err(StandaloneError::Proof(format!("{extra} frames instead of {}", last - 1000)));
     }
-    Ok(last - 1000)
+    Ok(Compared { frames: last - 1000, off, seam })
 }

@@ -1,5 +1,6 @@
 //! The node classes: what each declares, and what it does.
 
+mod custom;
 mod image;
 mod load;
 mod sampler;
@@ -184,7 +185,7 @@ pub fn find(config: &Config, name: &str) -> Option<&'static Class> {
 
 /// Every class.
 pub fn classes() -> impl Iterator<Item = &'static Class> {
-    [image::CLASSES, load::CLASSES, save::CLASSES, sampler::CLASSES].into_iter().flatten()
+    [custom::CLASSES, image::CLASSES, load::CLASSES, save::CLASSES, sampler::CLASSES].into_iter().flatten()
 }
 
 /// The entry of a class in `/object_info`.

@@ -3,23 +3,24 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use hearth_pictures::{Picture, PictureError, verify};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::{
-    Picture, PictureError,
-    manifest::{CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, flush, write_whole},
-    picture,
-};
-use hearth_workflows::{Frame, bind::Prompt, split::ChunkPlan};
+use hearth_storage::manifest::{CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, flush, write_whole};
+use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
 
-use super::{ChunkTask, Failure, Workbench, away};
+use super::{
+    ChunkTask, Failure, Workbench, away,
+    convert::{Finish, with_room},
+};
 use crate::{
     comfy::{Client, ComfyError, ImageRef, verdict::Outputs},
-    sequence::{frame_file, link_or_copy},
+    sequence::link_or_copy,
 };
 
 /// Pictures fetched and decoded at a time; bounds the agent's memory.
@@ -77,20 +78,32 @@ impl Place {
 /// Fetches every kept frame of every pass into the place's unpublished part; says what there is now.
 pub(super) async fn collect(
     bench: &Workbench,
-    task: &ChunkTask,
+    task: &Arc<ChunkTask>,
     plan: &ChunkPlan,
     prompt: &Prompt,
     outputs: &Outputs,
     place: &Place,
 ) -> Result<BTreeMap<String, BTreeMap<Frame, FileManifest>>, Failure> {
     let mut passes = BTreeMap::new();
-    for (pass, saver) in &prompt.savers {
-        let images = outputs.get(&saver.node).map_or(&[][..], Vec::as_slice);
-        if images.len() != plan.loaded.len() {
+    let clip = bench.roots.folder(&task.clip)?;
+    for declared in &task.workflow.manifest().passes {
+        let pass = &declared.name;
+        let Some(saver) = prompt.savers.get(pass) else { continue };
+        let finish = Finish::new(task, declared, clip.clone())?;
+        let images = match saver.save {
+            Save::Images => outputs.get(&saver.node).cloned().unwrap_or_default(),
+            Save::Frames => Vec::new(),
+        };
+        let paths = match saver.save {
+            Save::Images => Vec::new(),
+            Save::Frames => numbered(&saver.prefix, plan.made).await,
+        };
+        if images.len() + paths.len() != plan.made {
             let message = format!(
-                "pass {pass}: node {} saved {} pictures for {} loaded frames; the workflow drops or adds frames, or its manifest names the wrong node",
+                "pass {pass}: node {} saved {} pictures where {} were due for {} loaded frames; the workflow drops or adds frames, or its manifest names the wrong node",
                 saver.node,
-                images.len(),
+                images.len() + paths.len(),
+                plan.made,
                 plan.loaded.len()
             );
             return Err(Failure::new(FailureKind::BadOutput, message));
@@ -111,10 +124,13 @@ pub(super) async fn collect(
             .kept
             .iter()
             .map(|(index, frame)| {
-                let (image, file) = (&images[*index], folder.join(frame_file(*frame)));
+                let source = paths.get(*index).map_or_else(|| Source::Image(&images[*index]), Source::Path);
+                // Under another name until it is what it will be.
+                let saved = folder.join(format!("{frame}.saved"));
+                let (file, finish) = (folder.join(finish.file(*frame)), finish.clone());
                 async move {
-                    fetch(bench, image, &file).await?;
-                    Ok::<_, Failure>((*frame, check(pass, *frame, file).await?))
+                    fetch(bench, source, &saved).await?;
+                    Ok::<_, Failure>((*frame, check(bench, pass, *frame, finish, saved, file).await?))
                 }
             })
             .collect();
@@ -138,8 +154,35 @@ fn is_own(image: &ImageRef, prefix: &str) -> bool {
     image.subfolder.replace('\\', "/") == folder && image.filename.starts_with(stem)
 }
 
-async fn fetch(bench: &Workbench, image: &ImageRef, file: &Path) -> Result<(), Failure> {
+/// Where a rendered picture is.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Image(&'a ImageRef),
+    Path(&'a PathBuf),
+}
+
+/// The files that a saver has numbered from 0, as far as they are there: up to the first that is missing, and
+/// one more than expected if there is one.
+async fn numbered(pattern: &str, expected: usize) -> Vec<PathBuf> {
+    let pattern = pattern.to_owned();
+    blocking(move || {
+        (0..=expected)
+            .map(|number| PathBuf::from(pattern.replace("%04d", &format!("{number:04}"))))
+            .take_while(|path| path.is_file())
+            .collect()
+    })
+    .await
+}
+
+async fn fetch(bench: &Workbench, source: Source<'_>, file: &Path) -> Result<(), Failure> {
     let failed = |error: &std::io::Error| Failure::storage(format!("cannot write {}", file.display()), error);
+    let image = match source {
+        Source::Image(image) => image,
+        Source::Path(path) => {
+            let (path, file) = (path.clone(), file.to_owned());
+            return blocking(move || link_or_copy(&path, &file)).await.map_err(|error| failed(&error));
+        }
+    };
     let local = bench.output.as_ref().and_then(|output| image.below(output)).filter(|path| path.is_file());
     match local {
         Some(source) => {
@@ -173,24 +216,34 @@ async fn view(client: &Client, image: &ImageRef) -> Result<Bytes, ComfyError> {
     client.view(image).await
 }
 
-/// Decodes the picture, and flushes it to storage.
-async fn check(pass: &str, frame: Frame, file: PathBuf) -> Result<(Picture, FileManifest), Failure> {
-    let decoded = tokio::task::spawn_blocking(move || {
-        let picture = picture::decode(&file)?;
+/// Decodes the picture, makes it the result, and flushes that to storage.
+async fn check(
+    bench: &Workbench,
+    pass: &str,
+    frame: Frame,
+    finish: Finish,
+    saved: PathBuf,
+    file: PathBuf,
+) -> Result<(Picture, FileManifest), Failure> {
+    let looked_at = with_room(bench, move || {
+        let picture = verify(&saved)?;
+        finish.finish(&saved, &file, frame)?;
         Ok((picture, flush(&file).and_then(|()| FileManifest::of(&file))))
     });
-    match decoded.await {
-        Ok(Ok((picture, Ok(manifest)))) => Ok((picture, manifest)),
-        Ok(Ok((_, Err(error)))) => {
+    match looked_at.await {
+        Ok((picture, Ok(manifest))) => Ok((picture, manifest)),
+        Ok((_, Err(error))) => {
             Err(Failure::storage(format!("cannot keep pass {pass}, frame {frame}"), &error))
         }
-        Ok(Err::<_, PictureError>(error)) => {
+        Err::<_, PictureError>(PictureError::Write { path, source }) => {
+            Err(Failure::storage(format!("cannot write {}", path.display()), &source))
+        }
+        Err(error) => {
             let reason = hearth_telemetry::chain(&error);
             let message =
                 format!("pass {pass}, frame {frame}: the rendered picture cannot be used: {reason}");
             Err(Failure::new(FailureKind::BadOutput, message))
         }
-        Err(_) => Err(Failure::new(FailureKind::Internal, format!("frame {frame} could not be checked"))),
     }
 }
 
@@ -200,12 +253,8 @@ fn same_size(task: &ChunkTask, pass: &str, pictures: &[(Frame, Picture)]) -> Res
         None => Ok(()),
         Some((frame, odd)) => {
             let message = format!(
-                "workflow {}, pass {pass}: frame {frame} is {}x{}, frame {first} {}x{}",
-                task.workflow.name(),
-                odd.width,
-                odd.height,
-                expected.width,
-                expected.height
+                "workflow {}, pass {pass}: frame {frame} is {odd}, but frame {first} is {expected}",
+                task.workflow.name()
             );
             Err(Failure::new(FailureKind::BadOutput, message))
         }

@@ -4,6 +4,7 @@
 //! id.
 
 mod collect;
+mod convert;
 mod failure;
 mod queue;
 mod stage;
@@ -13,7 +14,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{Roots, manifest::ChunkManifest};
-use hearth_workflows::{FrameRange, FrameSet, RootPath, SequencePath, Workflow, split::ChunkPlan};
+use hearth_workflows::{
+    FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, format::Encoding, split::ChunkPlan,
+};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
 
@@ -36,6 +40,8 @@ pub struct Workbench {
     /// ComfyUI's output folder on this host.
     pub output: Option<PathBuf>,
     pub stage: PathBuf,
+    /// Pictures that are converted at a time on this host: each is in memory as a whole.
+    pub conversions: Arc<Semaphore>,
     /// A prompt without progress for so long hangs.
     pub stall: Duration,
     /// A ComfyUI without an answer for so long has died.
@@ -50,6 +56,8 @@ pub struct ChunkTask {
     pub parameters: BTreeMap<String, String>,
     pub clip: SequencePath,
     pub clip_range: FrameRange,
+    /// What the clip's files are.
+    pub encoding: Encoding,
     pub frames: FrameSet,
     pub work_dir: RootPath,
     /// The job's own description, kept beside its results; empty when it was not sent.
@@ -74,14 +82,29 @@ impl ChunkTask {
             clip: job.clip.parse().map_err(|error| unreadable("clip", &error))?,
             clip_range: FrameRange::new(job.clip_first, job.clip_last)
                 .ok_or_else(|| unreadable("clip range", &"it ends before it starts"))?,
+            encoding: Encoding {
+                format: job.clip_format.parse().map_err(|error| unreadable("clip format", &error))?,
+                colour: job.clip_colour_space.parse().map_err(|error| unreadable("colour space", &error))?,
+            },
             frames: chunk.frames.parse().map_err(|error| unreadable("frames", &error))?,
             work_dir: job.work_dir.parse().map_err(|error| unreadable("work folder", &error))?,
             job_manifest: job.manifest.as_str().into(),
         })
     }
 
-    fn plan(&self) -> ChunkPlan {
-        self.workflow.manifest().split.plan(&self.frames, self.clip_range)
+    fn split(&self) -> Result<Split, Failure> {
+        let split = self.workflow.manifest().split(&self.parameters);
+        split.map_err(|error| Failure::new(FailureKind::Internal, error))
+    }
+
+    fn plan(&self) -> Result<ChunkPlan, Failure> {
+        Ok(self.split()?.plan(&self.frames, self.clip_range, self.workflow.manifest().shape()))
+    }
+
+    /// How the node that loads the frames gets them.
+    fn staged(&self) -> Encoding {
+        // The coordinator has refused what cannot be staged.
+        self.workflow.manifest().staged(self.encoding).unwrap_or(self.encoding)
     }
 }
 
@@ -125,7 +148,7 @@ impl Ending {
 /// Renders a chunk. `adopt`: ComfyUI may know the prompt already, from an earlier life of the agent.
 pub async fn render(
     bench: &Workbench,
-    task: &ChunkTask,
+    task: &Arc<ChunkTask>,
     adopt: bool,
     tell: Tell<'_>,
     cancel: &CancellationToken,
@@ -152,22 +175,28 @@ pub async fn render(
     }
 }
 
-async fn steps(bench: &Workbench, task: &ChunkTask, adopt: bool, tell: Tell<'_>) -> Result<f64, Failure> {
+async fn steps(
+    bench: &Workbench,
+    task: &Arc<ChunkTask>,
+    adopt: bool,
+    tell: Tell<'_>,
+) -> Result<f64, Failure> {
     let place = collect::Place::of(bench, task)?;
     if place.is_published() {
         return Ok(0.0);
     }
-    let plan = task.plan();
+    let plan = task.plan()?;
+    stage::can_be_saved(bench, task)?;
     tell(phase(AttemptPhase::Staging));
     // Heard from now on: events may come before the reply to the prompt.
     let events = bench.socket.subscribe();
     let known = adopt && queue::is_known(&bench.client, &task.attempt).await?;
     let (prompt, heard_under) = if known {
         // Bound again only to know its savers; the files it loads are those of its earlier life.
-        (queue::bind(task, &plan, &stage::names_only(bench, task, &plan)?)?, None)
+        (queue::bind(bench, task, &plan, &stage::names_only(bench, task, &plan)?)?, None)
     } else {
         let staged = stage::stage(bench, task, &plan).instrument(info_span!("stage")).await?;
-        let prompt = queue::bind(task, &plan, &staged)?;
+        let prompt = queue::bind(bench, task, &plan, &staged)?;
         let queued = queue::queue(bench, &task.attempt, &prompt);
         let heard_under = queued.instrument(info_span!("queue")).await?;
         (prompt, heard_under)

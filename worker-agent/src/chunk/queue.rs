@@ -11,7 +11,7 @@ use hearth_workflows::{
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::{ChunkTask, Failure, Workbench, away};
+use super::{ChunkTask, Failure, Workbench, away, stage};
 use crate::comfy::{Client, ComfyError, Receipt, Status, verdict};
 
 /// How long to wait for the socket before a prompt is queued without ears.
@@ -23,8 +23,14 @@ const LAST_RETRY: Duration = Duration::from_secs(4);
 /// How long an interrupt is repeated until ComfyUI has let go.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn bind(task: &ChunkTask, plan: &ChunkPlan, staged: &StagedClip) -> Result<Prompt, Failure> {
-    bind::bind(&task.workflow, &task.parameters, plan, staged, &task.attempt)
+pub(super) fn bind(
+    bench: &Workbench,
+    task: &ChunkTask,
+    plan: &ChunkPlan,
+    staged: &StagedClip,
+) -> Result<Prompt, Failure> {
+    let out = stage::saved(bench, task).display().to_string();
+    bind::bind(&task.workflow, &task.parameters, plan, staged, &out, &task.attempt)
         .map_err(|error| Failure::new(FailureKind::Internal, chain(&error)))
 }
 

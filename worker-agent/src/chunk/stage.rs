@@ -3,18 +3,28 @@
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use hearth_pictures::{Converter, PictureError, inspect};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::{PictureError, clip, picture};
-use hearth_workflows::{Frame, bind::StagedClip, manifest::Load, split::ChunkPlan};
+use hearth_storage::clip;
+use hearth_workflows::{
+    Frame, Split,
+    bind::StagedClip,
+    manifest::{Load, Save},
+    split::ChunkPlan,
+};
 
-use super::{ChunkTask, Failure, Workbench, away};
+use super::{ChunkTask, Failure, Workbench, away, convert};
 use crate::config::Transfer;
 
 /// Frames uploaded at a time.
 const UPLOADS: usize = 4;
+
+/// Frames of one chunk that wait for their conversion or are in it.
+const CONVERSIONS: usize = 4;
 
 /// Stages the plan's frames, after a look at each: a broken one is told by its number.
 pub(super) async fn stage(
@@ -24,12 +34,71 @@ pub(super) async fn stage(
 ) -> Result<StagedClip, Failure> {
     let files = files(bench, task, plan)?;
     look_at(bench, task, plan, files.clone()).await?;
+    let files = match Converter::new(task.encoding, task.staged()) {
+        Some(converter) => convert_all(bench, task, plan, &files, converter).await?,
+        None => files,
+    };
     match (bench.transfer, task.workflow.manifest().clip.load) {
         (Transfer::Shared, Load::Image) => {}
-        (Transfer::Shared, Load::Directory) => link_all(bench, task, &files).await?,
+        (Transfer::Shared, Load::Directory | Load::Frames) => link_all(bench, task, &files).await?,
         (Transfer::Http, _) => upload_all(bench, task, &files).await?,
     }
     names_only(bench, task, plan)
+}
+
+/// Writes every loaded frame as the node reads it, a fixed number at a time.
+async fn convert_all(
+    bench: &Workbench,
+    task: &ChunkTask,
+    plan: &ChunkPlan,
+    files: &[PathBuf],
+    converter: Converter,
+) -> Result<Vec<PathBuf>, Failure> {
+    let folder = bench.stage.join(&task.attempt);
+    let failed = |path: &Path, error: &std::io::Error| {
+        Failure::storage(format!("cannot stage {}", path.display()), error)
+    };
+    tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&folder, &error))?;
+    let (converter, encoding) = (Arc::new(converter), task.staged());
+    let conversions: Vec<_> = files
+        .iter()
+        .zip(&plan.loaded)
+        .enumerate()
+        // The last frame may stand there several times.
+        .filter(|(index, (_, frame))| *index == 0 || plan.loaded[index - 1] != **frame)
+        .map(|(index, (from, frame))| {
+            let (from, to) = (from.clone(), folder.join(name(task, index)));
+            let converter = converter.clone();
+            async move {
+                let done =
+                    convert::with_room(bench, move || convert::stage(&converter, &from, &to, encoding)).await;
+                done.map_err(|error| match error {
+                    PictureError::Write { path, source } => failed(&path, &source),
+                    error => {
+                        bad(task, *frame, &hearth_telemetry::chain(&error), [*frame].into_iter().collect())
+                    }
+                })
+            }
+        })
+        .collect();
+    let () = futures_util::stream::iter(conversions).buffer_unordered(CONVERSIONS).try_collect().await?;
+    let mut first = 0;
+    Ok((0..files.len())
+        .map(|index| {
+            if index == 0 || plan.loaded[index - 1] != plan.loaded[index] {
+                first = index;
+            }
+            folder.join(name(task, first))
+        })
+        .collect())
+}
+
+fn bad(task: &ChunkTask, frame: Frame, reason: &str, frames: hearth_workflows::FrameSet) -> Failure {
+    let message = format!("clip {}, frame {frame}: {reason}; render or copy it again", task.clip);
+    // Frames between frames have numbers of their own: then the whole chunk is to blame.
+    let own = !matches!(task.split(), Ok(Split::Interpolate { .. }));
+    let frames = if own { frames } else { hearth_workflows::FrameSet::new() };
+    Failure { frames, ..Failure::new(FailureKind::BadFrame, message) }
 }
 
 /// What the staged frames are called, without staging them.
@@ -41,9 +110,20 @@ pub(super) fn names_only(
     let folder = format!("hearth/{}", task.attempt);
     Ok(match (bench.transfer, task.workflow.manifest().clip.load) {
         // ComfyUI loads a picture by its absolute path.
-        (Transfer::Shared, Load::Image) => {
+        (Transfer::Shared, Load::Image) if task.staged() == task.encoding => {
             let files = files(bench, task, plan)?;
             StagedClip::Files(files.iter().map(|file| file.display().to_string()).collect())
+        }
+        (Transfer::Shared, Load::Image) => {
+            let staged = bench.stage.join(&task.attempt);
+            let mut first = 0;
+            let file = |index: usize| {
+                if index == 0 || plan.loaded[index - 1] != plan.loaded[index] {
+                    first = index;
+                }
+                staged.join(name(task, first)).display().to_string()
+            };
+            StagedClip::Files((0..plan.loaded.len()).map(file).collect())
         }
         (Transfer::Shared, Load::Directory) => {
             StagedClip::Directory(bench.stage.join(&task.attempt).display().to_string())
@@ -51,6 +131,14 @@ pub(super) fn names_only(
         (Transfer::Http, Load::Image) => {
             let names = (0..plan.loaded.len()).map(|index| format!("{folder}/{}", name(task, index)));
             StagedClip::Files(names.collect())
+        }
+        (transfer, Load::Frames) => {
+            let staged = match transfer {
+                Transfer::Shared => bench.stage.join(&task.attempt).display().to_string(),
+                Transfer::Http => format!("input/{folder}"),
+            };
+            let path = format!("{staged}/frame.%04d.{}", extension(task));
+            StagedClip::Frames { path, last: plan.loaded.len().saturating_sub(1) as u64 }
         }
         // Relative to the server's folder, which holds the input folder.
         (Transfer::Http, Load::Directory) => StagedClip::Directory(format!("input/{folder}")),
@@ -64,7 +152,36 @@ fn files(bench: &Workbench, task: &ChunkTask, plan: &ChunkPlan) -> Result<Vec<Pa
 
 /// A staged frame's name: its place in the chunk, so that text order is frame order.
 fn name(task: &ChunkTask, index: usize) -> String {
-    format!("{index:06}.{}", task.clip.name().extension())
+    let extension = extension(task);
+    match task.workflow.manifest().clip.load {
+        Load::Image | Load::Directory => format!("{index:06}.{extension}"),
+        Load::Frames => format!("frame.{index:04}.{extension}"),
+    }
+}
+
+fn extension(task: &ChunkTask) -> String {
+    let staged = task.staged();
+    if staged == task.encoding { task.clip.name().extension() } else { staged.format.extension().to_owned() }
+}
+
+/// Where nodes save that write to a path of their own: a folder that ComfyUI sees under the same name.
+pub(super) fn saved(bench: &Workbench, task: &ChunkTask) -> PathBuf {
+    bench.stage.join(&task.attempt).join("saved")
+}
+
+/// Nothing is rendered that cannot be fetched.
+pub(super) fn can_be_saved(bench: &Workbench, task: &ChunkTask) -> Result<(), Failure> {
+    let by_path = task.workflow.manifest().passes.iter().find(|pass| pass.save == Save::Frames);
+    match (bench.transfer, by_path) {
+        (Transfer::Http, Some(pass)) => {
+            let message = format!(
+                "pass {} is saved to a path, which this node's agent does not see; give the node transfer = shared",
+                pass.name
+            );
+            Err(Failure::new(FailureKind::Missing, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Finds frames that are gone, cut off or of another size by now.
@@ -81,13 +198,12 @@ async fn look_at(
         let mut size = None;
         for (frame, file) in frames.iter().zip(&files) {
             roots.check_link(file)?;
-            match picture::inspect(file) {
+            match inspect(file) {
                 Err(PictureError::Read { source, .. }) if source.kind() != ErrorKind::NotFound => {
                     return Err(Failure::storage(format!("cannot read {}", file.display()), &source));
                 }
                 Ok(picture) if *size.get_or_insert(picture) == picture => {}
-                Ok(picture) => bad
-                    .push((*frame, format!("it is {}x{}, unlike the others", picture.width, picture.height))),
+                Ok(picture) => bad.push((*frame, format!("it is {picture}, unlike the others"))),
                 Err(error) => bad.push((*frame, hearth_telemetry::chain(&error))),
             }
         }
@@ -95,9 +211,7 @@ async fn look_at(
     });
     let bad = looked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     let Some((frame, reason)) = bad.first() else { return Ok(()) };
-    let message = format!("clip {}, frame {frame}: {reason}; render or copy it again", task.clip);
-    let frames = bad.iter().map(|(frame, _)| *frame).collect();
-    Err(Failure { frames, ..Failure::new(FailureKind::BadFrame, message) })
+    Err(self::bad(task, *frame, reason, bad.iter().map(|(frame, _)| *frame).collect()))
 }
 
 async fn link_all(bench: &Workbench, task: &ChunkTask, files: &[PathBuf]) -> Result<(), Failure> {
@@ -108,6 +222,10 @@ async fn link_all(bench: &Workbench, task: &ChunkTask, files: &[PathBuf]) -> Res
     tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&folder, &error))?;
     for (index, file) in files.iter().enumerate() {
         let link = folder.join(name(task, index));
+        // A converted frame lies there already.
+        if *file == link {
+            continue;
+        }
         match tokio::fs::symlink(file, &link).await {
             // Left by an earlier life of this attempt: the same link.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -22,7 +22,7 @@ use hearth_proto::{
 use hearth_telemetry::chain;
 use hearth_workflows::Workflow;
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -113,6 +113,7 @@ pub(crate) async fn run(
     agent: &Config,
     http: reqwest::Client,
     meters: Arc<Meters>,
+    conversions: Arc<Semaphore>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let client = Client::new(&config.comfyui, http);
@@ -125,6 +126,7 @@ pub(crate) async fn run(
         transfer: config.transfer,
         output: config.output.clone(),
         stage: agent.stage_dir(),
+        conversions,
         stall: agent.stall(),
         dead: agent.dead(),
     });

@@ -59,7 +59,7 @@ async fn render(
         return Ending::Failed(Failure::new(FailureKind::Internal, message));
     };
     let task = match ChunkTask::read(attempt, chunk, &job, workflow) {
-        Ok(task) => task,
+        Ok(task) => Arc::new(task),
         Err(failure) => return Ending::Failed(failure),
     };
     let tell = |told| {

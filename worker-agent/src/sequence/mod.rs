@@ -3,25 +3,23 @@
 //! Blocks on storage; callers run it where that is allowed. Every step can be repeated: a second assembly
 //! of the same job finds the first one's result and is content.
 
+mod fade;
+mod pass;
+
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use hearth_proto::v1::{self, FailureKind};
 use hearth_storage::{
-    Picture, PictureError, Roots,
-    manifest::{ChunkManifest, SEQUENCE_FILE, SegmentManifest, SequenceManifest, flush},
-    picture,
+    Roots,
+    manifest::{SEQUENCE_FILE, SegmentManifest, SequenceManifest, flush},
 };
-use hearth_workflows::{Frame, FrameSet, RootPath, SequencePath};
+use hearth_workflows::RootPath;
 
 use crate::chunk::Failure;
-
-/// A frame's file in an attempt's folder.
-pub(crate) fn frame_file(frame: Frame) -> String {
-    format!("{frame}.png")
-}
 
 /// Puts a job's chunks together.
 pub fn assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result<(), Failure> {
@@ -57,8 +55,10 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
         }
         _ => {}
     }
-    for (pass, pattern) in &assembly.passes {
-        collect_pass(&work, &part, &chunks, pass, pattern)?;
+    let fade = fade::CrossFade::of(assembly)?;
+    let mut files = BTreeMap::new();
+    for pass in &assembly.passes {
+        files.insert(pass.name.clone(), pass::assemble(&work, &part, &chunks, pass, fade)?);
     }
     let manifest = SequenceManifest {
         hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -66,8 +66,9 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
         workflow: assembly.workflow.clone(),
         parameters: assembly.parameters.clone().into_iter().collect(),
         clip: assembly.clip.clone(),
-        passes: assembly.passes.clone().into_iter().collect(),
+        passes: assembly.passes.iter().map(|pass| (pass.name.clone(), pass.pattern.clone())).collect(),
         chunks,
+        files,
     };
     let file = part.join(SEQUENCE_FILE);
     let text = serde_json::to_string_pretty(&manifest).map_err(|error| {
@@ -112,65 +113,6 @@ pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
         _ => {}
     }
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).and_then(|_| flush(to)))
-}
-
-fn collect_pass(
-    work: &Path,
-    part: &Path,
-    chunks: &[SegmentManifest],
-    pass: &str,
-    pattern: &str,
-) -> Result<(), Failure> {
-    let internal = |error: String| Failure::new(FailureKind::Internal, error);
-    // The pattern is relative to the output folder; as a path below some root it can be read.
-    let sequence: SequencePath =
-        format!("output/{pattern}").parse().map_err(|error| internal(format!("pass {pass}: {error}")))?;
-    let folder = part.join(sequence.folder_below_root());
-    fs::create_dir_all(&folder)
-        .map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
-    let mut broken = FrameSet::new();
-    let mut reason = String::new();
-    let mut expected: Option<Picture> = None;
-    for chunk in chunks {
-        let made = ChunkManifest::read(&work.join(&chunk.attempt));
-        let files = made.as_ref().and_then(|made| made.passes.get(pass));
-        let from = work.join(&chunk.attempt).join(pass);
-        for frame in chunk.frames.iter() {
-            let changed = files.and_then(|files| files.get(&frame)).is_some_and(|file| !file.has_size(&from));
-            let from = from.join(frame_file(frame));
-            let found = match picture::inspect(&from) {
-                Ok(_) if changed => Err(PictureError::Truncated { path: from.clone() }),
-                found => found,
-            };
-            let good = matches!(&found, Ok(found) if *expected.get_or_insert(*found) == *found);
-            if good {
-                let to = folder.join(sequence.name().file(frame));
-                link_or_copy(&from, &to)
-                    .map_err(|error| Failure::storage(format!("cannot write {}", to.display()), &error))?;
-                continue;
-            }
-            if let Err(PictureError::Read { source, .. }) = &found
-                && source.kind() != io::ErrorKind::NotFound
-            {
-                // The storage's trouble, not the frame's: nothing is rendered again for that.
-                return Err(Failure::storage(format!("cannot read {}", from.display()), source));
-            }
-            reason = match found {
-                Ok(found) => {
-                    format!("{} is {}x{}, unlike the others", from.display(), found.width, found.height)
-                }
-                Err(error) => hearth_telemetry::chain(&error),
-            };
-            broken.insert_all(&[frame].into_iter().collect());
-        }
-    }
-    if broken.is_empty() {
-        // The frames themselves were flushed when they were published.
-        return flush(&folder)
-            .map_err(|error| Failure::storage(format!("cannot write {}", folder.display()), &error));
-    }
-    let message = format!("pass {pass}: frames {broken} were rendered but cannot be used: {reason}");
-    Err(Failure { frames: broken, ..Failure::new(FailureKind::BadOutput, message) })
 }
 
 fn chunks(assembly: &v1::Assembly) -> Result<Vec<SegmentManifest>, Failure> {

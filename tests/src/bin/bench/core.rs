@@ -6,7 +6,11 @@ use hearth_coordinator::farm::{
     AssignedWork, Capabilities, Command, Effect, Farm, FarmConfig, FarmTag, JobSpec, NodeAbout, NodeName,
     Outcome, Priority, Session, Submission, Timestamp,
 };
-use hearth_workflows::{FrameRange, Workflow, library::Library};
+use hearth_workflows::{
+    FrameRange, Workflow,
+    format::{ColourSpace, Encoding, PictureFormat},
+    library::Library,
+};
 
 use crate::Figure;
 
@@ -142,6 +146,7 @@ pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64) -> JobSp
         parameters: std::collections::BTreeMap::new(),
         clip: "plates/plate.%04d.png".parse().expect("a path"),
         clip_range: range,
+        encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
         frames: range.into(),
         output: format!("comps/job{number}").parse().expect("a path"),
         chunk_frames: Some(1),

@@ -1,0 +1,219 @@
+//! One pass: every frame looked at, linked where one chunk made it, blended where several did.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use hearth_pictures::{Picture, PictureError, blend, inspect, read, write};
+use hearth_proto::v1::{self, FailureKind};
+use hearth_storage::manifest::{ChunkManifest, FileManifest, SegmentManifest, flush};
+use hearth_workflows::{Frame, FrameSet, SequencePath, format::Encoding};
+
+use super::{fade::CrossFade, link_or_copy};
+use crate::chunk::Failure;
+
+/// Frames that are blended at a time: each has two pictures in memory, or more.
+const BLENDS: usize = 2;
+
+/// The files of one pass that the chunks have published.
+struct Published {
+    /// For each chunk, its folder and its files by frame.
+    chunks: Vec<(PathBuf, BTreeMap<Frame, FileManifest>)>,
+}
+
+/// One frame and what it is made of: files of chunks, each with its weight.
+struct Task {
+    frame: Frame,
+    to: PathBuf,
+    parts: Vec<(usize, f32)>,
+}
+
+/// Puts a pass together below `part`; its files by frame.
+pub(super) fn assemble(
+    work: &Path,
+    part: &Path,
+    chunks: &[SegmentManifest],
+    pass: &v1::PassFiles,
+    fade: CrossFade,
+) -> Result<BTreeMap<Frame, FileManifest>, Failure> {
+    let internal = |error: String| Failure::new(FailureKind::Internal, error);
+    let name = &pass.name;
+    // The pattern is relative to the output folder; as a path below some root it can be read.
+    let sequence: SequencePath = format!("output/{}", pass.pattern)
+        .parse()
+        .map_err(|error| internal(format!("pass {name}: {error}")))?;
+    let unreadable = |error| internal(format!("pass {name}: {error}"));
+    let encoding = Encoding {
+        format: pass.format.parse().map_err(unreadable)?,
+        colour: pass.colour_space.parse().map_err(unreadable)?,
+    };
+    let folder = part.join(sequence.folder_below_root());
+    fs::create_dir_all(&folder)
+        .map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
+    let published = Published::find(work, chunks, name);
+    let all: FrameSet = chunks.iter().flat_map(|chunk| chunk.frames.iter()).collect();
+    let tasks: Vec<Task> = all
+        .iter()
+        .map(|frame| Task {
+            frame,
+            to: folder.join(sequence.name().file(frame)),
+            parts: fade.parts(chunks, &all, frame),
+        })
+        .collect();
+    published.check(chunks, name, &tasks)?;
+    let (linked, blended): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| task.parts.len() == 1);
+    let mut files = BTreeMap::new();
+    for task in linked {
+        let (from, manifest) = published
+            .file(task.parts[0].0, task.frame)
+            .ok_or_else(|| internal(format!("pass {name}, frame {}: no chunk has it", task.frame)))?;
+        link_or_copy(&from, &task.to)
+            .map_err(|error| Failure::storage(format!("cannot write {}", task.to.display()), &error))?;
+        let file = task.to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        files.insert(task.frame, FileManifest { name: file, ..manifest.clone() });
+    }
+    files.extend(published.blend_all(&blended, encoding, name)?);
+    // The frames themselves were flushed when they were published, or blended.
+    flush(&folder).map_err(|error| Failure::storage(format!("cannot write {}", folder.display()), &error))?;
+    Ok(files)
+}
+
+impl Published {
+    fn find(work: &Path, chunks: &[SegmentManifest], pass: &str) -> Self {
+        let of_chunk = |chunk: &SegmentManifest| {
+            let folder = work.join(&chunk.attempt);
+            let made = ChunkManifest::read(&folder);
+            let files = made.and_then(|mut made| made.passes.remove(pass)).unwrap_or_default();
+            (folder.join(pass), files)
+        };
+        Self { chunks: chunks.iter().map(of_chunk).collect() }
+    }
+
+    fn file(&self, chunk: usize, frame: Frame) -> Option<(PathBuf, &FileManifest)> {
+        let (folder, files) = self.chunks.get(chunk)?;
+        let file = files.get(&frame)?;
+        Some((folder.join(&file.name), file))
+    }
+
+    fn look(&self, chunk: usize, frame: Frame) -> Result<Picture, PictureError> {
+        let missing = |path: PathBuf| PictureError::Read { path, source: io::ErrorKind::NotFound.into() };
+        let Some((path, file)) = self.file(chunk, frame) else {
+            return Err(missing(self.chunks[chunk].0.join(frame.to_string())));
+        };
+        let picture = inspect(&path)?;
+        if file.has_size(&self.chunks[chunk].0) { Ok(picture) } else { Err(PictureError::Truncated { path }) }
+    }
+
+    /// Every file that will be used is there, as it was published, and like the others of its pass. What is not
+    /// is rendered again; where chunks are blended, with all of its chunk.
+    fn check(&self, chunks: &[SegmentManifest], pass: &str, tasks: &[Task]) -> Result<(), Failure> {
+        let mut looked: Vec<(Frame, usize, Result<Picture, PictureError>)> = Vec::new();
+        let mut counts: HashMap<(u32, u32, u8, String), (usize, Picture)> = HashMap::new();
+        for task in tasks {
+            for (chunk, _) in &task.parts {
+                let found = self.look(*chunk, task.frame);
+                if let Err(PictureError::Read { path, source }) = &found
+                    && source.kind() != io::ErrorKind::NotFound
+                {
+                    // The storage's trouble, not the frame's: nothing is rendered again for that.
+                    return Err(Failure::storage(format!("cannot read {}", path.display()), source));
+                }
+                if let Ok(picture) = &found {
+                    let kind = (picture.width, picture.height, picture.channels, picture.format.to_string());
+                    counts.entry(kind).or_insert((0, *picture)).0 += 1;
+                }
+                looked.push((task.frame, *chunk, found));
+            }
+        }
+        // One chunk may be the odd one, and it may be the first: the most have it right.
+        let expected = counts.into_values().max_by_key(|(count, _)| *count).map(|(_, picture)| picture);
+        let mut broken = FrameSet::new();
+        let mut reason = String::new();
+        for (frame, chunk, found) in looked {
+            reason = match found {
+                Ok(found) if Some(found) == expected => continue,
+                Ok(found) => format!("frame {frame} is {found}, unlike the others"),
+                Err(error) => hearth_telemetry::chain(&error),
+            };
+            let alone = tasks.iter().all(|task| task.parts.len() == 1);
+            if alone {
+                broken.insert_all(&[frame].into_iter().collect());
+            } else {
+                broken.insert_all(&chunks[chunk].frames);
+            }
+        }
+        if broken.is_empty() {
+            return Ok(());
+        }
+        let message = format!("pass {pass}: frames {broken} were rendered but cannot be used: {reason}");
+        Err(Failure { frames: broken, ..Failure::new(FailureKind::BadOutput, message) })
+    }
+
+    fn blend_all(
+        &self,
+        tasks: &[Task],
+        encoding: Encoding,
+        pass: &str,
+    ) -> Result<BTreeMap<Frame, FileManifest>, Failure> {
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(Ok(BTreeMap::new()));
+        let work = || {
+            while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let blended = self.blend_one(task, encoding, pass);
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                match (&mut *done, blended) {
+                    (Ok(files), Ok(file)) => drop(files.insert(task.frame, file)),
+                    (Ok(_), Err(failure)) => *done = Err(failure),
+                    // Another frame has failed already.
+                    (Err(_), _) => return,
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..BLENDS.min(tasks.len()) {
+                scope.spawn(work);
+            }
+        });
+        done.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blend_one(&self, task: &Task, encoding: Encoding, pass: &str) -> Result<FileManifest, Failure> {
+        let wrong = |error: PictureError| match error {
+            PictureError::Write { path, source } => {
+                Failure::storage(format!("cannot write {}", path.display()), &source)
+            }
+            error => {
+                let frames = [task.frame].into_iter().collect();
+                let message = format!("pass {pass}: {}", hearth_telemetry::chain(&error));
+                Failure { frames, ..Failure::new(FailureKind::BadOutput, message) }
+            }
+        };
+        let mut pictures = Vec::new();
+        for (chunk, weight) in &task.parts {
+            if let Some((path, _)) = self.file(*chunk, task.frame) {
+                pictures.push((*weight, read(&path).map_err(wrong)?));
+            }
+        }
+        let mean = blend(&pictures, encoding).ok_or_else(|| {
+            let message = format!(
+                "pass {pass}, frame {}: the chunks to blend are of different windows or channels",
+                task.frame
+            );
+            Failure {
+                frames: [task.frame].into_iter().collect(),
+                ..Failure::new(FailureKind::BadOutput, message)
+            }
+        })?;
+        write(&task.to, &mean, encoding.format).map_err(wrong)?;
+        flush(&task.to)
+            .and_then(|()| FileManifest::of(&task.to))
+            .map_err(|error| Failure::storage(format!("cannot write {}", task.to.display()), &error))
+    }
+}
