@@ -5,7 +5,7 @@
 //! - [`driver`]: the only owner of a farm: applies, commits, then releases; leads or follows
 //! - `survey`, [`recovery`]: what storage knows when the store has lost something
 //! - [`grpc`]: clients and agents
-//! - [`submission`]: from a request to a checked job
+//! - [`submission`], `version`: from a request to a checked job, and to its next version
 //! - [`telemetry`]: what is measured
 //! - [`tools`]: `hearth farm check`, `export`, `import`, `recover`
 //! - [`Config`], [`run`]: one process of it
@@ -22,6 +22,7 @@ pub mod submission;
 mod survey;
 pub mod telemetry;
 pub mod tools;
+mod version;
 
 pub use config::Config;
 pub use server::{Coordinator, ServerError, run};

@@ -100,10 +100,24 @@ pub fn read(path: &Path) -> Result<Raster, PictureError> {
     }
 }
 
+/// How much time a file is worth. No pixel depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Somebody waits for it: EXR by run lengths.
+    Fast,
+    /// Many of it are kept: EXR by deflate, a third of the size and a third of the speed.
+    Small,
+}
+
 /// Writes `raster`, whose samples must be those of `format`.
-pub fn write(path: &Path, raster: &Raster, format: PictureFormat) -> Result<(), PictureError> {
+pub fn write(
+    path: &Path,
+    raster: &Raster,
+    format: PictureFormat,
+    effort: Effort,
+) -> Result<(), PictureError> {
     match format {
-        PictureFormat::ExrHalf | PictureFormat::ExrFloat => exr::write(path, raster),
+        PictureFormat::ExrHalf | PictureFormat::ExrFloat => exr::write(path, raster, effort),
         PictureFormat::Png8 | PictureFormat::Png16 => png::write(path, raster),
         PictureFormat::Tiff8 | PictureFormat::Tiff16 | PictureFormat::TiffFloat => tiff::write(path, raster),
         PictureFormat::Jpeg | PictureFormat::Dpx => {

@@ -17,6 +17,6 @@ pub use blend::blend;
 pub use check::verify;
 pub use convert::Converter;
 pub use error::PictureError;
-pub use file::{Picture, inspect, look, read, write};
+pub use file::{Effort, Picture, inspect, look, read, write};
 pub use metadata::{Metadata, Rate, TimeCode};
 pub use raster::{Plane, Raster, Samples, Window};

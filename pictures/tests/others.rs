@@ -9,7 +9,8 @@ use std::{
 };
 
 use hearth_pictures::{
-    Converter, Metadata, PictureError, Plane, Raster, Samples, Window, inspect, look, read, verify, write,
+    Converter, Effort, Metadata, PictureError, Plane, Raster, Samples, Window, inspect, look, read, verify,
+    write,
 };
 use hearth_workflows::format::{ColourSpace, Encoding, PictureFormat};
 
@@ -147,7 +148,7 @@ fn what_is_written_here_openimageio_reads_to_the_bit() {
             None => picture.clone(),
         };
         let ours = folder.path(&format!("ours-{format}.{}", format.extension()));
-        write(&ours, &converted, format).expect("written");
+        write(&ours, &converted, format, Effort::Small).expect("written");
         assert_eq!(inspect(&ours).expect("kind").format, format);
         assert_eq!(read(&ours).expect("read").planes, converted.planes, "{format}: read back as written");
         // OpenImageIO reads it and writes it as floats, which are read here again.
@@ -220,7 +221,7 @@ fn windows_layers_and_metadata_of_an_exr_are_understood() {
 
     // What is carried over is written, and OpenImageIO finds it.
     let ours = folder.path("ours.exr");
-    write(&ours, &raster, PictureFormat::ExrHalf).expect("written");
+    write(&ours, &raster, PictureFormat::ExrHalf, Effort::Small).expect("written");
     let said = run("oiiotool", &["--info", "-v", &ours.display().to_string()]);
     for expected in ["01:02:03:04", "24000/1001", "PixelAspectRatio: 2", "64 x   48", "origin: x=10, y=-5"] {
         let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -68,10 +68,41 @@ pub struct SequenceManifest {
     pub clip: String,
     /// Pattern of each pass below this folder.
     pub passes: BTreeMap<String, String>,
+    /// What would make the same again: `hearth submit --again`.
+    #[serde(default)]
+    pub submission: Option<SubmissionManifest>,
+    /// For frames that stand for other times than the clip's: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<TimesManifest>,
     pub chunks: Vec<SegmentManifest>,
     /// Of each pass, by frame.
     #[serde(default)]
     pub files: BTreeMap<String, BTreeMap<Frame, FileManifest>>,
+}
+
+/// A submission, with its workflow as texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmissionManifest {
+    pub name: String,
+    pub show: String,
+    pub user: String,
+    pub pool: String,
+    pub workflow_name: String,
+    pub workflow_manifest: String,
+    pub workflow_graph: String,
+    /// Frames of the clip.
+    pub frames: String,
+    pub chunk_frames: u32,
+    pub colour_space: String,
+    pub output: String,
+}
+
+/// Frame `first + n` of the result is the clip at frame `first + n * step / multiplier`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimesManifest {
+    pub first: Frame,
+    pub step: u32,
+    pub multiplier: u32,
 }
 
 /// Which attempt made which frames, where.

@@ -11,6 +11,7 @@ use hearth_tests::{
     clips,
     farm::{Farm, Setup, finish, request, source, until},
 };
+use hearth_workflows::library::Library;
 
 async fn refused(farm: &Farm, request: SubmitJobRequest) -> String {
     match farm.client.submit(request).await {
@@ -66,8 +67,17 @@ async fn what_is_wrong_with_a_clip_is_said_at_submit() {
     assert!(text.contains("is empty (0 bytes)"), "{text}");
 
     clips::make16(&plates.join("deep"), 1..=2, 16, 12);
-    let text = refused(&farm, request("deep", "resize-sharpen", "x")).await;
-    assert!(text.contains("is 16-bit PNG, which workflow resize-sharpen does not read right"), "{text}");
+    let library = Library::read::<&Path>(&[]);
+    let shipped = library.get("resize-sharpen").expect("shipped");
+    let only_jpeg = shipped.manifest_text().replace("[\"png8\"]", "[\"jpeg\"]");
+    let workflow = Some(source("only-jpeg", &only_jpeg, shipped.graph_text()));
+    let text = refused(&farm, SubmitJobRequest { workflow, ..request("deep", "", "x") }).await;
+    let expected = "is 16-bit PNG (srgb), which workflow only-jpeg does not read right; it reads JPEG";
+    assert!(text.contains(expected), "{text}");
+    let colour_space = "p3".to_owned();
+    let text =
+        refused(&farm, SubmitJobRequest { colour_space, ..request("deep", "resize-sharpen", "x") }).await;
+    assert!(text.contains("'p3' is no colour space; there are linear, srgb"), "{text}");
 
     // A stray name far away makes no clip of millions of frames.
     clips::make(&plates.join("stray"), 1..=3, 16, 12);

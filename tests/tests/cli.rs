@@ -27,6 +27,22 @@ async fn a_day_at_the_command_line() {
     assert!(err.contains("job 1 done: 12/12 frames"), "{err}");
     assert!(!out.contains('\u{1b}') && !err.contains('\u{1b}'), "colours where there is no terminal");
 
+    // The same once more, from what it says about itself: each a version of its own.
+    let made = farm.path("comps/a").display().to_string();
+    for (version, changed) in [("v001", &[][..]), ("v002", &["-p", "strength=0.9"])] {
+        let mut arguments = vec!["submit", "--again", &made, "-o", "comps/again/v###", "--watch"];
+        arguments.extend(changed);
+        let (code, out, err) = hearth(&arguments);
+        assert_eq!(code, Some(0), "{err}");
+        assert!(out.contains(&format!("comps/again/{version}/plate.%04d.png")), "{out}");
+        let same =
+            clips::read(&farm.path(&format!("comps/again/{version}"))) == clips::read(&farm.path("comps/a"));
+        assert_eq!(same, changed.is_empty(), "{version}");
+    }
+    let (code, _, err) = hearth(&["submit", "--again", &roots, "-o", "comps/x"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("has no manifest of Hearth's that says what made it"), "{err}");
+
     // As a program, by absolute paths.
     let absolute = farm.path("plates/sh010/plate.####.png").display().to_string();
     let (code, out, _) = hearth(&[
@@ -44,27 +60,27 @@ async fn a_day_at_the_command_line() {
     ]);
     assert_eq!(code, Some(0));
     let job: Value = serde_json::from_str(&out).expect("json");
-    assert_eq!((&job["job"], &job["frames"]["all"]), (&2.into(), &"2-10x4".into()));
-    until(&farm.client, 2, |job| job.state() == JobState::Done).await;
-    let (code, out, _) = hearth(&["watch", "2", "--json"]);
+    assert_eq!((&job["job"], &job["frames"]["all"]), (&4.into(), &"2-10x4".into()));
+    until(&farm.client, 4, |job| job.state() == JobState::Done).await;
+    let (code, out, _) = hearth(&["watch", "4", "--json"]);
     assert_eq!(code, Some(0));
     let last: Value = serde_json::from_str(out.lines().last().expect("a line")).expect("json");
     assert_eq!(last["job"]["state"], "done");
 
     // Steering.
     let (_, out, _) = hearth(&["submit", clip, "-w", "resize-sharpen", "-o", "comps/c", "--priority", "0"]);
-    assert!(out.contains("watch it with: hearth watch 3"), "{out}");
-    assert_eq!(hearth(&["pause", "3"]).1, "job 3 (plate) is paused\n");
-    assert!(hearth(&["priority", "3", "70"]).1.contains("job 3"));
-    assert_eq!(hearth(&["priority", "3", "101"]).0, Some(1));
+    assert!(out.contains("watch it with: hearth watch 5"), "{out}");
+    assert_eq!(hearth(&["pause", "5"]).1, "job 5 (plate) is paused\n");
+    assert!(hearth(&["priority", "5", "70"]).1.contains("job 5"));
+    assert_eq!(hearth(&["priority", "5", "101"]).0, Some(1));
     let (code, out, _) = hearth(&["jobs", "--json"]);
     assert_eq!(code, Some(0));
     let jobs: Value = serde_json::from_str(&out).expect("json");
     assert_eq!((jobs.as_array().map(Vec::len), &jobs[0]["priority"]), (Some(1), &70.into()));
-    assert_eq!(hearth(&["cancel", "3"]).1, "job 3 (plate) is cancelled\n");
-    assert_eq!(hearth(&["watch", "3"]).0, Some(4), "a cancelled job has its own exit code");
-    let (code, _, err) = hearth(&["resume", "3"]);
-    assert_eq!((code, err.as_str()), (Some(1), "hearth: job 3 has already been cancelled\n"));
+    assert_eq!(hearth(&["cancel", "5"]).1, "job 5 (plate) is cancelled\n");
+    assert_eq!(hearth(&["watch", "5"]).0, Some(4), "a cancelled job has its own exit code");
+    let (code, _, err) = hearth(&["resume", "5"]);
+    assert_eq!((code, err.as_str()), (Some(1), "hearth: job 5 has already been cancelled\n"));
 
     let nodes: Value = serde_json::from_str(&hearth(&["nodes", "--json"]).1).expect("json");
     let name = nodes[0]["name"].as_str().expect("a name").to_owned();
@@ -73,7 +89,7 @@ async fn a_day_at_the_command_line() {
     let (_, table, _) = hearth(&["nodes"]);
     assert!(table.starts_with("NODE") && table.contains(&name), "{table}");
     let (_, table, _) = hearth(&["jobs", "--all"]);
-    assert_eq!(table.lines().count(), 4, "{table}");
+    assert_eq!(table.lines().count(), 6, "{table}");
     assert!(hearth(&["job", "1"]).1.contains("strength=0.3"));
     assert!(hearth(&["workflows"]).1.contains("-p strength=0.5  Share of the neighbours"));
 

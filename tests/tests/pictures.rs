@@ -6,7 +6,7 @@ use std::{
 };
 
 use hearth_client::v1::{self, FailureKind, JobState, NodeState};
-use hearth_pictures::{Metadata, Plane, Raster, Rate, Samples, TimeCode, Window, look, read, write};
+use hearth_pictures::{Effort, Metadata, Plane, Raster, Rate, Samples, TimeCode, Window, look, read, write};
 use hearth_simulator::{Config, Fault};
 use hearth_tests::{
     clips,
@@ -105,7 +105,7 @@ fn make_exr(folder: &Path, frames: std::ops::RangeInclusive<i64>, width: u32, he
             pixel_aspect: Some(2.0),
         };
         let picture = Raster { display: window, data: window, planes: planes.collect(), metadata };
-        write(&folder.join(format!("plate.{frame:04}.exr")), &picture, PictureFormat::ExrHalf)
+        write(&folder.join(format!("plate.{frame:04}.exr")), &picture, PictureFormat::ExrHalf, Effort::Small)
             .expect("frame");
     }
 }

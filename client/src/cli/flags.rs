@@ -91,16 +91,23 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   hearth submit plates/sh010/plate.%04d.png -w temporal-smooth -p strength=0.4 -o comps/sh010/v001 --watch
-  hearth submit plates/sh010/plate.####.png -w ./my-workflow -f 1001-1050,1080 -o comps/sh010/v002 --priority 80
+  hearth submit plates/sh010/plate.####.png -w ./my-workflow -f 1001-1050,1080 -o comps/sh010/v### --priority 80
+  hearth submit --again /mnt/comps/sh010/v001 -p strength=0.6 -o comps/sh010/v###
 
 Clip and output are named by storage root. With HEARTH_ROOTS set, absolute paths do as well.")]
 pub(crate) struct Submit {
     /// The clip: plates/sh010/plate.%04d.png, or with #### for the frame
+    #[arg(required_unless_present = "again", default_value = "", hide_default_value = true)]
     pub(crate) clip: String,
     /// A workflow of the farm's library, or a folder with hearth.toml and graph.json
-    #[arg(long, short)]
+    #[arg(long, short, required_unless_present = "again", default_value = "", hide_default_value = true)]
     pub(crate) workflow: String,
-    /// Where the finished sequence appears: a folder that does not exist yet
+    /// Submit what made a finished sequence once more: its folder, or the manifest.json in it. Other flags change
+    /// what they name
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) again: Option<PathBuf>,
+    /// Where the finished sequence appears: a folder that does not exist yet. Hashes in its name stand for the
+    /// number of the next version: comps/sh010/v###
     #[arg(long, short)]
     pub(crate) output: String,
     /// A parameter of the workflow, as name=value; can be given several times

@@ -36,6 +36,8 @@ pub enum CliError {
         "{path} lies in none of the storage roots ({roots}); name it by its root, e.g. plates/sh010/plate.%04d.png, or set HEARTH_ROOTS"
     )]
     NoRoot { path: String, roots: String },
+    #[error("{path} has no manifest of Hearth's that says what made it")]
+    NoManifest { path: std::path::PathBuf },
     #[error(transparent)]
     Roots(#[from] hearth_storage::RootsError),
     #[error(transparent)]

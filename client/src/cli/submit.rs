@@ -3,7 +3,10 @@
 use std::{collections::HashMap, path::Path};
 
 use hearth_proto::v1::{self, submit_job_request::Workflow};
-use hearth_storage::Roots;
+use hearth_storage::{
+    Roots,
+    manifest::{SEQUENCE_FILE, SequenceManifest},
+};
 use hearth_workflows::library;
 
 use super::{CliError, flags::Submit};
@@ -11,6 +14,7 @@ use crate::FarmClient;
 
 pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::SubmitJobResponse, CliError> {
     let roots: Roots = flags.roots.parse()?;
+    let again = flags.again.as_deref().map(again).transpose()?;
     let workflow = match flags.workflow_folder() {
         Some(folder) => {
             // Read here, so that a mistake in it is told before anything is sent.
@@ -21,24 +25,60 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
                 graph: workflow.graph_text().to_owned(),
             })
         }
+        None if flags.workflow.is_empty() => match again.as_ref().and_then(|again| again.workflow.clone()) {
+            Some(workflow) => workflow,
+            // The flags are required where there is nothing to do again.
+            None => Workflow::WorkflowName(flags.workflow),
+        },
         None => Workflow::WorkflowName(flags.workflow),
     };
+    let again = again.unwrap_or_default();
+    let or = |given: String, before: String| if given.is_empty() { before } else { given };
+    let mut all = again.parameters;
+    all.extend(parameters(&flags.parameters)?);
     let request = v1::SubmitJobRequest {
         request_id: flags.request_id,
-        name: flags.name,
-        show: flags.show,
+        name: or(flags.name, again.name),
+        show: or(flags.show, again.show),
         user: flags.user,
         priority: flags.priority,
-        pool: flags.pool,
+        pool: or(flags.pool, again.pool),
         workflow: Some(workflow),
-        parameters: parameters(&flags.parameters)?,
-        clip: below_root(&roots, &flags.clip)?,
-        frames: flags.frames,
+        parameters: all,
+        clip: or(below_root(&roots, &flags.clip)?, again.clip),
+        frames: or(flags.frames, again.frames),
         output: below_root(&roots, &flags.output)?,
-        chunk_frames: flags.chunk_frames,
-        colour_space: flags.colour_space,
+        chunk_frames: if flags.chunk_frames == 0 { again.chunk_frames } else { flags.chunk_frames },
+        colour_space: or(flags.colour_space, again.colour_space),
     };
     Ok(client.submit(request).await?)
+}
+
+/// What made the sequence at `path`.
+fn again(path: &Path) -> Result<v1::SubmitJobRequest, CliError> {
+    let folder = if path.ends_with(SEQUENCE_FILE) { path.parent().unwrap_or(path) } else { path };
+    let manifest = SequenceManifest::read(folder);
+    let Some((before, manifest)) =
+        manifest.and_then(|mut manifest| Some((manifest.submission.take()?, manifest)))
+    else {
+        return Err(CliError::NoManifest { path: path.to_owned() });
+    };
+    Ok(v1::SubmitJobRequest {
+        name: before.name,
+        show: before.show,
+        pool: before.pool,
+        workflow: Some(Workflow::WorkflowSource(v1::WorkflowSource {
+            name: before.workflow_name,
+            manifest: before.workflow_manifest,
+            graph: before.workflow_graph,
+        })),
+        parameters: manifest.parameters.into_iter().collect(),
+        clip: manifest.clip,
+        frames: before.frames,
+        chunk_frames: before.chunk_frames,
+        colour_space: before.colour_space,
+        ..v1::SubmitJobRequest::default()
+    })
 }
 
 fn parameters(texts: &[String]) -> Result<HashMap<String, String>, CliError> {

@@ -213,6 +213,11 @@ impl Farm {
         })
     }
 
+    /// Output places that start with `prefix` and belong to jobs that have not ended.
+    pub fn outputs_like(&self, prefix: &str) -> HashSet<String> {
+        self.outputs.keys().filter(|output| output.starts_with(prefix)).cloned().collect()
+    }
+
     /// Why no node runs it: empty when some node could.
     fn why_waiting(&self, spec: &JobSpec, workflow: &Workflow) -> String {
         let online: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();

@@ -16,6 +16,7 @@ use crate::{
     driver::{Driver, DriverError, Happened, Standing},
     farm::{Answer, Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal},
     submission::{self, SubmissionError},
+    version::Versions,
 };
 
 /// Jobs listed when no limit is given.
@@ -45,7 +46,7 @@ impl FarmService {
         Ok(convert::job(&tag, view))
     }
 
-    async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
+    async fn submit(&self, mut request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
         let traceparent = trace::traceparent_of(&tracing::Span::current());
         // A client that lost the answer asks again: the output it made itself must not be held against it.
         let request_id = request.request_id.clone();
@@ -60,6 +61,9 @@ impl FarmService {
         }
         // Before every frame of the clip is looked at.
         self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        if let Some(versions) = Versions::of(&request.output) {
+            request.output = self.next_version(versions).await?;
+        }
         let (roots, folders) = (self.roots.clone(), self.folders.clone());
         let checked =
             tokio::task::spawn_blocking(move || submission::check(request, traceparent, &folders, &roots))
@@ -72,6 +76,18 @@ impl FarmService {
         };
         info!(job = job.0, "submitted");
         Ok(v1::SubmitJobResponse { job: Some(self.job(job).await?), already_submitted: already })
+    }
+}
+
+impl FarmService {
+    /// The output of the next version. Two who ask at once may get the same: the second is refused, and asks again.
+    async fn next_version(&self, versions: Versions) -> Result<String, Status> {
+        let prefix = versions.prefix().to_owned();
+        let taken = self.driver.read(move |farm| farm.outputs_like(&prefix)).await.map_err(status)?;
+        let roots = self.roots.clone();
+        let next = tokio::task::spawn_blocking(move || versions.next(&roots, &taken)).await;
+        let next = next.map_err(|_| Status::internal("the versions could not be listed"))?;
+        next.map(|output| output.to_string()).map_err(|error| Status::invalid_argument(chain(&error)))
     }
 }
 

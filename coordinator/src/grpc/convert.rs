@@ -7,7 +7,7 @@ use super::SharedNames;
 use crate::{
     farm::{
         AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Failure, FailureKind, FarmTag,
-        JobState, JobView, NodeState, NodeView, Progress, Timestamp,
+        JobSpec, JobState, JobView, NodeState, NodeView, Progress, Timestamp,
     },
     recovery::JobManifest,
 };
@@ -244,6 +244,29 @@ pub(crate) fn job_definition(tag: &FarmTag, assignment: &Assignment) -> v1::JobD
     }
 }
 
+/// What would make the same job again.
+fn submission(spec: &JobSpec, workflow: &Workflow) -> v1::SubmitJobRequest {
+    // Frames between frames were not asked for by number.
+    let frames = match spec.split(workflow) {
+        Split::Interpolate { .. } => spec.clip_range.into(),
+        _ => spec.frames.clone(),
+    };
+    v1::SubmitJobRequest {
+        name: spec.name.clone(),
+        show: spec.show.clone(),
+        user: spec.user.clone(),
+        pool: spec.pool.clone(),
+        workflow: Some(v1::submit_job_request::Workflow::WorkflowSource(source(workflow))),
+        parameters: spec.parameters.clone().into_iter().collect(),
+        clip: spec.clip.to_string(),
+        frames: frames.to_string(),
+        output: spec.output.to_string(),
+        chunk_frames: spec.chunk_frames.unwrap_or(0) as u32,
+        colour_space: spec.encoding.colour.to_string(),
+        ..v1::SubmitJobRequest::default()
+    }
+}
+
 pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignment {
     use v1::assignment::Work;
     let Assignment { attempt, spec, workflow, work } = assignment;
@@ -278,6 +301,7 @@ pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignme
             workflow: spec.workflow_name.clone(),
             parameters: spec.parameters.clone().into_iter().collect(),
             clip: spec.clip.to_string(),
+            submission: Some(submission(spec, workflow)),
         }),
         AssignedWork::CleanUp => Work::CleanUp(v1::CleanUp { work_dir: work_dir() }),
     };

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use hearth_pictures::{Converter, Metadata, PictureError, look, read, write};
+use hearth_pictures::{Converter, Effort, Metadata, PictureError, look, read, write};
 use hearth_workflows::{Frame, Split, format::Encoding};
 
 use super::{ChunkTask, Failure, Workbench};
@@ -32,7 +32,7 @@ pub(super) fn stage(
     to: &Path,
     encoding: Encoding,
 ) -> Result<(), PictureError> {
-    write(to, &converter.convert(&read(from)?), encoding.format)
+    write(to, &converter.convert(&read(from)?), encoding.format, Effort::Fast)
 }
 
 /// What has to be done to the pictures of a pass before they are published.
@@ -82,7 +82,7 @@ impl Finish {
             picture = converter.convert(&picture);
         }
         picture.metadata = metadata;
-        write(file, &picture, self.result.format)?;
+        write(file, &picture, self.result.format, Effort::Small)?;
         // What is left of it goes with the attempt's unpublished folder anyway.
         let _ = fs::remove_file(saved);
         Ok(())

@@ -15,9 +15,9 @@ use std::{
 use hearth_proto::v1::{self, FailureKind};
 use hearth_storage::{
     Roots,
-    manifest::{SEQUENCE_FILE, SegmentManifest, SequenceManifest, flush},
+    manifest::{SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest, TimesManifest, flush},
 };
-use hearth_workflows::RootPath;
+use hearth_workflows::{FrameSet, RootPath, Split, Workflow};
 
 use crate::chunk::Failure;
 
@@ -67,6 +67,8 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
         parameters: assembly.parameters.clone().into_iter().collect(),
         clip: assembly.clip.clone(),
         passes: assembly.passes.iter().map(|pass| (pass.name.clone(), pass.pattern.clone())).collect(),
+        submission: assembly.submission.clone().map(submission),
+        times: times(assembly),
         chunks,
         files,
     };
@@ -113,6 +115,46 @@ pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
         _ => {}
     }
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).and_then(|_| flush(to)))
+}
+
+fn submission(request: v1::SubmitJobRequest) -> SubmissionManifest {
+    let (workflow_name, workflow_manifest, workflow_graph) = match request.workflow {
+        Some(v1::submit_job_request::Workflow::WorkflowSource(source)) => {
+            (source.name, source.manifest, source.graph)
+        }
+        Some(v1::submit_job_request::Workflow::WorkflowName(name)) => (name, String::new(), String::new()),
+        None => Default::default(),
+    };
+    SubmissionManifest {
+        name: request.name,
+        show: request.show,
+        user: request.user,
+        pool: request.pool,
+        workflow_name,
+        workflow_manifest,
+        workflow_graph,
+        frames: request.frames,
+        chunk_frames: request.chunk_frames,
+        colour_space: request.colour_space,
+        output: request.output,
+    }
+}
+
+/// Which times the frames stand for, if they are not the clip's.
+fn times(assembly: &v1::Assembly) -> Option<TimesManifest> {
+    let v1::SubmitJobRequest { workflow: Some(workflow), frames, .. } = assembly.submission.as_ref()? else {
+        return None;
+    };
+    let v1::submit_job_request::Workflow::WorkflowSource(source) = workflow else { return None };
+    let workflow = Workflow::parse(&source.name, &source.manifest, &source.graph).ok()?;
+    let parameters = assembly.parameters.clone().into_iter().collect();
+    match workflow.manifest().split(&parameters) {
+        Ok(Split::Interpolate { multiplier, step }) => {
+            let first = frames.parse::<FrameSet>().ok()?.first()?;
+            Some(TimesManifest { first, step, multiplier })
+        }
+        _ => None,
+    }
 }
 
 fn chunks(assembly: &v1::Assembly) -> Result<Vec<SegmentManifest>, Failure> {

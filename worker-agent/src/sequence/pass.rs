@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use hearth_pictures::{Picture, PictureError, blend, inspect, read, write};
+use hearth_pictures::{Effort, Picture, PictureError, blend, inspect, read, write};
 use hearth_proto::v1::{self, FailureKind};
 use hearth_storage::manifest::{ChunkManifest, FileManifest, SegmentManifest, flush};
 use hearth_workflows::{Frame, FrameSet, SequencePath, format::Encoding};
@@ -211,7 +211,8 @@ impl Published {
                 ..Failure::new(FailureKind::BadOutput, message)
             }
         })?;
-        write(&task.to, &mean, encoding.format).map_err(wrong)?;
+        // Few frames, for which the whole job waits.
+        write(&task.to, &mean, encoding.format, Effort::Fast).map_err(wrong)?;
         flush(&task.to)
             .and_then(|()| FileManifest::of(&task.to))
             .map_err(|error| Failure::storage(format!("cannot write {}", task.to.display()), &error))

@@ -4,7 +4,7 @@
 //! ```text
 //! cargo build --release --workspace --bins
 //! cargo run --release -p hearth-tests --bin bench            everything
-//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core dispatch gaps memory scale takeover
+//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core dispatch gaps memory pictures scale takeover
 //! perf record -g target/release/bench profile                dispatch through Redis alone
 //! ```
 
@@ -13,6 +13,7 @@ mod core;
 mod dispatch;
 mod gaps;
 mod memory;
+mod pictures;
 mod scale;
 mod takeover;
 
@@ -61,6 +62,9 @@ fn main() {
     }
     if is_wanted("takeover") {
         tell(runtime.block_on(takeover::measure()));
+    }
+    if is_wanted("pictures") {
+        tell(pictures::measure());
     }
     if is_wanted("memory") {
         tell(runtime.block_on(memory::measure()));

@@ -1,13 +1,16 @@
-//! The agent's memory while it brings 500 frames of 4K through HTTP: it must not grow with the job.
+//! The agent's memory while it brings 500 frames of 4K through a node, as PNG over HTTP and as float EXR that is
+//! converted both ways: it must not grow with the job.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use hearth_client::v1;
+use hearth_pictures::{Converter, Effort, read, write};
 use hearth_tests::{
     clips,
     farm::{finish, request, source},
     processes::Processes,
 };
+use hearth_workflows::format::{ColourSpace, Encoding, PictureFormat};
 
 use crate::Figure;
 
@@ -36,21 +39,42 @@ const GRAPH: &str = r#"{
 }"#;
 
 pub(crate) async fn measure() -> Vec<Figure> {
-    let farm = Processes::start(2, 0.0, &[]).await;
-    let clip = farm.path("plates/clip");
-    fs::create_dir_all(&clip).expect("folder");
-    // Four pictures under 500 names.
+    vec![over(PictureFormat::Png8).await, over(PictureFormat::ExrHalf).await]
+}
+
+/// Four pictures under 500 names.
+fn make(clip: &Path, format: PictureFormat) {
+    fs::create_dir_all(clip).expect("folder");
+    let extension = format.extension();
     for frame in 1..=4_i64 {
         let small = clips::draw(frame, WIDTH / 16, HEIGHT / 16);
         let large = image::imageops::resize(&small, WIDTH, HEIGHT, image::imageops::FilterType::Nearest);
-        large.save(clip.join(format!("plate.{frame:04}.png"))).expect("frame");
+        let png = clip.join(format!("made.{frame:04}.png"));
+        large.save(&png).expect("frame");
+        let from = Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb };
+        let to = Encoding { format, colour: format.usual_colour() };
+        let file = clip.join(format!("plate.{frame:04}.{extension}"));
+        match Converter::new(from, to) {
+            Some(converter) => {
+                write(&file, &converter.convert(&read(&png).expect("read")), format, Effort::Small)
+                    .expect("frame");
+            }
+            None => fs::copy(&png, &file).map(drop).expect("frame"),
+        }
+        fs::remove_file(png).expect("removed");
     }
     for frame in 5..=FRAMES {
-        let from = clip.join(format!("plate.{:04}.png", (frame - 1) % 4 + 1));
-        fs::hard_link(from, clip.join(format!("plate.{frame:04}.png"))).expect("link");
+        let from = clip.join(format!("plate.{:04}.{extension}", (frame - 1) % 4 + 1));
+        fs::hard_link(from, clip.join(format!("plate.{frame:04}.{extension}"))).expect("link");
     }
+}
+
+async fn over(format: PictureFormat) -> Figure {
+    let farm = Processes::start(2, 0.0, &[]).await;
+    make(&farm.path("plates/clip"), format);
     let workflow = Some(source("pass-through", MANIFEST, GRAPH));
-    let submission = v1::SubmitJobRequest { workflow, chunk_frames: 4, ..request("clip", "", "out") };
+    let clip = format!("plates/clip/plate.%04d.{}", format.extension());
+    let submission = v1::SubmitJobRequest { workflow, clip, chunk_frames: 4, ..request("clip", "", "out") };
     let job = farm.client.submit(submission).await.expect("accepted").job.expect("a job").job_id;
     let mut samples: Vec<(u64, f64)> = Vec::new();
     loop {
@@ -70,11 +94,15 @@ pub(crate) async fn measure() -> Vec<Figure> {
         within.map(|(_, mib)| *mib).fold(0.0, f64::max)
     };
     let (second, last) = (most(100, 200), most(400, FRAMES as u64 + 1));
-    vec![Figure::new(
-        format!("agent's memory during {FRAMES} frames of {WIDTH}x{HEIGHT}, HTTP, 2 nodes"),
+    let what = match format {
+        PictureFormat::Png8 => "8-bit PNG".to_owned(),
+        other => format!("{}, converted for the node and back", other.name()),
+    };
+    Figure::new(
+        format!("agent's memory during {FRAMES} frames of {WIDTH}x{HEIGHT}, {what}, HTTP, 2 nodes"),
         format!("at most {second:.0} MiB in the second fifth, {last:.0} MiB in the last"),
-        format!("flat: {:.2} times", last / second),
-    )]
+        format!("under 300 MiB and flat: {:.2} times", last / second),
+    )
 }
 
 fn resident_mib(pid: u32) -> f64 {
