@@ -49,23 +49,28 @@ pub fn blend(pictures: &[(f32, Raster)], encoding: Encoding) -> Option<Raster> {
             let is_colour = matches!(plane.name.as_str(), "R" | "G" | "B" | "Y");
             let space = if is_colour { encoding.colour } else { ColourSpace::Data };
             let weighted = alpha.is_some() && is_colour;
+            let curved = !matches!(space, ColourSpace::Linear | ColourSpace::Acescg | ColourSpace::Data);
             mean.fill(0.0);
             for ((_, picture), (weight, alphas)) in pictures.iter().zip(weights.iter().zip(&alphas)) {
                 picture.planes[index].samples.numbers(at, &mut row);
-                for ((sum, number), alpha) in mean.iter_mut().zip(&row).zip(alphas) {
-                    let light = colour::to_light(space, *number);
-                    *sum += weight * if weighted { light * alpha } else { light };
+                if curved {
+                    row.iter_mut().for_each(|number| *number = colour::to_light(space, *number));
                 }
+                if weighted {
+                    row.iter_mut().zip(alphas).for_each(|(light, alpha)| *light *= alpha);
+                }
+                mean.iter_mut().zip(&row).for_each(|(sum, light)| *sum += weight * light);
             }
             // Rows that agree are taken as they are: no rounding, no curve.
             if agree(pictures, index, at, width) {
                 first.planes[index].samples.numbers(at, &mut mean);
             } else {
-                for (column, number) in mean.iter_mut().enumerate() {
-                    if weighted && sums[column] != 0.0 {
-                        *number /= sums[column];
-                    }
-                    *number = colour::from_light(space, *number);
+                if weighted {
+                    let covered = mean.iter_mut().zip(&sums).filter(|(_, alpha)| **alpha != 0.0);
+                    covered.for_each(|(light, alpha)| *light /= alpha);
+                }
+                if curved {
+                    mean.iter_mut().for_each(|light| *light = colour::from_light(space, *light));
                 }
             }
             plane.samples.append(&mean);

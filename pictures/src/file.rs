@@ -103,9 +103,9 @@ pub fn read(path: &Path) -> Result<Raster, PictureError> {
 /// How much time a file is worth. No pixel depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Somebody waits for it: EXR by run lengths.
+    /// Somebody waits for it: EXR as it is.
     Fast,
-    /// Many of it are kept: EXR by deflate, a third of the size and a third of the speed.
+    /// Many of it are kept: EXR by deflate, half the size or less at a fifth of the speed.
     Small,
 }
 

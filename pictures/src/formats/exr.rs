@@ -7,16 +7,17 @@ use std::{
 };
 
 use exr::{
-    block::{self, reader::ChunksReader as _},
+    block::{self, UncompressedBlock, reader::ChunksReader as _, writer::ChunksWriter as _},
     compression::Compression,
-    image::{AnyChannel, AnyChannels, Encoding, FlatSamples, Image, Layer},
     math::Vec2,
     meta::{
-        MetaData,
-        attribute::{IntegerBounds, SampleType, TimeCode as ExrTimeCode},
+        BlockDescription, MetaData,
+        attribute::{
+            ChannelDescription, IntegerBounds, LineOrder, SampleType, Text, TimeCode as ExrTimeCode,
+        },
         header::{Header, ImageAttributes, LayerAttributes},
     },
-    prelude::{ReadChannels as _, ReadLayers as _, Text, WritableImage as _, f16},
+    prelude::f16,
 };
 use hearth_workflows::format::PictureFormat;
 
@@ -187,50 +188,73 @@ pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureErr
     }
 }
 
-pub(crate) fn read(path: &Path, mut file: BufReader<File>) -> Result<Raster, PictureError> {
+/// Reads the blocks of the shown layer straight into planes: the crate's own reader of whole images takes twice as
+/// long.
+pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, PictureError> {
     let wrong = |error| wrong(path, error);
-    let meta = MetaData::read_from_buffered(&mut file, false).map_err(wrong)?;
-    let shown = shown(path, &meta.headers)?;
-    file.rewind().map_err(PictureError::read(path))?;
-    let image = exr::prelude::read()
-        .no_deep_data()
-        .largest_resolution_level()
-        .all_channels()
-        .all_layers()
-        .all_attributes()
-        .non_parallel()
-        .from_buffered(file)
-        .map_err(wrong)?;
+    let reader = block::read(file, false).map_err(wrong)?;
+    let shown = shown(path, reader.headers())?;
+    let header = reader.headers()[shown.header].clone();
     let window = |bounds: IntegerBounds| Window {
         x: bounds.position.0,
         y: bounds.position.1,
         width: bounds.size.0 as u32,
         height: bounds.size.1 as u32,
     };
-    let Some(layer) = image.layer_data.into_iter().nth(shown.header) else {
-        return Err(PictureError::damaged(path, "a layer is missing"));
-    };
-    let metadata = metadata(&image.attributes, &layer.attributes);
-    let data = window(IntegerBounds::new(layer.attributes.layer_position, layer.size));
-    let mut channels: Vec<Option<AnyChannel<FlatSamples>>> =
-        layer.channel_data.list.into_iter().map(Some).collect();
+    let data = window(IntegerBounds::new(header.own_attributes.layer_position, header.layer_size));
+    // For every channel of the layer, its plane and the kind of its samples.
+    let mut places = vec![None; header.channels.list.len()];
     let mut planes = Vec::new();
-    for (place, name) in shown.channels {
-        let Some(channel) = channels.get_mut(place).and_then(Option::take) else { continue };
+    for (plane, (place, name)) in shown.channels.into_iter().enumerate() {
+        let channel = &header.channels.list[place];
         if channel.sampling != Vec2(1, 1) {
             return Err(PictureError::unsupported(path, "EXR with subsampled channels"));
         }
-        let samples = match channel.sample_data {
-            FlatSamples::F16(samples) if shown.format == PictureFormat::ExrHalf => Samples::F16(samples),
-            FlatSamples::F16(samples) => Samples::F32(samples.into_iter().map(f16::to_f32).collect()),
-            FlatSamples::F32(samples) => Samples::F32(samples),
-            FlatSamples::U32(samples) => {
-                Samples::F32(samples.into_iter().map(|sample| sample as f32).collect())
-            }
+        places[place] = Some((plane, channel.sample_type));
+        let samples = match shown.format {
+            PictureFormat::ExrHalf => Samples::F16(vec![f16::ZERO; data.pixels()]),
+            _ => Samples::F32(vec![0.0; data.pixels()]),
         };
         planes.push(Plane { name, samples });
     }
-    Ok(Raster { display: window(image.attributes.display_window), data, planes, metadata })
+    let full_size = |block: &block::BlockIndex| block.layer == shown.header && block.level == Vec2(0, 0);
+    let mut blocks = reader
+        .filter_chunks(false, |_, _, block| full_size(&block))
+        .map_err(wrong)?
+        .sequential_decompressor(false);
+    while let Some(block) = blocks.decompress_next_block() {
+        let block = block.map_err(wrong)?;
+        for line in block.lines(&header.channels) {
+            let Some((plane, kind)) = places[line.location.channel] else { continue };
+            let Vec2(x, y) = line.location.position;
+            let at = y * data.width as usize + x;
+            fill(&mut planes[plane].samples, at..at + line.location.sample_count, line.value, kind);
+        }
+    }
+    let metadata = metadata(&header.shared_attributes, &header.own_attributes);
+    Ok(Raster { display: window(header.shared_attributes.display_window), data, planes, metadata })
+}
+
+/// Copies a line's samples, which lie in the machine's own byte order.
+fn fill(samples: &mut Samples, at: std::ops::Range<usize>, bytes: &[u8], kind: SampleType) {
+    let halves = bytes.chunks_exact(2).map(|pair| f16::from_bits(u16::from_ne_bytes([pair[0], pair[1]])));
+    let words = bytes.chunks_exact(4).map(|four| [four[0], four[1], four[2], four[3]]);
+    match (samples, kind) {
+        (Samples::F16(to), SampleType::F16) => {
+            to[at].iter_mut().zip(halves).for_each(|(to, sample)| *to = sample);
+        }
+        (Samples::F32(to), SampleType::F16) => {
+            to[at].iter_mut().zip(halves).for_each(|(to, sample)| *to = sample.to_f32());
+        }
+        (Samples::F32(to), SampleType::F32) => {
+            to[at].iter_mut().zip(words).for_each(|(to, word)| *to = f32::from_ne_bytes(word));
+        }
+        (Samples::F32(to), SampleType::U32) => {
+            to[at].iter_mut().zip(words).for_each(|(to, word)| *to = u32::from_ne_bytes(word) as f32);
+        }
+        // Planes of half floats are made only where all channels are, and of integers never.
+        (Samples::F16(_) | Samples::U8(_) | Samples::U16(_), _) => {}
+    }
 }
 
 pub(crate) fn write(path: &Path, raster: &Raster, effort: Effort) -> Result<(), PictureError> {
@@ -238,16 +262,19 @@ pub(crate) fn write(path: &Path, raster: &Raster, effort: Effort) -> Result<(), 
     let bounds = |window: Window| {
         IntegerBounds::new((window.x, window.y), (window.width as usize, window.height as usize))
     };
-    let mut list = Vec::new();
-    for plane in &raster.planes {
-        let samples = match &plane.samples {
-            Samples::F16(samples) => FlatSamples::F16(samples.clone()),
-            Samples::F32(samples) => FlatSamples::F32(samples.clone()),
+    // A file lists its channels by name.
+    let mut planes: Vec<&Plane> = raster.planes.iter().collect();
+    planes.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+    let mut channels = Vec::new();
+    for plane in &planes {
+        let kind = match &plane.samples {
+            Samples::F16(_) => SampleType::F16,
+            Samples::F32(_) => SampleType::F32,
             Samples::U8(_) | Samples::U16(_) => {
                 return Err(PictureError::unsupported(path, "EXR is written with half floats or floats"));
             }
         };
-        list.push(AnyChannel::new(Text::from(plane.name.as_str()), samples));
+        channels.push(ChannelDescription::named(plane.name.as_str(), kind));
     }
     let mut attributes =
         LayerAttributes { layer_position: bounds(raster.data).position, ..Default::default() };
@@ -256,18 +283,9 @@ pub(crate) fn write(path: &Path, raster: &Raster, effort: Effort) -> Result<(), 
     {
         attributes.frames_per_second = Some((numerator, denominator));
     }
-    let size = bounds(raster.data).size;
-    let channels = AnyChannels::sort(list.into());
-    let compression = match effort {
-        Effort::Fast => Compression::RLE,
-        // What every program reads fast. PIZ is smaller where there is grain, and three times as slow to read.
-        Effort::Small => Compression::ZIP16,
-    };
-    let encoding = Encoding { compression, ..Encoding::default() };
-    let layer = Layer::new(size, attributes, encoding, channels);
-    let mut image_attributes = ImageAttributes::new(bounds(raster.display));
-    image_attributes.pixel_aspect = raster.metadata.pixel_aspect.unwrap_or(1.0);
-    image_attributes.time_code = raster.metadata.time_code.map(|code| ExrTimeCode {
+    let mut shared = ImageAttributes::new(bounds(raster.display));
+    shared.pixel_aspect = raster.metadata.pixel_aspect.unwrap_or(1.0);
+    shared.time_code = raster.metadata.time_code.map(|code| ExrTimeCode {
         hours: code.hours,
         minutes: code.minutes,
         seconds: code.seconds,
@@ -278,9 +296,45 @@ pub(crate) fn write(path: &Path, raster: &Raster, effort: Effort) -> Result<(), 
         binary_group_flags: [false; 3],
         binary_groups: [0; 8],
     });
-    let image = Image::new(image_attributes, layer);
-    let file = BufWriter::new(File::create(path).map_err(io)?);
-    image.write().non_parallel().to_buffered(file).map_err(|error| match error {
+    let compression = match effort {
+        Effort::Fast => Compression::Uncompressed,
+        // What every program reads fast. PIZ is smaller where there is grain, and three times as slow to read.
+        Effort::Small => Compression::ZIP16,
+    };
+    let size = bounds(raster.data).size;
+    let mut header = Header::new(Text::from(""), size, channels.into())
+        .with_encoding(compression, BlockDescription::ScanLines, LineOrder::Increasing)
+        .with_attributes(attributes);
+    header.shared_attributes = shared;
+    let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io)?);
+    let written = block::write(file, vec![header].into(), true, |meta, chunks| {
+        let indices: Vec<_> = block::enumerate_ordered_header_block_indices(&meta.headers).collect();
+        let mut compressor = chunks.sequential_blocks_compressor(&meta);
+        for (number, index) in indices {
+            let mut data =
+                Vec::with_capacity(index.pixel_size.area() * meta.headers[0].channels.bytes_per_pixel);
+            for line in 0..index.pixel_size.height() {
+                let row = (index.pixel_position.y() + line) * size.width();
+                for plane in &planes {
+                    match &plane.samples {
+                        Samples::F16(samples) => {
+                            let row = samples[row..row + size.width()].iter();
+                            data.extend(row.flat_map(|sample| sample.to_bits().to_ne_bytes()));
+                        }
+                        Samples::F32(samples) => {
+                            let row = samples[row..row + size.width()].iter();
+                            data.extend(row.flat_map(|sample| sample.to_ne_bytes()));
+                        }
+                        // Refused above.
+                        Samples::U8(_) | Samples::U16(_) => {}
+                    }
+                }
+            }
+            compressor.compress_block(number, UncompressedBlock { index, data })?;
+        }
+        Ok(())
+    });
+    written.map_err(|error| match error {
         exr::error::Error::Io(source) => io(source),
         other => PictureError::unsupported(path, other.to_string()),
     })

@@ -181,7 +181,13 @@ impl Published {
                 scope.spawn(work);
             }
         });
-        done.into_inner().unwrap_or_else(PoisonError::into_inner)
+        let files = done.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+        // By now the system has written most of it: waiting for each alone would leave a core idle.
+        for task in tasks {
+            flush(&task.to)
+                .map_err(|error| Failure::storage(format!("cannot write {}", task.to.display()), &error))?;
+        }
+        Ok(files)
     }
 
     fn blend_one(&self, task: &Task, encoding: Encoding, pass: &str) -> Result<FileManifest, Failure> {
@@ -213,8 +219,7 @@ impl Published {
         })?;
         // Few frames, for which the whole job waits.
         write(&task.to, &mean, encoding.format, Effort::Fast).map_err(wrong)?;
-        flush(&task.to)
-            .and_then(|()| FileManifest::of(&task.to))
-            .map_err(|error| Failure::storage(format!("cannot write {}", task.to.display()), &error))
+        FileManifest::of(&task.to)
+            .map_err(|error| Failure::storage(format!("cannot read {}", task.to.display()), &error))
     }
 }
