@@ -4,11 +4,11 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use hearth_telemetry::serve_metrics;
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{Config, node, telemetry::Meters};
+use crate::{Config, chunk::Darkroom, node, telemetry::Meters};
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,8 @@ pub enum AgentError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the HTTP client cannot be made")]
     Http(#[source] reqwest::Error),
+    #[error("no threads for pictures can be had")]
+    Threads(#[source] io::Error),
     #[error("node {node} cannot be run")]
     Node { node: String, source: io::Error },
     #[error("a part of the agent ended by a mistake of its own; please report this")]
@@ -75,13 +77,13 @@ impl Agent {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let config = Arc::new(config);
-        let conversions = Arc::new(Semaphore::new(config.conversions.max(1) as usize));
+        let darkroom = Darkroom::open(config.conversions).map_err(AgentError::Threads)?;
         for node in nodes {
             let (config, http, meters, stop) = (config.clone(), http.clone(), meters.clone(), stop.clone());
-            let conversions = conversions.clone();
+            let darkroom = darkroom.clone();
             tasks.spawn(async move {
                 let name = node.name.clone();
-                Box::pin(node::run(node, &config, http, meters, conversions, stop))
+                Box::pin(node::run(node, &config, http, meters, darkroom, stop))
                     .await
                     .map_err(|source| AgentError::Node { node: name, source })
             });

@@ -14,10 +14,7 @@ use hearth_proto::v1::FailureKind;
 use hearth_storage::manifest::{CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, flush, write_whole};
 use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
 
-use super::{
-    ChunkTask, Failure, Workbench, away,
-    convert::{Finish, with_room},
-};
+use super::{ChunkTask, Failure, Workbench, away, convert::Finish};
 use crate::{
     comfy::{Client, ComfyError, ImageRef, verdict::Outputs},
     sequence::link_or_copy,
@@ -225,12 +222,15 @@ async fn check(
     saved: PathBuf,
     file: PathBuf,
 ) -> Result<(Picture, FileManifest), Failure> {
-    let looked_at = with_room(bench, move || {
+    let looked_at = bench.darkroom.run(move || {
         let picture = verify(&saved)?;
         finish.finish(&saved, &file, frame)?;
         Ok((picture, flush(&file).and_then(|()| FileManifest::of(&file))))
     });
-    match looked_at.await {
+    let looked_at = looked_at.await.ok_or_else(|| {
+        Failure::new(FailureKind::Internal, format!("pass {pass}, frame {frame} could not be checked"))
+    })?;
+    match looked_at {
         Ok((picture, Ok(manifest))) => Ok((picture, manifest)),
         Ok((_, Err(error))) => {
             Err(Failure::storage(format!("cannot keep pass {pass}, frame {frame}"), &error))

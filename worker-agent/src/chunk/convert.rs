@@ -9,21 +9,7 @@ use std::{
 use hearth_pictures::{Converter, Effort, Metadata, PictureError, look, read, write};
 use hearth_workflows::{Frame, Split, format::Encoding};
 
-use super::{ChunkTask, Failure, Workbench};
-
-/// Does `work` on one picture, off the async threads, when there is room for one more in memory.
-pub(super) async fn with_room<T: Send + 'static>(
-    bench: &Workbench,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let room = bench.conversions.clone().acquire_owned().await;
-    let done = tokio::task::spawn_blocking(move || {
-        let done = work();
-        drop(room);
-        done
-    });
-    done.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-}
+use super::{ChunkTask, Failure};
 
 /// Writes `from` as `to` in another encoding.
 pub(super) fn stage(

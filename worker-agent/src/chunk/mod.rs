@@ -5,6 +5,7 @@
 
 mod collect;
 mod convert;
+mod darkroom;
 mod failure;
 mod queue;
 mod stage;
@@ -17,7 +18,6 @@ use hearth_storage::{Roots, manifest::ChunkManifest};
 use hearth_workflows::{
     FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, format::Encoding, split::ChunkPlan,
 };
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
 
@@ -26,6 +26,7 @@ use crate::{
     config::Transfer,
 };
 
+pub use darkroom::Darkroom;
 pub use failure::Failure;
 
 /// What every attempt of a node shares.
@@ -40,8 +41,8 @@ pub struct Workbench {
     /// ComfyUI's output folder on this host.
     pub output: Option<PathBuf>,
     pub stage: PathBuf,
-    /// Pictures that are converted at a time on this host: each is in memory as a whole.
-    pub conversions: Arc<Semaphore>,
+    /// Where pictures are converted on this host.
+    pub darkroom: Darkroom,
     /// A prompt without progress for so long hangs.
     pub stall: Duration,
     /// A ComfyUI without an answer for so long has died.

@@ -70,8 +70,10 @@ async fn convert_all(
             let (from, to) = (from.clone(), folder.join(name(task, index)));
             let converter = converter.clone();
             async move {
-                let done =
-                    convert::with_room(bench, move || convert::stage(&converter, &from, &to, encoding)).await;
+                let done = bench.darkroom.run(move || convert::stage(&converter, &from, &to, encoding));
+                let done = done.await.ok_or_else(|| {
+                    Failure::new(FailureKind::Internal, format!("frame {frame} could not be converted"))
+                })?;
                 done.map_err(|error| match error {
                     PictureError::Write { path, source } => failed(&path, &source),
                     error => {

@@ -22,14 +22,14 @@ use hearth_proto::{
 use hearth_telemetry::chain;
 use hearth_workflows::Workflow;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
-    chunk::{Ending, Failure, Told, Workbench},
+    chunk::{Darkroom, Ending, Failure, Told, Workbench},
     comfy::{Client, Health, Offer, Socket, watch_health},
     config::{Config, NodeConfig},
     link::{Heard, keep_linked},
@@ -113,7 +113,7 @@ pub(crate) async fn run(
     agent: &Config,
     http: reqwest::Client,
     meters: Arc<Meters>,
-    conversions: Arc<Semaphore>,
+    darkroom: Darkroom,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let client = Client::new(&config.comfyui, http);
@@ -126,7 +126,7 @@ pub(crate) async fn run(
         transfer: config.transfer,
         output: config.output.clone(),
         stage: agent.stage_dir(),
-        conversions,
+        darkroom,
         stall: agent.stall(),
         dead: agent.dead(),
     });
