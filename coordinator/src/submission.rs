@@ -103,11 +103,11 @@ pub fn check(
     let range = clip.frames.first().zip(clip.frames.last());
     let clip_range =
         range.and_then(|(first, last)| FrameRange::new(first.0, last.0)).ok_or(SubmissionError::Aborted)?;
-    let frames: FrameSet = if request.frames.trim().is_empty() {
+    let frames: FrameSet = match SequencePath::frames_named(&request.clip) {
+        Some(named) if request.frames.trim().is_empty() => named.into(),
         // Every frame of the clip: a gap is a mistake until somebody says which frames are meant.
-        clip_range.into()
-    } else {
-        request.frames.parse().map_err(SubmissionError::Frames)?
+        None if request.frames.trim().is_empty() => clip_range.into(),
+        _ => request.frames.parse().map_err(SubmissionError::Frames)?,
     };
     // Before the handles are counted: a stray file far away must not make a clip of millions of frames.
     clip.check_gap(&frames)?;

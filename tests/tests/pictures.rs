@@ -169,6 +169,14 @@ async fn float_exr_goes_through_a_temporal_workflow_in_chunks_as_in_one_piece() 
         (said.frame_rate, said.pixel_aspect),
         (Some(Rate { numerator: 24, denominator: 1 }), Some(2.0))
     );
+    // A clip can name its frames itself, as Flame does.
+    let named = v1::SubmitJobRequest {
+        clip: "plates/sh010/plate.[0005-0009].exr".to_owned(),
+        ..exr_request("named", workflow(), 2)
+    };
+    let (named, _) = done(&farm, named).await;
+    assert_eq!(named.len(), 5);
+    assert!(named.iter().all(|(name, picture)| whole[name] == *picture));
     // A missing handle shows, so the comparison can fail.
     let short = temporal_mean(2, "kind = \"handles\"\nhead = 1\ntail = 2");
     let (short, _) = done(&farm, exr_request("short", short, 3)).await;

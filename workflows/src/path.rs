@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::frames::Frame;
+use crate::frames::{Frame, FrameRange};
 
 /// Why a text is no path below a root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum PathError {
     OnlyRoot { path: String },
     #[error("'{path}' has a control character or a backslash; use '/' between folders")]
     BadCharacter { path: String },
-    #[error("'{path}' has no frame number; write %04d or #### where it belongs")]
+    #[error("'{path}' has no frame number; write %04d, #### or [1001-1100] where it belongs")]
     NoFrameField { path: String },
     #[error("'{path}' has more than one frame number; write %04d or #### once, in the file name")]
     SeveralFrameFields { path: String },
@@ -108,7 +108,7 @@ impl fmt::Display for RootPath {
     }
 }
 
-/// The names of a sequence's files: `plate.%04d.png`, `plate.####.png`, `plate.%d.png`.
+/// The names of a sequence's files: `plate.%04d.png`, `plate.####.png`, `plate.[1001-1100].png`, `plate.%d.png`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SequenceName {
     prefix: String,
@@ -188,6 +188,12 @@ impl SequencePath {
     pub fn name(&self) -> &SequenceName {
         &self.name
     }
+
+    /// The frames that a path names itself: `plate.[1001-1100].png`.
+    pub fn frames_named(path: &str) -> Option<FrameRange> {
+        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        name.match_indices('[').find_map(|(at, _)| range_field(&name[at..])).map(|(_, _, range)| range)
+    }
 }
 
 impl FromStr for SequencePath {
@@ -226,8 +232,10 @@ impl fmt::Display for SequencePath {
 fn parse_name(path: &str, name: &str) -> Result<SequenceName, PathError> {
     let mut fields = Vec::new();
     let mut rest = 0;
-    while let Some(at) = name[rest..].find(['%', '#']).map(|at| at + rest) {
-        let (len, padding) = if name[at..].starts_with('#') {
+    while let Some(at) = name[rest..].find(['%', '#', '[']).map(|at| at + rest) {
+        let (len, padding) = if name[at..].starts_with('[') {
+            range_field(&name[at..]).map_or((1, None), |(len, padding, _)| (len, Some(padding)))
+        } else if name[at..].starts_with('#') {
             let len = name[at..].chars().take_while(|c| *c == '#').count();
             (len, Some(len))
         } else {
@@ -243,6 +251,16 @@ fn parse_name(path: &str, name: &str) -> Result<SequenceName, PathError> {
         [] => Err(PathError::NoFrameField { path: path.to_owned() }),
         _ => Err(PathError::SeveralFrameFields { path: path.to_owned() }),
     }
+}
+
+/// Length, padding and frames of `[1001-1100]` at the start of `text`; `None` when it is none.
+fn range_field(text: &str) -> Option<(usize, usize, FrameRange)> {
+    let inside = text.strip_prefix('[')?.split_once(']')?.0;
+    // A minus sign in front belongs to the first number.
+    let cut = inside.char_indices().skip(1).find(|(_, c)| *c == '-')?.0;
+    let (first, last) = (&inside[..cut], &inside[cut + 1..]);
+    let range = FrameRange::new(first.parse().ok()?, last.parse().ok()?)?;
+    Some((inside.len() + 2, first.len(), range))
 }
 
 /// Length and padding of `%d` or `%04d` at the start of `text`; padding `None` when it is neither.
@@ -268,12 +286,19 @@ mod tests {
             ("plates/p_%d.png", -3, "p_-3.png", "plates/p_%d.png"),
             ("plates/p.%04d.png", -3, "p.-003.png", "plates/p.%04d.png"),
             ("plates/100%/p#.png", 5, "p5.png", "plates/100%/p%d.png"),
+            ("plates/a/p.[0001-0100].exr", 7, "p.0007.exr", "plates/a/p.%04d.exr"),
+            ("plates/a/p.[-010-0100].exr", -3, "p.-003.exr", "plates/a/p.%04d.exr"),
+            ("plates/a/[x]p.%04d.exr", 7, "[x]p.0007.exr", "plates/a/[x]p.%04d.exr"),
         ] {
             let path: SequencePath = text.parse().expect(text);
             assert_eq!(path.name().file(Frame(frame)), file);
             assert_eq!(path.name().frame_of(file), Some(Frame(frame)));
             assert_eq!(path.to_string(), shown);
         }
+        let named = |path| SequencePath::frames_named(path).map(|range| (range.first.0, range.last.0));
+        assert_eq!(named("plates/[1-2]/p.[0990-1010].exr"), Some((990, 1010)));
+        assert_eq!(named("plates/a/p.[-010-0100].exr"), Some((-10, 100)));
+        assert_eq!(named("plates/[1-2]/p.%04d.exr"), None);
         let path: SequencePath = "plates/a/p.%04d.png".parse().expect("valid");
         for foreign in ["p.007.png", "p.00007.png", "p.0007.jpg", "q.0007.png", "p..png"] {
             assert_eq!(path.name().frame_of(foreign), None, "{foreign}");

@@ -96,7 +96,7 @@ pub(crate) enum Command {
 
 Clip and output are named by storage root. With HEARTH_ROOTS set, absolute paths do as well.")]
 pub(crate) struct Submit {
-    /// The clip: plates/sh010/plate.%04d.png, or with #### for the frame
+    /// The clip: plates/sh010/plate.%04d.png, or with #### or [1001-1100] for the frame
     #[arg(required_unless_present = "again", default_value = "", hide_default_value = true)]
     pub(crate) clip: String,
     /// A workflow of the farm's library, or a folder with hearth.toml and graph.json

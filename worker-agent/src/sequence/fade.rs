@@ -17,6 +17,27 @@ pub(super) struct CrossFade {
     ramp: Ramp,
 }
 
+/// The chunks' own frames as runs, in their order, each with the index of its chunk.
+pub(super) struct Runs {
+    runs: Vec<(FrameRange, usize)>,
+    /// The frames of the whole job.
+    pub(super) all: FrameSet,
+}
+
+impl Runs {
+    pub(super) fn of(chunks: &[SegmentManifest]) -> Self {
+        let mut all = FrameSet::new();
+        chunks.iter().for_each(|chunk| all.insert_all(&chunk.frames));
+        let of_chunk = |(index, chunk): (usize, &SegmentManifest)| {
+            chunk.frames.runs().map(|run| (run, index)).collect::<Vec<_>>()
+        };
+        let mut runs: Vec<_> = chunks.iter().enumerate().flat_map(of_chunk).collect();
+        // They share no frame, so that their last frames are in order, too.
+        runs.sort_by_key(|(run, _)| run.first);
+        Self { runs, all }
+    }
+}
+
 impl CrossFade {
     pub(super) fn of(assembly: &v1::Assembly) -> Result<Self, Failure> {
         let Some(v1::CrossFade { frames, ramp }) = &assembly.cross_fade else {
@@ -34,23 +55,24 @@ impl CrossFade {
         (i64::from(head), i64::from(tail))
     }
 
-    /// The chunks with a part in `frame`, by index, each with its weight. `all`: the frames of the whole job.
-    pub(super) fn parts(self, chunks: &[SegmentManifest], all: &FrameSet, frame: Frame) -> Vec<(usize, f32)> {
+    /// The chunks with a part in `frame`, by index, each with its weight.
+    pub(super) fn parts(self, runs: &Runs, frame: Frame) -> Vec<(usize, f32)> {
         let (head, tail) = self.reach();
-        // Own frames whose chunk reaches this frame.
-        let Some(near) = FrameRange::new(frame.0 - tail, frame.0 + head) else { return Vec::new() };
-        let near = FrameSet::from(near);
-        let parts = chunks.iter().enumerate().filter_map(|(index, chunk)| {
-            let reaching = chunk.frames.intersection(&near);
-            if reaching.is_empty() {
-                return None;
+        let from = runs.runs.partition_point(|(run, _)| run.last.0 < frame.0 - tail);
+        let reaching = runs.runs[from..].iter().take_while(|(run, _)| run.first.0 <= frame.0 + head);
+        let mut parts: Vec<(usize, f32)> = Vec::new();
+        for (run, chunk) in reaching {
+            let weight = self.weight(*run, &runs.all, frame);
+            if weight <= 0.0 {
+                continue;
             }
-            let runs = chunk.frames.runs().filter(|run| !reaching.intersection(&(*run).into()).is_empty());
             // A chunk with a hole in it can reach into the hole from both sides.
-            let weight = runs.map(|run| self.weight(run, all, frame)).fold(0.0, f32::max);
-            (weight > 0.0).then_some((index, weight))
-        });
-        parts.collect()
+            match parts.iter_mut().find(|(other, _)| other == chunk) {
+                Some((_, other)) => *other = other.max(weight),
+                None => parts.push((*chunk, weight)),
+            }
+        }
+        parts
     }
 
     /// The weight in `frame` of a chunk with the own frames `run`.
@@ -71,24 +93,22 @@ impl CrossFade {
 mod tests {
     use super::*;
 
-    fn chunks(sets: &[&str]) -> (Vec<SegmentManifest>, FrameSet) {
-        let mut all = FrameSet::new();
+    fn runs(sets: &[&str]) -> Runs {
         let chunks = sets.iter().map(|text| {
             let frames: FrameSet = text.parse().expect("frames");
-            all.insert_all(&frames);
             SegmentManifest { frames, attempt: (*text).to_owned(), node: String::new() }
         });
-        (chunks.collect(), all)
+        Runs::of(&chunks.collect::<Vec<_>>())
     }
 
     #[test]
     fn two_sides_of_a_cut_fade_into_each_other() {
-        let (chunks, all) = chunks(&["1-10", "11-20"]);
+        let runs = runs(&["1-10", "11-20"]);
         for ramp in Ramp::ALL {
             let fade = CrossFade { frames: 4, ramp: *ramp };
             let mut before = 0.0;
             for frame in 1..=20 {
-                let parts = fade.parts(&chunks, &all, Frame(frame));
+                let parts = fade.parts(&runs, Frame(frame));
                 let weight = |chunk: usize| {
                     parts.iter().find(|(index, _)| *index == chunk).map_or(0.0, |(_, weight)| *weight)
                 };
@@ -100,15 +120,15 @@ mod tests {
             }
         }
         let none = CrossFade { frames: 0, ramp: Ramp::Linear };
-        assert!((1..=20).all(|frame| none.parts(&chunks, &all, Frame(frame)).len() == 1));
+        assert!((1..=20).all(|frame| none.parts(&runs, Frame(frame)).len() == 1));
     }
 
     #[test]
     fn short_chunks_and_holes_leave_no_frame_without_a_part() {
-        let (chunks, all) = chunks(&["1-4,8-12", "5", "6-7", "13", "14-30"]);
+        let runs = runs(&["1-4,8-12", "5", "6-7", "13", "14-30"]);
         let fade = CrossFade { frames: 5, ramp: Ramp::RaisedCosine };
         for frame in 1..=30 {
-            let parts = fade.parts(&chunks, &all, Frame(frame));
+            let parts = fade.parts(&runs, Frame(frame));
             let sum: f32 = parts.iter().map(|(_, weight)| weight).sum();
             assert!(sum > 0.2, "frame {frame}: {parts:?}");
         }

@@ -16,7 +16,10 @@ use hearth_proto::v1::{self, FailureKind};
 use hearth_storage::manifest::{ChunkManifest, FileManifest, SegmentManifest, flush};
 use hearth_workflows::{Frame, FrameSet, SequencePath, format::Encoding};
 
-use super::{fade::CrossFade, link_or_copy};
+use super::{
+    fade::{CrossFade, Runs},
+    link_or_copy,
+};
 use crate::chunk::Failure;
 
 /// Frames that are blended at a time: each has two pictures in memory, or more.
@@ -58,13 +61,14 @@ pub(super) fn assemble(
     fs::create_dir_all(&folder)
         .map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
     let published = Published::find(work, chunks, name);
-    let all: FrameSet = chunks.iter().flat_map(|chunk| chunk.frames.iter()).collect();
-    let tasks: Vec<Task> = all
+    let runs = Runs::of(chunks);
+    let tasks: Vec<Task> = runs
+        .all
         .iter()
         .map(|frame| Task {
             frame,
             to: folder.join(sequence.name().file(frame)),
-            parts: fade.parts(chunks, &all, frame),
+            parts: fade.parts(&runs, frame),
         })
         .collect();
     published.check(chunks, name, &tasks)?;
@@ -134,6 +138,7 @@ impl Published {
         }
         // One chunk may be the odd one, and it may be the first: the most have it right.
         let expected = counts.into_values().max_by_key(|(count, _)| *count).map(|(_, picture)| picture);
+        let alone = tasks.iter().all(|task| task.parts.len() == 1);
         let mut broken = FrameSet::new();
         let mut reason = String::new();
         for (frame, chunk, found) in looked {
@@ -142,7 +147,6 @@ impl Published {
                 Ok(found) => format!("frame {frame} is {found}, unlike the others"),
                 Err(error) => hearth_telemetry::chain(&error),
             };
-            let alone = tasks.iter().all(|task| task.parts.len() == 1);
             if alone {
                 broken.insert_all(&[frame].into_iter().collect());
             } else {
