@@ -246,25 +246,8 @@ impl<'a> Execution<'a> {
         let mut run =
             Run { config: &engine.config, inputs, linked, progress: &mut progress, write: &mut write };
         let done = (class.run)(&mut run)?;
-        if let (Some(path), true) = (written.get(written.len() / 2), class.is_output) {
-            let struck = match fault {
-                Fault::TruncateOutput => {
-                    std::fs::read(path).and_then(|b| std::fs::write(path, &b[..b.len() / 2]))
-                }
-                Fault::LoseOutput => std::fs::remove_file(path),
-                Fault::EmptyOutput => std::fs::write(path, b""),
-                Fault::ShrinkOutput => spoil(path, |picture| halved(&picture)),
-                Fault::ShrinkAllOutput => {
-                    written.iter().try_for_each(|path| spoil(path, |picture| halved(&picture)))
-                }
-                Fault::GreyOutput => spoil(path, |picture| picture.into_luma8().into()),
-                Fault::NanOutput => spoil(path, |picture| {
-                    let mut picture = picture.into_rgb32f();
-                    picture.iter_mut().for_each(|value| *value = f32::NAN);
-                    picture.into()
-                }),
-                _ => Ok(()),
-            };
+        if class.is_output {
+            let struck = fault.strike(&written);
             struck.map_err(|error| NodeError::raised("OSError", error.to_string()))?;
         }
         Ok(done)
@@ -513,17 +496,4 @@ fn key_of(config: &Config, prompt: &Prompt, id: &str, keys: &mut BTreeMap<String
             }
         }
     }
-}
-
-/// Makes another picture of a saved one, in the same kind of file.
-fn spoil(
-    path: &std::path::Path,
-    change: impl FnOnce(image::DynamicImage) -> image::DynamicImage,
-) -> std::io::Result<()> {
-    let picture = image::open(path).map_err(std::io::Error::other)?;
-    change(picture).save(path).map_err(std::io::Error::other)
-}
-
-fn halved(picture: &image::DynamicImage) -> image::DynamicImage {
-    picture.resize_exact(picture.width() / 2, picture.height() / 2, image::imageops::FilterType::Nearest)
 }

@@ -2,6 +2,11 @@
 //!
 //! Each fault strikes one prompt, in the order given.
 
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
 use serde::{Deserialize, Serialize};
 
 /// What goes wrong with one prompt.
@@ -42,4 +47,37 @@ pub enum Fault {
     NanOutput,
     /// Every one of the saved pictures is half as large.
     ShrinkAllOutput,
+}
+
+impl Fault {
+    /// What it does to the pictures that a node has saved.
+    pub(crate) fn strike(self, written: &[PathBuf]) -> io::Result<()> {
+        let Some(path) = written.get(written.len() / 2) else { return Ok(()) };
+        match self {
+            Self::TruncateOutput => fs::read(path).and_then(|b| fs::write(path, &b[..b.len() / 2])),
+            Self::LoseOutput => fs::remove_file(path),
+            Self::EmptyOutput => fs::write(path, b""),
+            Self::ShrinkOutput => spoil(path, |picture| halved(&picture)),
+            Self::ShrinkAllOutput => {
+                written.iter().try_for_each(|path| spoil(path, |picture| halved(&picture)))
+            }
+            Self::GreyOutput => spoil(path, |picture| picture.into_luma8().into()),
+            Self::NanOutput => spoil(path, |picture| {
+                let mut picture = picture.into_rgb32f();
+                picture.iter_mut().for_each(|value| *value = f32::NAN);
+                picture.into()
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes another picture of a saved one, in the same kind of file.
+fn spoil(path: &Path, change: impl FnOnce(image::DynamicImage) -> image::DynamicImage) -> io::Result<()> {
+    let picture = image::open(path).map_err(io::Error::other)?;
+    change(picture).save(path).map_err(io::Error::other)
+}
+
+fn halved(picture: &image::DynamicImage) -> image::DynamicImage {
+    picture.resize_exact(picture.width() / 2, picture.height() / 2, image::imageops::FilterType::Nearest)
 }

@@ -8,11 +8,12 @@ use std::{
 use hearth_client::v1::{self, FailureKind, JobState, NodeState};
 use hearth_pictures::{Effort, Metadata, Plane, Raster, Rate, Samples, TimeCode, Window, look, read, write};
 use hearth_simulator::{Config, Fault};
+use hearth_storage::manifest::{SequenceManifest, TimesManifest};
 use hearth_tests::{
     clips,
     farm::{Farm, Setup, request, source},
 };
-use hearth_workflows::format::PictureFormat;
+use hearth_workflows::{Frame, format::PictureFormat};
 
 /// The mean over `radius` neighbours on each side; EXR in, EXR out.
 fn temporal_mean(radius: u32, split: &str) -> v1::submit_job_request::Workflow {
@@ -208,6 +209,8 @@ async fn frames_between_frames_are_the_same_in_chunks_as_in_one_piece() {
     }
     let (_, said) = look(&farm.path("comps/between-2-5-4/plate_x5-2.0004.exr")).expect("header");
     assert_eq!(said.frame_rate, Some(Rate { numerator: 60, denominator: 1 }));
+    let manifest = SequenceManifest::read(&farm.path("comps/between-2-5-4")).expect("a manifest");
+    assert_eq!(manifest.times, Some(TimesManifest { first: Frame(1), step: 2, multiplier: 5 }));
     farm.stop().await;
 }
 

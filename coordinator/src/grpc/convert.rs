@@ -302,6 +302,12 @@ pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignme
             parameters: spec.parameters.clone().into_iter().collect(),
             clip: spec.clip.to_string(),
             submission: Some(submission(spec, workflow)),
+            interpolation: match spec.split(workflow) {
+                Split::Interpolate { multiplier, step } => {
+                    Some(v1::Interpolation { first: spec.clip_range.first.0, multiplier, step })
+                }
+                _ => None,
+            },
         }),
         AssignedWork::CleanUp => Work::CleanUp(v1::CleanUp { work_dir: work_dir() }),
     };

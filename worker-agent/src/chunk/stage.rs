@@ -64,8 +64,7 @@ async fn convert_all(
         .iter()
         .zip(&plan.loaded)
         .enumerate()
-        // The last frame may stand there several times.
-        .filter(|(index, (_, frame))| *index == 0 || plan.loaded[index - 1] != **frame)
+        .filter(|(index, _)| written(plan, *index) == *index)
         .map(|(index, (from, frame))| {
             let (from, to) = (from.clone(), folder.join(name(task, index)));
             let converter = converter.clone();
@@ -84,15 +83,12 @@ async fn convert_all(
         })
         .collect();
     let () = futures_util::stream::iter(conversions).buffer_unordered(CONVERSIONS).try_collect().await?;
-    let mut first = 0;
-    Ok((0..files.len())
-        .map(|index| {
-            if index == 0 || plan.loaded[index - 1] != plan.loaded[index] {
-                first = index;
-            }
-            folder.join(name(task, first))
-        })
-        .collect())
+    Ok((0..files.len()).map(|index| folder.join(name(task, written(plan, index)))).collect())
+}
+
+/// Where a loaded frame is written: the last one may stand there several times, and is written once.
+fn written(plan: &ChunkPlan, index: usize) -> usize {
+    plan.loaded.partition_point(|frame| *frame < plan.loaded[index])
 }
 
 fn bad(task: &ChunkTask, frame: Frame, reason: &str, frames: hearth_workflows::FrameSet) -> Failure {
@@ -118,13 +114,7 @@ pub(super) fn names_only(
         }
         (Transfer::Shared, Load::Image) => {
             let staged = bench.stage.join(&task.attempt);
-            let mut first = 0;
-            let file = |index: usize| {
-                if index == 0 || plan.loaded[index - 1] != plan.loaded[index] {
-                    first = index;
-                }
-                staged.join(name(task, first)).display().to_string()
-            };
+            let file = |index| staged.join(name(task, written(plan, index))).display().to_string();
             StagedClip::Files((0..plan.loaded.len()).map(file).collect())
         }
         (Transfer::Shared, Load::Directory) => {

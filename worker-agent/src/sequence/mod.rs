@@ -17,7 +17,7 @@ use hearth_storage::{
     Roots,
     manifest::{SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest, TimesManifest, flush},
 };
-use hearth_workflows::{FrameSet, RootPath, Split, Workflow};
+use hearth_workflows::{Frame, RootPath};
 
 use crate::chunk::Failure;
 
@@ -60,18 +60,21 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
     for pass in &assembly.passes {
         files.insert(pass.name.clone(), pass::assemble(&work, &part, &chunks, pass, fade)?);
     }
-    let manifest = SequenceManifest {
-        hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
-        job: assembly.work_dir.clone(),
-        workflow: assembly.workflow.clone(),
-        parameters: assembly.parameters.clone().into_iter().collect(),
-        clip: assembly.clip.clone(),
-        passes: assembly.passes.iter().map(|pass| (pass.name.clone(), pass.pattern.clone())).collect(),
-        submission: assembly.submission.clone().map(submission),
-        times: times(assembly),
-        chunks,
-        files,
-    };
+    let manifest =
+        SequenceManifest {
+            hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
+            job: assembly.work_dir.clone(),
+            workflow: assembly.workflow.clone(),
+            parameters: assembly.parameters.clone().into_iter().collect(),
+            clip: assembly.clip.clone(),
+            passes: assembly.passes.iter().map(|pass| (pass.name.clone(), pass.pattern.clone())).collect(),
+            submission: assembly.submission.clone().map(submission),
+            times: assembly.interpolation.map(|v1::Interpolation { first, multiplier, step }| {
+                TimesManifest { first: Frame(first), step, multiplier }
+            }),
+            chunks,
+            files,
+        };
     let file = part.join(SEQUENCE_FILE);
     let text = serde_json::to_string_pretty(&manifest).map_err(|error| {
         Failure::new(FailureKind::Internal, format!("the manifest cannot be written: {error}"))
@@ -137,23 +140,6 @@ fn submission(request: v1::SubmitJobRequest) -> SubmissionManifest {
         chunk_frames: request.chunk_frames,
         colour_space: request.colour_space,
         output: request.output,
-    }
-}
-
-/// Which times the frames stand for, if they are not the clip's.
-fn times(assembly: &v1::Assembly) -> Option<TimesManifest> {
-    let v1::SubmitJobRequest { workflow: Some(workflow), frames, .. } = assembly.submission.as_ref()? else {
-        return None;
-    };
-    let v1::submit_job_request::Workflow::WorkflowSource(source) = workflow else { return None };
-    let workflow = Workflow::parse(&source.name, &source.manifest, &source.graph).ok()?;
-    let parameters = assembly.parameters.clone().into_iter().collect();
-    match workflow.manifest().split(&parameters) {
-        Ok(Split::Interpolate { multiplier, step }) => {
-            let first = frames.parse::<FrameSet>().ok()?.first()?;
-            Some(TimesManifest { first, step, multiplier })
-        }
-        _ => None,
     }
 }
 
