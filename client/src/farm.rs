@@ -214,6 +214,28 @@ impl FarmClient {
         self.ask(request, async |mut client, request| client.list_workflows(traced(request)).await).await
     }
 
+    /// Encodes a sequence: a job for each delivery. Asked again after a lost answer, it makes no second one.
+    pub async fn deliver(&self, mut request: v1::DeliverRequest) -> Result<v1::DeliverResponse, ClientError> {
+        if request.request_id.is_empty() {
+            request.request_id = uuid::Uuid::new_v4().to_string();
+        }
+        self.ask(request, async |mut client, request| client.deliver(traced(request)).await).await
+    }
+
+    /// Small pictures of a job's finished frames, at most `limit` of each pass.
+    pub async fn thumbnails(&self, job_id: u64, limit: u32) -> Result<Vec<v1::Thumbnail>, ClientError> {
+        let request = v1::GetThumbnailsRequest { job_id, limit };
+        let asked =
+            self.ask(request, async |mut client, request| client.get_thumbnails(traced(request)).await);
+        Ok(asked.await?.thumbnails)
+    }
+
+    /// The sequences in a root-relative folder, and the folders in it.
+    pub async fn clips(&self, folder: &str) -> Result<v1::ListClipsResponse, ClientError> {
+        let request = v1::ListClipsRequest { folder: folder.to_owned() };
+        self.ask(request, async |mut client, request| client.list_clips(traced(request)).await).await
+    }
+
     /// Follows a job to its end, over lost connections and restarted coordinators.
     pub fn watch(&self, job_id: u64, previews: bool) -> Watch {
         Watch::new(self.clone(), job_id, previews)

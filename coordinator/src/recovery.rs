@@ -8,7 +8,7 @@ use hearth_workflows::{Workflow, WorkflowError};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::farm::{Assignment, FarmTag, JobSpec};
+use crate::farm::{FarmTag, JobId, JobSpec};
 
 /// Written by agents as `job.json` into the folder of a job's work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,13 +28,12 @@ pub struct WorkflowTexts {
 }
 
 impl JobManifest {
-    pub(crate) fn of(farm: &FarmTag, assignment: &Assignment) -> Self {
-        let workflow = &assignment.workflow;
+    pub(crate) fn of(farm: &FarmTag, job: JobId, spec: &JobSpec, workflow: &Workflow) -> Self {
         Self {
             hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
             farm: farm.clone(),
-            job: assignment.attempt.job.0,
-            spec: JobSpec::clone(&assignment.spec),
+            job: job.0,
+            spec: spec.clone(),
             workflow: WorkflowTexts {
                 name: workflow.name().to_owned(),
                 manifest: workflow.manifest_text().to_owned(),

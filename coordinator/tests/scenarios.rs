@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! after 30s                                   time passes
-//! NODE connects [slots N] [pool P] [lacks CLASS] [holding ATTEMPT FRAMES]…
+//! NODE connects [slots N] [pool P] [lacks CLASS] [without ffmpeg] [holding ATTEMPT FRAMES]…
 //! NODE disconnects | NODE beats [ATTEMPT…] | NODE is not ready: REASON | NODE is ready
-//! submit JOB FRAMES [priority N] [workflow NAME] [pool P] [chunk N]
+//! submit JOB FRAMES [priority N] [workflow NAME] [pool P] [chunk N] [deliver FORMAT]
 //! NODE finishes ATTEMPT [in 4s] [late FRAMES]
 //! NODE fails ATTEMPT KIND [FRAMES]
 //! pause JOB | resume JOB | cancel JOB | retry JOB | priority JOB N | drain NODE | undrain NODE
@@ -24,7 +24,7 @@ use hearth_coordinator::farm::{
     Priority, Session, Step, Timestamp,
 };
 use hearth_workflows::FrameSet;
-use support::{Kept, about, capabilities, config, submission, workflow};
+use support::{Kept, about, capabilities, config, deliver, render, submission, workflow};
 
 #[test]
 fn stories_end_as_they_are_told() {
@@ -131,12 +131,17 @@ impl Story {
                 let workflow = workflow(option("workflow").unwrap_or("resize-sharpen"));
                 let priority = option("priority").map_or(50, |n| n.parse().expect("priority"));
                 let mut submission = submission(name, frames, priority, &workflow);
-                submission.spec.chunk_frames = option("chunk").map(|n| n.parse().expect("chunk"));
-                submission.spec.pool = option("pool").unwrap_or_default().to_owned();
-                submission.spec.request_id = option("request").unwrap_or_default().to_owned();
+                render(&mut submission).chunk_frames = option("chunk").map(|n| n.parse().expect("chunk"));
+                submission.jobs[0].spec.pool = option("pool").unwrap_or_default().to_owned();
+                submission.jobs[0].spec.request_id = option("request").unwrap_or_default().to_owned();
+                if let Some(format) = option("deliver") {
+                    deliver(&mut submission, format.parse().expect("format"));
+                }
+                let delivered = submission.jobs.get(1).map(|delivery| delivery.spec.name.clone());
                 let step = self.apply(Command::Submit(Box::new(submission)));
                 if let Ok(Answer::Submitted { job, already }) = step.answer {
                     self.jobs.insert((*name).to_owned(), job);
+                    self.jobs.extend(delivered.map(|name| (name, JobId(job.0 + 1))));
                     let already = if already { "already " } else { "" };
                     return format!("{name} is {already}job {job}\n{}", self.tell(&step));
                 }
@@ -175,6 +180,10 @@ impl Story {
                 }
                 ["pool", pool, rest @ ..] => {
                     capabilities.pools.insert((*pool).to_owned());
+                    rest
+                }
+                ["without", "ffmpeg", rest @ ..] => {
+                    capabilities.ffmpeg = false;
                     rest
                 }
                 ["lacks", class, rest @ ..] => {
@@ -285,6 +294,9 @@ impl Story {
                                 segments.iter().map(|s| format!("{} by {}", s.frames, s.node)).collect();
                             let _ =
                                 writeln!(text, "{node} gets {id}: assemble {job} from {}", from.join(", "));
+                        }
+                        AssignedWork::Delivery => {
+                            let _ = writeln!(text, "{node} gets {id}: deliver {job}");
                         }
                         AssignedWork::CleanUp => {
                             let _ = writeln!(text, "{node} gets {id}: clean up {job}");

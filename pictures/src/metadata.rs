@@ -1,6 +1,6 @@
 //! What a picture says beside its pixels, as far as it matters when the clip comes back.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// Travels from the clip's frame to the result's.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -12,7 +12,7 @@ pub struct Metadata {
 }
 
 /// SMPTE ST 12 time code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimeCode {
     pub hours: u8,
     pub minutes: u8,
@@ -61,8 +61,34 @@ impl Rate {
     }
 }
 
+/// `24`, `23.976` or `24000/1001`.
+impl FromStr for Rate {
+    type Err = NoRate;
+
+    fn from_str(text: &str) -> Result<Self, NoRate> {
+        let no_rate = || NoRate(text.to_owned());
+        let Some((numerator, denominator)) = text.split_once('/') else {
+            return text.trim().parse().ok().and_then(Self::from_float).ok_or_else(no_rate);
+        };
+        let number = |text: &str| text.trim().parse().ok().filter(|number: &u32| *number > 0);
+        let (numerator, denominator) = number(numerator).zip(number(denominator)).ok_or_else(no_rate)?;
+        Ok(Self { numerator, denominator })
+    }
+}
+
+/// A text that is no frame rate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no frame rate; write it like 24, 23.976 or 24000/1001")]
+pub struct NoRate(pub String);
+
 fn greatest_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_divisor(b, a % b) }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.numerator, self.denominator)
+    }
 }
 
 impl fmt::Display for TimeCode {
@@ -74,6 +100,20 @@ impl fmt::Display for TimeCode {
 }
 
 impl TimeCode {
+    /// Frame 0 at midnight, counted as many a second as the rate has, rounded; frames before it count back.
+    pub fn of_frame(frame: i64, rate: Rate) -> Self {
+        let per_second = (rate.per_second().round() as i64).clamp(1, 255);
+        let frame_of_day = frame.rem_euclid(per_second * 24 * 3600);
+        let seconds = frame_of_day / per_second;
+        Self {
+            hours: (seconds / 3600) as u8,
+            minutes: (seconds / 60 % 60) as u8,
+            seconds: (seconds % 60) as u8,
+            frame: (frame_of_day % per_second) as u8,
+            drop_frame: false,
+        }
+    }
+
     /// From the four bytes of ST 12, as DPX and EXR keep them: binary coded decimals, hours first.
     pub(crate) fn from_bcd(word: u32) -> Option<Self> {
         let pair = |shift: u32, tens: u32| {
@@ -113,5 +153,9 @@ mod tests {
         let code = TimeCode::from_bcd(0x0123_5907).expect("a time code");
         assert_eq!(code.to_string(), "01:23:59:07");
         assert_eq!(TimeCode::from_bcd(0xffff_ffff), None);
+        let of = |frame, rate: &str| TimeCode::of_frame(frame, rate.parse().expect("a rate")).to_string();
+        assert_eq!(of(1001, "24"), "00:00:41:17");
+        assert_eq!(of(86_400, "24000/1001"), "01:00:00:00");
+        assert_eq!(of(-1, "25"), "23:59:59:24");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hearth_pictures::{Picture, PictureError, inspect};
-use hearth_workflows::{Frame, FrameSet, SequencePath};
+use hearth_workflows::{Frame, FrameRange, FrameSet, RootPath, SequencePath, path::PathError, sequences};
 
 use crate::roots::{Roots, RootsError};
 
@@ -31,6 +31,8 @@ pub struct Clip {
 /// Why a clip cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClipError {
+    #[error("folder")]
+    Path(#[source] PathError),
     #[error(transparent)]
     Roots(#[from] RootsError),
     #[error("clip {clip}: cannot list its folder {folder}")]
@@ -77,6 +79,41 @@ impl Clip {
             folder,
             roots: roots.clone(),
         })
+    }
+
+    /// The sequences in `folder` by name, and the folders in it. `folder` is a path below a root, or a root.
+    pub fn list(roots: &Roots, folder: &str) -> Result<(Vec<Self>, Vec<String>), ClipError> {
+        let place = match folder.parse::<RootPath>() {
+            Ok(path) => roots.resolve(&path)?,
+            Err(PathError::OnlyRoot { .. }) => roots.root(folder.trim_end_matches('/'))?,
+            Err(error) => return Err(ClipError::Path(error)),
+        };
+        let failed = |source| ClipError::Folder { clip: folder.to_owned(), folder: place.clone(), source };
+        let (mut names, mut folders) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&place).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+            // What it links to counts.
+            let is_folder = entry.path().is_dir();
+            let list = if is_folder { &mut folders } else { &mut names };
+            list.push(name.to_owned());
+        }
+        folders.sort();
+        let clips = sequences::group(&names).into_iter().filter_map(|(name, frames)| {
+            let sequence = format!("{}/{name}", folder.trim_end_matches('/')).parse().ok()?;
+            Some(Self { sequence, folder: place.clone(), roots: roots.clone(), frames })
+        });
+        Ok((clips.collect(), folders))
+    }
+
+    /// The frames between the first and the last that are not there.
+    pub fn missing(&self) -> FrameSet {
+        let range = self.frames.first().zip(self.frames.last());
+        let range = range.and_then(|(first, last)| FrameRange::new(first.0, last.0));
+        let mut missing = range.map_or_else(FrameSet::new, FrameSet::from);
+        missing.remove_all(&self.frames);
+        missing
     }
 
     /// The file of a frame on this host.
@@ -131,7 +168,8 @@ impl Clip {
         Ok(Some(*first))
     }
 
-    fn look_at(&self, frame: Frame) -> Result<Picture, ClipError> {
+    /// Size and kind of one frame.
+    pub fn look_at(&self, frame: Frame) -> Result<Picture, ClipError> {
         let file = self.file(frame);
         self.roots.check_link(&file)?;
         inspect(&file).map_err(|source| ClipError::Frame { clip: self.sequence.to_string(), frame, source })

@@ -33,6 +33,9 @@ pub const JOB_FILE: &str = "job.json";
 /// Describes a finished sequence, in its folder.
 pub const SEQUENCE_FILE: &str = "manifest.json";
 
+/// Small pictures of finished frames, in the folder of a chunk or a sequence: `<pass>.<frame>.jpg`.
+pub const THUMBNAIL_FOLDER: &str = ".thumbnails";
+
 /// Bytes read at once.
 const BLOCK: usize = 256 * 1024;
 

@@ -72,6 +72,11 @@ impl Roots {
         self.inside(sequence.root(), sequence.folder_below_root(), &sequence.to_string())
     }
 
+    /// A root's own folder on this host.
+    pub fn root(&self, name: &str) -> Result<PathBuf, RootsError> {
+        self.inside(name, "", name)
+    }
+
     fn inside(&self, root: &str, below: &str, shown: &str) -> Result<PathBuf, RootsError> {
         let base = self.0.get(root).ok_or_else(|| RootsError::Unknown {
             root: root.to_owned(),

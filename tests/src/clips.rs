@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use hearth_pictures::{Effort, Metadata, Plane, Raster, Rate, Samples, TimeCode, Window, write};
+use hearth_workflows::format::PictureFormat;
 use image::{ImageBuffer, Rgb, RgbImage};
 
 /// Writes `plate.<frame>.png` for each frame.
@@ -20,6 +22,62 @@ pub fn make16(folder: &Path, frames: std::ops::RangeInclusive<i64>, width: u32, 
             Rgb([(x * 257) as u16, (y * 257) as u16, (frame as u16).wrapping_mul(77)])
         });
         picture.save(folder.join(format!("plate.{frame:04}.png"))).expect("frame");
+    }
+}
+
+/// Writes `plate.<frame>.exr`, half floats below 0 and above 1, with a time code that counts.
+pub fn make_exr(folder: &Path, frames: std::ops::RangeInclusive<i64>, width: u32, height: u32) {
+    fs::create_dir_all(folder).expect("clip folder");
+    let window = Window::of_size(width, height);
+    for frame in frames {
+        let sample = |channel: u32, at: usize| {
+            let mix =
+                (at as u32 * 31 + channel * 17).wrapping_add((frame as u32).wrapping_mul(2_654_435_761));
+            half::f16::from_f32((mix >> 8) as f32 / (1 << 22) as f32 - 0.5)
+        };
+        let planes = ["R", "G", "B"].iter().enumerate().map(|(channel, name)| Plane {
+            name: (*name).to_owned(),
+            samples: Samples::F16((0..window.pixels()).map(|at| sample(channel as u32, at)).collect()),
+        });
+        let picture = Raster {
+            display: window,
+            data: window,
+            planes: planes.collect(),
+            metadata: metadata((frame % 24) as u8),
+        };
+        write(&folder.join(format!("plate.{frame:04}.exr")), &picture, PictureFormat::ExrHalf, Effort::Small)
+            .expect("frame");
+    }
+}
+
+/// `plate.<frame>.exr` of one colour, with alpha, 24 frames a second, pixels twice as wide as high, and a time
+/// code of an hour and the frame's number past the thousand.
+pub fn make_flat_exr(
+    folder: &Path,
+    frames: std::ops::RangeInclusive<i64>,
+    width: u32,
+    height: u32,
+    colour: [f32; 4],
+) {
+    fs::create_dir_all(folder).expect("clip folder");
+    let window = Window::of_size(width, height);
+    for frame in frames {
+        let planes = ["R", "G", "B", "A"].iter().zip(colour).map(|(name, number)| Plane {
+            name: (*name).to_owned(),
+            samples: Samples::F16(vec![half::f16::from_f32(number); window.pixels()]),
+        });
+        let (planes, frame_of_second) = (planes.collect(), (frame % 1000) as u8);
+        let picture = Raster { display: window, data: window, planes, metadata: metadata(frame_of_second) };
+        write(&folder.join(format!("plate.{frame:04}.exr")), &picture, PictureFormat::ExrHalf, Effort::Small)
+            .expect("frame");
+    }
+}
+
+fn metadata(frame: u8) -> Metadata {
+    Metadata {
+        time_code: Some(TimeCode { hours: 1, minutes: 0, seconds: 0, frame, drop_frame: false }),
+        frame_rate: Some(Rate { numerator: 24, denominator: 1 }),
+        pixel_aspect: Some(2.0),
     }
 }
 

@@ -191,6 +191,15 @@ pub async fn until(client: &FarmClient, job: u64, happened: impl Fn(&v1::Job) ->
     }
 }
 
+/// Waits until `happened`; `what` says for what.
+pub async fn eventually(what: &str, happened: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < PATIENCE, "it never happens: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 pub async fn wait_for_nodes(client: &FarmClient, count: usize) {
     let started = Instant::now();
     loop {

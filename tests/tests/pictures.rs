@@ -6,14 +6,14 @@ use std::{
 };
 
 use hearth_client::v1::{self, FailureKind, JobState, NodeState};
-use hearth_pictures::{Effort, Metadata, Plane, Raster, Rate, Samples, TimeCode, Window, look, read, write};
+use hearth_pictures::{Raster, Rate, Samples, look, read};
 use hearth_simulator::{Config, Fault};
 use hearth_storage::manifest::{SequenceManifest, TimesManifest};
 use hearth_tests::{
     clips,
     farm::{Farm, Setup, request, source},
 };
-use hearth_workflows::{Frame, format::PictureFormat};
+use hearth_workflows::Frame;
 
 /// The mean over `radius` neighbours on each side; EXR in, EXR out.
 fn temporal_mean(radius: u32, split: &str) -> v1::submit_job_request::Workflow {
@@ -80,37 +80,6 @@ const INTERPOLATE_GRAPH: &str = r#"{
     "start_frame": 0, "overwrite": true, "save_workflow": "none" } }
 }"#;
 
-/// Writes `plate.<frame>.exr`, half floats below 0 and above 1, with a time code that counts.
-fn make_exr(folder: &Path, frames: std::ops::RangeInclusive<i64>, width: u32, height: u32) {
-    std::fs::create_dir_all(folder).expect("clip folder");
-    let window = Window::of_size(width, height);
-    for frame in frames {
-        let sample = |channel: u32, at: usize| {
-            let mix =
-                (at as u32 * 31 + channel * 17).wrapping_add((frame as u32).wrapping_mul(2_654_435_761));
-            half::f16::from_f32((mix >> 8) as f32 / (1 << 22) as f32 - 0.5)
-        };
-        let planes = ["R", "G", "B"].iter().enumerate().map(|(channel, name)| Plane {
-            name: (*name).to_owned(),
-            samples: Samples::F16((0..window.pixels()).map(|at| sample(channel as u32, at)).collect()),
-        });
-        let metadata = Metadata {
-            time_code: Some(TimeCode {
-                hours: 1,
-                minutes: 0,
-                seconds: 0,
-                frame: frame as u8,
-                drop_frame: false,
-            }),
-            frame_rate: Some(Rate { numerator: 24, denominator: 1 }),
-            pixel_aspect: Some(2.0),
-        };
-        let picture = Raster { display: window, data: window, planes: planes.collect(), metadata };
-        write(&folder.join(format!("plate.{frame:04}.exr")), &picture, PictureFormat::ExrHalf, Effort::Small)
-            .expect("frame");
-    }
-}
-
 fn exr_request(output: &str, workflow: v1::submit_job_request::Workflow, chunk: u32) -> v1::SubmitJobRequest {
     v1::SubmitJobRequest {
         workflow: Some(workflow),
@@ -154,7 +123,7 @@ fn numbers(picture: &Raster) -> Vec<f32> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn float_exr_goes_through_a_temporal_workflow_in_chunks_as_in_one_piece() {
     let farm = Farm::start(Setup { simulators: vec![Config::default(); 3], ..Setup::default() }).await;
-    make_exr(&farm.path("plates/sh010"), 1..=20, 24, 16);
+    clips::make_exr(&farm.path("plates/sh010"), 1..=20, 24, 16);
     let workflow = || temporal_mean(2, "kind = \"handles\"\nhead = 2\ntail = 2");
     let (whole, _) = done(&farm, exr_request("whole", workflow(), 100)).await;
     assert_eq!(whole.len(), 20);
@@ -188,7 +157,7 @@ async fn float_exr_goes_through_a_temporal_workflow_in_chunks_as_in_one_piece() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_between_frames_are_the_same_in_chunks_as_in_one_piece() {
     let farm = Farm::start(Setup { simulators: vec![Config::default(); 3], ..Setup::default() }).await;
-    make_exr(&farm.path("plates/sh010"), 1..=9, 24, 16);
+    clips::make_exr(&farm.path("plates/sh010"), 1..=9, 24, 16);
     let make = async |factor: &str, chunk: u32| {
         let workflow = source("between", INTERPOLATE, INTERPOLATE_GRAPH);
         let parameters = [("factor".to_owned(), factor.to_owned())].into();
@@ -217,7 +186,7 @@ async fn frames_between_frames_are_the_same_in_chunks_as_in_one_piece() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overlaps_are_faded_and_leave_the_rest_alone() {
     let farm = Farm::start(Setup { simulators: vec![Config::default(); 3], ..Setup::default() }).await;
-    make_exr(&farm.path("plates/sh010"), 1..=24, 24, 16);
+    clips::make_exr(&farm.path("plates/sh010"), 1..=24, 24, 16);
     let name = |frame: i64| format!("plate.{frame:04}.exr");
     let (whole, _) = done(&farm, exr_request("whole", temporal_mean(1, "kind = \"whole\""), 0)).await;
     for ramp in ["linear", "smooth-step", "raised-cosine"] {
@@ -244,7 +213,7 @@ async fn overlaps_are_faded_and_leave_the_rest_alone() {
 async fn a_float_clip_comes_back_as_floats_from_a_workflow_of_eight_bits() {
     let farm = Farm::start(Setup::default()).await;
     let folder = farm.path("plates/sh010");
-    make_exr(&folder, 1..=4, 24, 16);
+    clips::make_exr(&folder, 1..=4, 24, 16);
     let mut request = request("sh010", "resize-sharpen", "out");
     request.clip = "plates/sh010/plate.%04d.exr".to_owned();
     request.parameters = [("sharpen".to_owned(), "0".to_owned())].into();
@@ -286,7 +255,7 @@ async fn nan_and_a_chunk_of_another_size_are_rendered_again() {
             Config { seconds_per_frame: 0.01, ..Config::default() },
         ];
         let farm = Farm::start(Setup { simulators, ..Setup::default() }).await;
-        make_exr(&farm.path("plates/sh010"), 1..=20, 24, 16);
+        clips::make_exr(&farm.path("plates/sh010"), 1..=20, 24, 16);
         let workflow = || temporal_mean(1, "kind = \"handles\"\nhead = 1\ntail = 1");
         let (made, failures) = done(&farm, exr_request("out", workflow(), 4)).await;
         let kinds: Vec<_> = failures.iter().map(v1::Failure::kind).collect();

@@ -186,7 +186,9 @@ impl Life {
                     self.farm.nodes().into_iter().find(|node| node.attempts.iter().any(|held| held.id == id));
                 let frames = match &assignment.work {
                     AssignedWork::Chunk(frames) => frames.clone(),
-                    AssignedWork::Assembly(_) | AssignedWork::CleanUp => FrameSet::new(),
+                    AssignedWork::Assembly(_) | AssignedWork::Delivery | AssignedWork::CleanUp => {
+                        FrameSet::new()
+                    }
                 };
                 if let Some(holder) = holder {
                     self.held.push((*session, holder.about.name, id, frames));

@@ -34,6 +34,8 @@ pub struct Config {
     pub slots: u32,
     /// Pictures that are decoded, converted and checked at a time; each is in memory as a whole.
     pub conversions: u32,
+    /// The program that encodes deliveries: a name in `PATH`, or a path.
+    pub ffmpeg: String,
     /// A prompt without any progress for so long is given up, in seconds.
     pub stall_seconds: u64,
     /// A ComfyUI that does not answer for so long has died, in seconds.
@@ -85,6 +87,7 @@ impl Default for Config {
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7402)),
             slots: 2,
             conversions: 2,
+            ffmpeg: "ffmpeg".to_owned(),
             stall_seconds: 600,
             dead_seconds: 15,
             log_format: LogFormat::Text,

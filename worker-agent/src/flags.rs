@@ -53,6 +53,10 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     metrics_listen: Option<SocketAddr>,
+    /// The program that encodes deliveries [default: ffmpeg]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ffmpeg: Option<String>,
     /// Give up a prompt without progress after so many seconds [default: 600]
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]

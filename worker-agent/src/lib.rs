@@ -6,11 +6,13 @@
 //! - [`chunk`]: one attempt: stage → queue → watch → collect → publish
 //! - [`comfy`]: ComfyUI's REST and WebSocket
 //! - [`sequence`]: from chunks to the finished sequence
+//! - [`delivery`]: from a finished sequence to movies, proxies and contact sheets
 //! - `outbox`: what must survive the agent's own death
 
 pub mod chunk;
 pub mod comfy;
 pub mod config;
+pub mod delivery;
 pub mod flags;
 mod link;
 mod node;

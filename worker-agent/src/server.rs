@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{Config, chunk::Darkroom, node, telemetry::Meters};
+use crate::{Config, chunk::Darkroom, delivery::Encoder, node, telemetry::Meters};
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +78,13 @@ impl Agent {
         let mut tasks = JoinSet::new();
         let config = Arc::new(config);
         let darkroom = Darkroom::open(config.conversions).map_err(AgentError::Threads)?;
+        let encoder = Encoder::find(&config.ffmpeg).await;
         for node in nodes {
             let (config, http, meters, stop) = (config.clone(), http.clone(), meters.clone(), stop.clone());
-            let darkroom = darkroom.clone();
+            let (darkroom, encoder) = (darkroom.clone(), encoder.clone());
             tasks.spawn(async move {
                 let name = node.name.clone();
-                Box::pin(node::run(node, &config, http, meters, darkroom, stop))
+                Box::pin(node::run(node, &config, http, meters, (darkroom, encoder), stop))
                     .await
                     .map_err(|source| AgentError::Node { node: name, source })
             });

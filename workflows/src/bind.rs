@@ -19,6 +19,8 @@ pub const BATCH_CLASS: &str = "ImageBatch";
 /// Where the loaded frames lie, as the ComfyUI that loads them sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StagedClip {
+    /// No clip comes in.
+    Nothing,
     /// One name for each loaded frame, in order.
     Files(Vec<String>),
     /// A folder with exactly the loaded frames, their names in frame order.
@@ -75,12 +77,15 @@ pub fn bind(
             set(&mut nodes, &target.node, &target.input, value.into());
         }
     }
-    if let (SplitRule::Interpolate { sets, .. }, Ok(Split::Interpolate { multiplier, .. })) =
-        (&manifest.split, manifest.split(given))
-    {
-        for target in sets {
-            set(&mut nodes, &target.node, &target.input, multiplier.into());
+    let (targets, number): (&[_], i64) = match (&manifest.split, manifest.split(given)) {
+        (SplitRule::Interpolate { sets, .. }, Ok(Split::Interpolate { multiplier, .. })) => {
+            (sets, multiplier.into())
         }
+        (SplitRule::Generate { sets, .. }, _) => (sets, plan.made as i64),
+        _ => (&[], 0),
+    };
+    for target in targets {
+        set(&mut nodes, &target.node, &target.input, number.into());
     }
     let mut savers = BTreeMap::new();
     for pass in &manifest.passes {
@@ -94,18 +99,20 @@ pub fn bind(
         }
         savers.insert(pass.name.clone(), Saver { node: pass.node.clone(), prefix, save: pass.save });
     }
+    let loader = manifest.clip.as_ref().map_or("", |clip| clip.node.as_str());
     match staged {
+        StagedClip::Nothing => {}
         StagedClip::Directory(folder) => {
-            set(&mut nodes, &manifest.clip.node, Load::Directory.input(), folder.as_str().into());
+            set(&mut nodes, loader, Load::Directory.input(), folder.as_str().into());
         }
         StagedClip::Frames { path, last } => {
             for (input, value) in
                 [("filepath", path.as_str().into()), ("start_frame", 0.into()), ("end_frame", (*last).into())]
             {
-                set(&mut nodes, &manifest.clip.node, input, value);
+                set(&mut nodes, loader, input, value);
             }
         }
-        StagedClip::Files(files) => load_files(&mut nodes, &manifest.clip.node, files),
+        StagedClip::Files(files) => load_files(&mut nodes, loader, files),
     }
     let titles = nodes.iter().map(|(id, node)| (id.clone(), node.title.clone())).collect();
     let graph = nodes.iter().map(|(id, node)| (id.clone(), node.to_value())).collect::<Map<_, _>>();

@@ -4,6 +4,7 @@
 //! Pure but for [`library`], which reads workflow folders. Must never know of nodes, leases or storage.
 
 pub mod bind;
+pub mod delivery;
 pub mod format;
 pub mod frames;
 pub mod graph;
@@ -11,6 +12,7 @@ pub mod library;
 pub mod manifest;
 pub mod parameters;
 pub mod path;
+pub mod sequences;
 pub mod split;
 
 mod error;

@@ -22,6 +22,8 @@ pub enum Split {
     Interpolate { multiplier: u32, step: u32 },
     /// Never split: one chunk has every frame.
     Whole,
+    /// No clip comes in: the frames 1 to `frames` are made in one go.
+    Generate { frames: u32 },
 }
 
 /// How a cross-fade goes from one chunk to the next.
@@ -111,7 +113,7 @@ impl Split {
             // A cut lies in the middle of what its two sides share.
             Self::Overlap { frames, .. } => (frames.div_ceil(2), frames / 2),
             // The frames around a picture between frames.
-            Self::PerFrame | Self::Interpolate { .. } | Self::Whole => (0, 0),
+            Self::PerFrame | Self::Interpolate { .. } | Self::Whole | Self::Generate { .. } => (0, 0),
         }
     }
 
@@ -125,8 +127,16 @@ impl Split {
                 FrameRange::new(first.0, first.0.saturating_add(further))
                     .map_or_else(FrameSet::new, Into::into)
             }
+            (Self::Generate { frames }, ..) => {
+                FrameRange::new(1, frames.into()).map_or_else(FrameSet::new, Into::into)
+            }
             _ => input.clone(),
         }
+    }
+
+    /// Whether one chunk has every frame.
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Whole | Self::Generate { .. })
     }
 
     /// Whether its frames must follow one another without a gap.
@@ -161,7 +171,7 @@ impl Split {
                 let whole = if count > group { count - count % group } else { count };
                 waiting.take_first(whole, 0)
             }
-            Self::Whole => std::mem::take(waiting),
+            Self::Whole | Self::Generate { .. } => std::mem::take(waiting),
         }
     }
 
@@ -170,7 +180,7 @@ impl Split {
         let (head, tail) = self.handles();
         let most = shape.at_most(shape.max).unwrap_or(shape.max);
         match self {
-            Self::Whole => u64::MAX,
+            Self::Whole | Self::Generate { .. } => u64::MAX,
             // Between the first and the last frame loaded, wherever the cuts lie.
             Self::Interpolate { multiplier, step } => {
                 let between = most.saturating_sub(2).max(1);
@@ -184,7 +194,8 @@ impl Split {
     }
 
     /// The frames to load for a chunk that answers for `own`, of a clip with the frames `clip`. For
-    /// [`Split::Interpolate`] and [`Split::Whole`], `clip` is exactly what the job works on.
+    /// [`Split::Interpolate`] and [`Split::Whole`], `clip` is exactly what the job works on; [`Split::Generate`]
+    /// loads nothing, whatever `clip` is.
     pub fn plan(self, own: &FrameSet, clip: FrameRange, shape: Shape) -> ChunkPlan {
         let (Some(first), Some(last)) = (own.first(), own.last()) else {
             return ChunkPlan { loaded: Vec::new(), made: 0, kept: Vec::new(), head: 0 };
@@ -222,6 +233,11 @@ impl Split {
                 let kept: Vec<_> = own.iter().map(place).collect();
                 let head = kept.first().map_or(0, |(place, _)| *place);
                 ChunkPlan { made: loaded.len(), loaded, kept, head }
+            }
+            Self::Generate { frames } => {
+                let kept: Vec<_> = own.iter().map(|frame| (frame.0.abs_diff(1) as usize, frame)).collect();
+                let head = kept.first().map_or(0, |(place, _)| *place);
+                ChunkPlan { loaded: Vec::new(), made: shape.at_least(frames.into()) as usize, kept, head }
             }
             Self::Interpolate { multiplier, step } => {
                 let (multiplier, step) = (i128::from(multiplier.max(1)), i128::from(step.max(1)));
@@ -276,6 +292,7 @@ impl fmt::Display for Split {
             Self::Interpolate { multiplier, step: 1 } => write!(f, "interpolate {multiplier}"),
             Self::Interpolate { multiplier, step } => write!(f, "interpolate {multiplier}/{step}"),
             Self::Whole => f.write_str("whole"),
+            Self::Generate { frames } => write!(f, "generate {frames}"),
         }
     }
 }

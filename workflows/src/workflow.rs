@@ -81,7 +81,7 @@ impl Workflow {
     pub fn needed_classes(&self) -> BTreeSet<&str> {
         let mut classes = self.graph.classes();
         classes.extend(self.manifest.needs.classes.iter().map(String::as_str));
-        if self.manifest.clip.load == Load::Image {
+        if self.manifest.clip.as_ref().is_some_and(|clip| clip.load == Load::Image) {
             classes.insert(crate::bind::BATCH_CLASS);
         }
         classes

@@ -36,6 +36,8 @@ fn ingredients(split: Split, plan: &ChunkPlan, place: usize, clip: FrameRange) -
             vec![at(place / multiplier), after, Some(part)]
         }
         Split::Whole => plan.loaded.iter().map(|frame| Some(frame.0)).chain([Some(place)]).collect(),
+        // Nothing but how many are made.
+        Split::Generate { .. } => vec![Some(plan.made as i64), Some(place)],
     }
 }
 
@@ -46,6 +48,7 @@ fn splits() -> impl Strategy<Value = Split> {
         (1_u32..9).prop_map(|frames| Split::Overlap { frames, ramp: Ramp::Linear }),
         (1_u32..6, 1_u32..4).prop_map(|(multiplier, step)| Split::Interpolate { multiplier, step }),
         Just(Split::Whole),
+        (1_u32..60).prop_map(|frames| Split::Generate { frames }),
     ]
 }
 
@@ -81,11 +84,13 @@ proptest! {
             let own = split.carve(&mut waiting, (*size).min(split.max_own(shape)), shape);
             prop_assert!(!own.is_empty());
             let plan = split.plan(&own, clip, shape);
-            let loaded = plan.loaded.len() as u64;
+            let generates = matches!(split, Split::Generate { .. });
+            prop_assert!(!generates || plan.loaded.is_empty());
+            let loaded = if generates { plan.made } else { plan.loaded.len() } as u64;
             // The model takes it, and it is real frames of the clip in their order.
             prop_assert_eq!((loaded.saturating_sub(shape.plus)) % shape.multiple, 0, "{:?}", plan);
             prop_assert!(loaded >= shape.min && loaded >= shape.plus);
-            if split != Split::Whole {
+            if !split.is_whole() {
                 prop_assert!(loaded <= shape.max, "{} loaded of at most {}", loaded, shape.max);
             }
             prop_assert!(plan.loaded.iter().all(|frame| clip.first <= *frame && *frame <= clip.last));

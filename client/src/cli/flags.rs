@@ -53,7 +53,12 @@ pub(crate) enum Command {
         limit: u32,
     },
     /// Show one job with its chunks and failures
-    Job { job: u64 },
+    Job {
+        job: u64,
+        /// Show small pictures of its finished frames instead
+        #[arg(long)]
+        open: bool,
+    },
     /// Follow a job to its end
     Watch { job: u64 },
     /// Hand out no new chunk of a job; running ones go on
@@ -69,6 +74,13 @@ pub(crate) enum Command {
         job: u64,
         /// 0 (whenever) to 100 (first)
         priority: u32,
+    },
+    /// Encode a finished sequence: movies, proxies, a contact sheet
+    Deliver(Box<Deliver>),
+    /// List the sequences in a folder of the farm's storage
+    Clips {
+        /// E.g. plates/sh010; a root's name lists the root
+        folder: String,
     },
     /// List nodes
     Nodes,
@@ -92,12 +104,14 @@ pub(crate) enum Command {
 #[command(after_help = "Examples:
   hearth submit plates/sh010/plate.%04d.png -w temporal-smooth -p strength=0.4 -o comps/sh010/v001 --watch
   hearth submit plates/sh010/plate.####.png -w ./my-workflow -f 1001-1050,1080 -o comps/sh010/v### --priority 80
+  hearth submit plates/sh010/plate.%04d.exr -w temporal-smooth -o comps/sh010/v### --deliver h264 --deliver contact-sheet
   hearth submit --again /mnt/comps/sh010/v001 -p strength=0.6 -o comps/sh010/v###
 
 Clip and output are named by storage root. With HEARTH_ROOTS set, absolute paths do as well.")]
 pub(crate) struct Submit {
-    /// The clip: plates/sh010/plate.%04d.png, or with #### or [1001-1100] for the frame
-    #[arg(required_unless_present = "again", default_value = "", hide_default_value = true)]
+    /// The clip: plates/sh010/plate.%04d.png, or with #### or [1001-1100] for the frame. None for a workflow that
+    /// makes its frames out of nothing
+    #[arg(default_value = "", hide_default_value = true)]
     pub(crate) clip: String,
     /// A workflow of the farm's library, or a folder with hearth.toml and graph.json
     #[arg(long, short, required_unless_present = "again", default_value = "", hide_default_value = true)]
@@ -138,6 +152,16 @@ pub(crate) struct Submit {
     /// Frames in a chunk [default: what keeps a node busy for half a minute]
     #[arg(long, default_value_t = 0)]
     pub(crate) chunk_frames: u32,
+    /// What to deliver when the sequence is done, as FORMAT[:PASS][=OUTPUT]; can be given several times. Formats:
+    /// prores-4444, prores-422-hq, h264, png-proxy, contact-sheet
+    #[arg(long = "deliver", value_name = "FORMAT")]
+    pub(crate) deliveries: Vec<String>,
+    /// So many takes with different seeds, of a workflow that makes its frames out of nothing
+    #[arg(long, default_value_t = 1)]
+    pub(crate) takes: u32,
+    /// Replace a sequence of Hearth's that lies at the output already
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// Your own id of this submission: sent twice, it makes one job
     #[arg(long, default_value = "")]
     pub(crate) request_id: String,
@@ -145,6 +169,52 @@ pub(crate) struct Submit {
     #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
     pub(crate) roots: String,
     /// Follow the job to its end
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  hearth deliver 12 --as h264 --as prores-4444:matte=delivery/sh010_matte.mov
+  hearth deliver comps/sh010/v003/plate.%04d.exr --as prores-422-hq --rate 25 --watch
+
+Each delivery is a job of its own, beside the sequence unless an output is named: comps/sh010/v003_h264.mp4.
+h264 has time code, frame and text burnt in; the time code is the file's, or the frame's number.")]
+pub(crate) struct Deliver {
+    /// Number of the job whose sequence it is, or a clip: comps/sh010/v003/plate.%04d.exr
+    pub(crate) source: String,
+    /// What to make, as FORMAT[:PASS][=OUTPUT]; can be given several times. Formats: prores-4444, prores-422-hq,
+    /// h264, png-proxy, contact-sheet
+    #[arg(long = "as", value_name = "FORMAT", required = true)]
+    pub(crate) formats: Vec<String>,
+    /// Text burnt into h264 [default: show, name and version]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) text: String,
+    /// Frames a second, e.g. 25 or 24000/1001 [default: what the files say, or 24]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) rate: String,
+    /// Which frames of a clip [default: all that are there]
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub(crate) frames: String,
+    /// What a clip's numbers are [default: linear in float files, srgb in all others]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) colour_space: String,
+    /// The show it is for
+    #[arg(long, env = "HEARTH_SHOW", default_value = "")]
+    pub(crate) show: String,
+    /// Who it is for
+    #[arg(long, env = "USER", default_value = "")]
+    pub(crate) user: String,
+    /// 0 (whenever) to 100 (first)
+    #[arg(long)]
+    pub(crate) priority: Option<u32>,
+    /// Replace what lies at the output already
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// This host's storage roots, to understand absolute paths
+    #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
+    pub(crate) roots: String,
+    /// Follow the deliveries to their end
     #[arg(long)]
     pub(crate) watch: bool,
 }

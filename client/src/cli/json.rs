@@ -19,6 +19,9 @@ pub(super) fn job(job: &v1::Job) -> Value {
         "priority": job.priority,
         "pool": job.pool,
         "workflow": job.workflow,
+        "delivery": job.delivery,
+        "after_job": job.after_job_id,
+        "batch": job.batch,
         "parameters": job.parameters,
         "clip": job.clip,
         "output": job.output,
@@ -41,6 +44,18 @@ pub(super) fn job(job: &v1::Job) -> Value {
         "ended_unix_ms": job.ended_unix_ms,
         "frames_per_second": job.frames_per_second,
         "eta_seconds": job.eta_seconds,
+    })
+}
+
+pub(super) fn clip(clip: &v1::Clip) -> Value {
+    json!({
+        "clip": clip.pattern,
+        "frames": clip.frames,
+        "missing": clip.missing,
+        "width": clip.width,
+        "height": clip.height,
+        "format": clip.format,
+        "message": clip.message,
     })
 }
 

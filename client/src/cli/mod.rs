@@ -3,8 +3,10 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the job failed, 4 the job was cancelled, 5 no
 //! coordinator answers.
 
+mod deliver;
 mod flags;
 mod json;
+mod media;
 mod progress;
 mod submit;
 mod tables;
@@ -40,6 +42,10 @@ pub enum CliError {
     NoManifest { path: std::path::PathBuf },
     #[error(transparent)]
     Roots(#[from] hearth_storage::RootsError),
+    #[error(transparent)]
+    Delivery(#[from] hearth_workflows::format::UnknownName),
+    #[error("cannot keep {path}")]
+    Keep { path: std::path::PathBuf, source: std::io::Error },
     #[error(transparent)]
     Logs(#[from] LogsError),
     #[error("{program} cannot be run; install it beside hearth, or put it on the path")]
@@ -88,14 +94,7 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
             let watch = submit.watch;
             let span = tracing::info_span!("hearth submit", clip = submit.clip, "otel.kind" = "client");
             let response = submit::submit(&client, *submit).instrument(span).await?;
-            let job = response.job.unwrap_or_default();
-            if watch {
-                return follow(&client, job.job_id, json).await;
-            }
-            show_job(&job, json, |job| {
-                println!("job {}: {} of {} frames, {}", job.job_id, job.name, total(job), job.workflow);
-                println!("watch it with: hearth watch {}", job.job_id);
-            });
+            return submitted(&client, &response.jobs, watch, json).await;
         }
         Command::Jobs { all, show, user, limit } => {
             let request = v1::ListJobsRequest { limit, show, user, active_only: !all };
@@ -112,7 +111,14 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
                 }
             }
         }
-        Command::Job { job } => {
+        Command::Deliver(deliver) => {
+            let watch = deliver.watch;
+            let response = deliver::deliver(&client, *deliver).await?;
+            return submitted(&client, &response.jobs, watch, json).await;
+        }
+        Command::Clips { folder } => media::clips(&client, &folder, json).await?,
+        Command::Job { job, open: true } => media::open(&client, job).await?,
+        Command::Job { job, open: false } => {
             let job = client.job(job).await?;
             show_job(&job, json, |job| println!("{}", tables::job(job)));
         }
@@ -157,6 +163,30 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         }
     }
     Ok(Outcome::Fine)
+}
+
+/// Says which jobs there are now, or follows them.
+async fn submitted(
+    client: &FarmClient,
+    jobs: &[v1::Job],
+    watch: bool,
+    json: bool,
+) -> Result<Outcome, CliError> {
+    let mut outcome = Outcome::Fine;
+    for job in jobs {
+        if watch {
+            let ended = follow(client, job.job_id, json).await?;
+            outcome = if matches!(outcome, Outcome::Fine) { ended } else { outcome };
+            continue;
+        }
+        show_job(job, json, |job| {
+            println!("job {}: {} of {} frames, {}", job.job_id, job.name, total(job), tables::what(job));
+        });
+    }
+    if let (Some(job), false, false) = (jobs.first(), watch, json) {
+        println!("watch it with: hearth watch {}", job.job_id);
+    }
+    Ok(outcome)
 }
 
 /// The store is the coordinator's: its program, beside this one or on the path, does the work.

@@ -9,7 +9,7 @@ use hearth_storage::{
 };
 use hearth_workflows::library;
 
-use super::{CliError, flags::Submit};
+use super::{CliError, deliver, flags::Submit};
 use crate::FarmClient;
 
 pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::SubmitJobResponse, CliError> {
@@ -36,6 +36,8 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
     let or = |given: String, before: String| if given.is_empty() { before } else { given };
     let mut all = again.parameters;
     all.extend(parameters(&flags.parameters)?);
+    let deliveries =
+        flags.deliveries.iter().map(|text| deliver::read(text, &roots)).collect::<Result<_, _>>()?;
     let request = v1::SubmitJobRequest {
         request_id: flags.request_id,
         name: or(flags.name, again.name),
@@ -50,6 +52,9 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         output: below_root(&roots, &flags.output)?,
         chunk_frames: if flags.chunk_frames == 0 { again.chunk_frames } else { flags.chunk_frames },
         colour_space: or(flags.colour_space, again.colour_space),
+        takes: flags.takes,
+        deliveries,
+        overwrite: flags.overwrite,
     };
     Ok(client.submit(request).await?)
 }
@@ -90,7 +95,7 @@ fn parameters(texts: &[String]) -> Result<HashMap<String, String>, CliError> {
 }
 
 /// An absolute path by the root that it lies in; anything else as it is.
-fn below_root(roots: &Roots, path: &str) -> Result<String, CliError> {
+pub(super) fn below_root(roots: &Roots, path: &str) -> Result<String, CliError> {
     if !path.starts_with('/') {
         return Ok(path.to_owned());
     }

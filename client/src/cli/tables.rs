@@ -18,6 +18,7 @@ pub(super) fn state_name(state: JobState) -> &'static str {
         JobState::Running => "running",
         JobState::Paused => "paused",
         JobState::Assembling => "assembling",
+        JobState::Delivering => "delivering",
         JobState::Done => "done",
         JobState::Failed => "failed",
         JobState::Cancelled => "cancelled",
@@ -43,7 +44,7 @@ pub(super) fn jobs(jobs: &[v1::Job]) -> String {
         table.add_row([
             job.job_id.to_string(),
             job.name.clone(),
-            job.workflow.clone(),
+            what(job),
             state_name(job.state()).to_owned(),
             job.priority.to_string(),
             format!("{}/{}{failed}", counts.done, counts.total),
@@ -68,11 +69,22 @@ pub(super) fn job(job: &v1::Job) -> String {
     fact("state", state_name(job.state()).to_owned());
     fact("why", job.message.clone());
     fact("workflow", job.workflow.clone());
+    fact("delivers", job.delivery.clone());
+    if job.after_job_id > 0 {
+        fact("after", format!("job {}", job.after_job_id));
+    }
+    if job.batch > 0 && job.batch != job.job_id {
+        fact("submitted with", format!("job {}", job.batch));
+    }
     let mut parameters: Vec<String> =
         job.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
     parameters.sort();
     fact("parameters", parameters.join(" "));
-    fact("clip", format!("{} ({})", job.clip, job.frames));
+    if job.clip.is_empty() {
+        fact("makes", format!("frames {}", job.frames));
+    } else {
+        fact("clip", format!("{} ({})", job.clip, job.frames));
+    }
     fact("output", job.output.clone());
     fact(
         "frames",
@@ -170,6 +182,15 @@ pub(super) fn ending(job: &v1::Job) -> String {
     let counts = job.counts.unwrap_or_default();
     let seconds = (job.ended_unix_ms - job.submitted_unix_ms).max(0) as f64 / 1000.0;
     match job.state() {
+        JobState::Done if !job.delivery.is_empty() => {
+            format!("job {}: {} in {}: {}", job.job_id, job.delivery, duration(seconds), job.output)
+        }
+        JobState::Failed if !job.delivery.is_empty() => {
+            format!(
+                "job {} failed: {}\ntry it again with: hearth retry {}",
+                job.job_id, job.message, job.job_id
+            )
+        }
         JobState::Done => {
             let mut sequences: Vec<&str> = job.sequences.values().map(String::as_str).collect();
             sequences.sort_unstable();
@@ -199,7 +220,7 @@ pub(super) fn failure_of(failure: &v1::Failure) -> String {
 /// What an attempt is at: `Sharpen 3/8 (40 %)`.
 pub(super) fn progress(attempt: &v1::Attempt) -> String {
     let Some(progress) = &attempt.progress else {
-        return if attempt.frames.is_empty() { "assembling".to_owned() } else { "handed out".to_owned() };
+        return "handed out".to_owned();
     };
     match progress.phase() {
         v1::AttemptPhase::Unspecified => String::new(),
@@ -207,6 +228,8 @@ pub(super) fn progress(attempt: &v1::Attempt) -> String {
         v1::AttemptPhase::Queued => "queued".to_owned(),
         v1::AttemptPhase::Collecting => "collecting".to_owned(),
         v1::AttemptPhase::Publishing => "publishing".to_owned(),
+        v1::AttemptPhase::Assembling => counted("assembling", progress),
+        v1::AttemptPhase::Encoding => counted("encoding", progress),
         v1::AttemptPhase::Running => {
             let steps = if progress.steps > 1.0 {
                 format!(" {:.0}/{:.0}", progress.step, progress.steps)
@@ -216,6 +239,28 @@ pub(super) fn progress(attempt: &v1::Attempt) -> String {
             format!("{}{steps} ({:.0} %)", progress.graph_node_title, progress.fraction * 100.0)
         }
     }
+}
+
+fn counted(what: &str, progress: &v1::AttemptProgress) -> String {
+    if progress.steps > 0.0 {
+        format!("{what} {:.0}/{:.0}", progress.step, progress.steps)
+    } else {
+        what.to_owned()
+    }
+}
+
+/// What a job does: its workflow, or what it delivers.
+pub(super) fn what(job: &v1::Job) -> String {
+    if job.delivery.is_empty() { job.workflow.clone() } else { format!("deliver {}", job.delivery) }
+}
+
+pub(super) fn clips(clips: &[v1::Clip]) -> String {
+    let mut table = table(&["CLIP", "FRAMES", "MISSING", "SIZE", "FORMAT"]);
+    for clip in clips {
+        let size = if clip.width > 0 { format!("{}x{}", clip.width, clip.height) } else { String::new() };
+        table.add_row([&clip.pattern, &clip.frames, &clip.missing, &size, &clip.format]);
+    }
+    trimmed(&table)
 }
 
 fn eta(job: &v1::Job) -> String {

@@ -13,6 +13,8 @@ pub enum Work {
     Chunk(FrameSet),
     /// Put the finished frames together in the output place.
     Assembly,
+    /// Encode a finished sequence.
+    Delivery,
     /// Remove what a cancelled job has left.
     CleanUp,
 }
@@ -26,7 +28,7 @@ impl Work {
     pub fn frames(&self) -> Option<&FrameSet> {
         match self {
             Self::Chunk(frames) => Some(frames),
-            Self::Assembly | Self::CleanUp => None,
+            Self::Assembly | Self::Delivery | Self::CleanUp => None,
         }
     }
 }
@@ -49,6 +51,8 @@ pub enum AttemptPhase {
     Running,
     Collecting,
     Publishing,
+    Assembling,
+    Encoding,
 }
 
 /// How far an attempt is; told by the agent, kept in memory only.

@@ -6,7 +6,7 @@
 
 use hearth_workflows::{Split, Workflow};
 
-use super::{FarmConfig, ids::NodeName, job::Job, pace::Pace};
+use super::{FarmConfig, ids::NodeName, job::Job, pace::Pace, spec::Render};
 
 /// A node gets at most its share of what is left divided by this, so that a wrong measurement can still
 /// be made up for by later, smaller chunks.
@@ -16,19 +16,19 @@ const SHARE_DIVISOR: f64 = 2.0;
 pub(super) fn chunk_size(
     config: &FarmConfig,
     job: &Job,
-    workflow: &Workflow,
+    (render, workflow): (&Render, &Workflow),
     pace: &Pace,
     node: &NodeName,
     ready_nodes: usize,
     busy: bool,
 ) -> u64 {
-    let (split, shape) = (job.spec.split(workflow), workflow.manifest().shape());
+    let (split, shape) = (render.split(workflow), workflow.manifest().shape());
     let most = split.max_own(shape).min(pace.cap(node).unwrap_or(u64::MAX));
-    if let Some(fixed) = job.spec.chunk_frames {
-        return fixed.clamp(1, most);
-    }
-    if split == Split::Whole {
+    if split.is_whole() {
         return u64::MAX;
+    }
+    if let Some(fixed) = render.chunk_frames {
+        return fixed.clamp(1, most);
     }
     let waiting = job.waiting.len();
     let share = waiting as f64 * pace.share(node, ready_nodes);
@@ -51,7 +51,7 @@ pub(super) fn chunk_size(
     let count = by_time.min(by_share).max(2 * handles).clamp(1, most);
     // As many as the model takes without any that are thrown away.
     match split {
-        Split::Interpolate { .. } | Split::Whole => count,
+        Split::Interpolate { .. } | Split::Whole | Split::Generate { .. } => count,
         Split::PerFrame | Split::Handles { .. } | Split::Overlap { .. } => {
             shape.at_most(count + handles).map_or(count, |loaded| loaded.saturating_sub(handles).max(1))
         }

@@ -5,10 +5,11 @@ use std::cmp::Reverse;
 use super::{
     Farm,
     attempt::{Attempt, Work},
-    command::{AssignedWork, Assignment, Effect, JobEvent, Segment, Step},
+    command::{AssignedWork, Assignment, Effect, JobEvent, Step},
     ids::{AttemptId, JobId, NodeName, Priority, Timestamp},
     job::{Ended, Phase},
     records::Key,
+    spec::JobSpec,
 };
 
 /// A job's place in the queue: higher priority first, then first come, first served.
@@ -29,11 +30,17 @@ impl Farm {
         } else {
             self.queue.remove(&rank);
         }
-        if job.wants_chore() {
+        if job.wants_chore() && self.may_begin(&job.spec) {
             self.chores.insert(rank);
         } else {
             self.chores.remove(&rank);
         }
+    }
+
+    /// Whether what the job works on is there. A job that is not remembered any more was done.
+    pub(super) fn may_begin(&self, spec: &JobSpec) -> bool {
+        let awaited = spec.after.and_then(|after| self.jobs.get(&after));
+        awaited.is_none_or(|job| job.phase == Phase::Ended(Ended::Done))
     }
 
     pub(super) fn unrank(&mut self, id: JobId) {
@@ -105,7 +112,8 @@ impl Farm {
             if job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now) {
                 continue;
             }
-            let known = self.workflows.get(&job.spec.workflow)?;
+            let Some(render) = job.spec.render() else { continue };
+            let known = self.workflows.get(&render.workflow)?;
             let node = self.nodes.get_mut(name)?;
             if node.fit(&known.workflow, &job.spec).is_err() {
                 continue;
@@ -113,7 +121,7 @@ impl Farm {
             let count = super::carve::chunk_size(
                 &self.config,
                 job,
-                &known.workflow,
+                (render, &known.workflow),
                 &known.pace,
                 name,
                 ready_nodes,
@@ -122,14 +130,14 @@ impl Farm {
             if count == 0 {
                 continue;
             }
-            let split = job.spec.split(&known.workflow);
+            let split = render.split(&known.workflow);
             let frames = split.carve(&mut job.waiting, count, known.workflow.manifest().shape());
             return Some((rank.job, frames));
         }
         None
     }
 
-    /// Gives waiting assemblies and clean-ups to nodes without one, the least busy first.
+    /// Gives waiting assemblies, deliveries and clean-ups to nodes without one, the least busy first.
     pub(super) fn fill_chores(&mut self, now: Timestamp, step: &mut Step) {
         let waiting: Vec<JobId> = self.chores.iter().map(|rank| rank.job).collect();
         for id in waiting {
@@ -140,6 +148,7 @@ impl Farm {
             let spec = job.spec.clone();
             let work = match job.phase {
                 Phase::Assembling => Work::Assembly,
+                Phase::Delivering => Work::Delivery,
                 Phase::Ended(Ended::Cancelled { cleaned: false }) => Work::CleanUp,
                 Phase::Rendering | Phase::Ended(_) => continue,
             };
@@ -147,11 +156,13 @@ impl Farm {
                 node.session.is_some()
                     && node.chore.is_none()
                     && !node.drained
-                    && node.capabilities.roots.contains(spec.output.root())
+                    && spec.roots().all(|root| node.capabilities.roots.contains(root))
             });
             let best = free.min_by_key(|node| {
                 let left_alone = job.avoid.get(&node.about.name).is_some_and(|until| *until > now);
-                (left_alone, node.chunks.len(), node.about.name.clone())
+                // One that has none will say so, when no other is there to try.
+                let cannot = work == Work::Delivery && !node.capabilities.ffmpeg;
+                (cannot, left_alone, node.chunks.len(), node.about.name.clone())
             });
             let Some(name) = best.map(|node| node.about.name.clone()) else { continue };
             self.hand_out(now, &name, id, work, step);
@@ -161,38 +172,24 @@ impl Farm {
     /// Makes the attempt: job, node, lease, records, and the effect that will tell the node.
     fn hand_out(&mut self, now: Timestamp, name: &NodeName, id: JobId, work: Work, step: &mut Step) {
         let (Some(job), Some(node)) = (self.jobs.get_mut(&id), self.nodes.get_mut(name)) else { return };
-        let (Some(session), Some(known)) = (node.session, self.workflows.get(&job.spec.workflow)) else {
-            return;
-        };
+        let Some(session) = node.session else { return };
+        let workflow = job.spec.workflow().and_then(|id| self.workflows.get(id));
+        let workflow = workflow.map(|known| known.workflow.clone());
         let attempt = AttemptId { job: id, number: job.next_attempt };
         job.next_attempt += 1;
         job.started.get_or_insert(now);
         job.running.insert(attempt);
+        match work {
+            Work::Chunk(_) => drop(node.chunks.insert(attempt)),
+            Work::Assembly | Work::Delivery | Work::CleanUp => node.chore = Some(attempt),
+        }
         let assigned = match &work {
-            Work::Chunk(frames) => {
-                node.chunks.insert(attempt);
-                AssignedWork::Chunk(frames.clone())
-            }
-            Work::Assembly => {
-                node.chore = Some(attempt);
-                AssignedWork::Assembly(
-                    job.pieces
-                        .iter()
-                        .map(|(number, piece)| Segment {
-                            attempt: AttemptId { job: id, number: *number },
-                            node: piece.node.clone(),
-                            frames: piece.frames.clone(),
-                        })
-                        .collect(),
-                )
-            }
-            Work::CleanUp => {
-                node.chore = Some(attempt);
-                AssignedWork::CleanUp
-            }
+            Work::Chunk(frames) => AssignedWork::Chunk(frames.clone()),
+            Work::Assembly => AssignedWork::Assembly(job.segments(id).collect()),
+            Work::Delivery => AssignedWork::Delivery,
+            Work::CleanUp => AssignedWork::CleanUp,
         };
-        let assignment =
-            Assignment { attempt, spec: job.spec.clone(), workflow: known.workflow.clone(), work: assigned };
+        let assignment = Assignment { attempt, spec: job.spec.clone(), workflow, work: assigned };
         step.effects.push(Effect::Assign { session, assignment: Box::new(assignment) });
         self.enter(
             attempt,

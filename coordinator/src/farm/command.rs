@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     attempt::Progress,
     ids::{AttemptId, JobId, NodeName, Priority, Session},
-    job::{Failure, FailureKind, JobSpec},
+    job::{Failure, FailureKind},
     node::{Capabilities, NodeAbout},
     records::Key,
+    spec::JobSpec,
 };
 
 /// Something that happened, or that somebody wants.
@@ -87,12 +88,28 @@ pub struct Found {
     pub frames: FrameSet,
 }
 
-/// A checked submission: the clip exists, the parameters fit.
+/// A checked submission: the clip exists, the parameters fit. All of its jobs are taken, or none.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    pub spec: JobSpec,
+    pub jobs: Vec<Submitted>,
     pub priority: Priority,
-    pub workflow: Arc<Workflow>,
+    /// Of those that render.
+    pub workflow: Option<Arc<Workflow>>,
+}
+
+/// One job of a submission.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    pub spec: JobSpec,
+    /// The place in the submission of the job whose result it works on, in front of it.
+    pub after: Option<usize>,
+}
+
+impl Submission {
+    /// A single job.
+    pub fn one(spec: JobSpec, priority: Priority, workflow: Arc<Workflow>) -> Self {
+        Self { jobs: vec![Submitted { spec, after: None }], priority, workflow: Some(workflow) }
+    }
 }
 
 /// An attempt that a node says it holds.
@@ -144,7 +161,11 @@ impl Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     Done,
-    Submitted { job: JobId, already: bool },
+    /// The first job of the submission.
+    Submitted {
+        job: JobId,
+        already: bool,
+    },
 }
 
 /// Why a command was not carried out. Nothing has changed.
@@ -154,12 +175,16 @@ pub enum Refusal {
     NoSuchJob(JobId),
     #[error("no node {0}; `hearth nodes` lists them")]
     NoSuchNode(NodeName),
+    #[error("job {job} was cancelled: there is nothing of it to deliver")]
+    NothingToDeliver { job: JobId },
     #[error("job {job} has already {how}")]
     AlreadyEnded { job: JobId, how: &'static str },
     #[error("job {job} has nothing to retry: no frame of it has failed")]
     NothingToRetry { job: JobId },
     #[error("job {other} already writes to {output}; give another output folder")]
     OutputTaken { other: JobId, output: String },
+    #[error("two jobs of one submission would write to {output}; give each its own output")]
+    OutputTwice { output: String },
     #[error("the farm has {limit} jobs that have not ended, its limit; cancel some or wait")]
     TooManyJobs { limit: usize },
 }
@@ -208,14 +233,16 @@ pub enum JobEvent {
 pub struct Assignment {
     pub attempt: AttemptId,
     pub spec: Arc<JobSpec>,
-    pub workflow: Arc<Workflow>,
+    /// `None` for a delivery.
+    pub workflow: Option<Arc<Workflow>>,
     pub work: AssignedWork,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AssignedWork {
     Chunk(FrameSet),
     Assembly(Vec<Segment>),
+    Delivery,
     CleanUp,
 }
 

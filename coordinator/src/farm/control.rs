@@ -21,6 +21,7 @@ impl Farm {
     pub(super) fn resume(&mut self, now: Timestamp, id: JobId, step: &mut Step) -> Result<Answer, Refusal> {
         self.active(id)?.paused = false;
         self.changed(id, step);
+        self.fill_chores(now, step);
         self.fill_open(now, step);
         Ok(Answer::Done)
     }
@@ -53,7 +54,7 @@ impl Farm {
             }
             // Asking twice is no mistake.
             Phase::Ended(Ended::Cancelled { .. }) => return Ok(Answer::Done),
-            Phase::Rendering | Phase::Assembling | Phase::Ended(Ended::Failed) => {}
+            Phase::Rendering | Phase::Assembling | Phase::Delivering | Phase::Ended(Ended::Failed) => {}
         }
         self.abandon(now, id, step);
         self.fill_chores(now, step);
@@ -100,10 +101,10 @@ impl Farm {
             Phase::Ended(Ended::Cancelled { .. }) => {
                 return Err(Refusal::AlreadyEnded { job: id, how: "been cancelled; submit it again" });
             }
-            Phase::Rendering | Phase::Assembling if job.failed.is_empty() => {
+            Phase::Rendering | Phase::Assembling | Phase::Delivering if job.failed.is_empty() => {
                 return Err(Refusal::NothingToRetry { job: id });
             }
-            Phase::Rendering | Phase::Assembling | Phase::Ended(Ended::Failed) => {}
+            Phase::Rendering | Phase::Assembling | Phase::Delivering | Phase::Ended(Ended::Failed) => {}
         }
         let output = job.spec.output.to_string();
         if let Some(&other) = self.outputs.get(&output).filter(|other| **other != id) {
@@ -118,11 +119,7 @@ impl Farm {
         job.message.clear();
         job.avoid.clear();
         (job.rest_until, job.chore_not_before) = (Timestamp(0), Timestamp(0));
-        job.phase = if job.waiting.is_empty() && job.running.is_empty() {
-            Phase::Assembling
-        } else {
-            Phase::Rendering
-        };
+        job.phase = job.open_phase();
         if let Some(ended) = ended {
             self.ended.remove(&(ended, id));
         }
@@ -173,6 +170,15 @@ impl Farm {
             self.outputs.remove(output);
         }
         self.changed(id, step);
+        for dependent in self.dependents_of(id) {
+            let open = self.jobs.get(&dependent).is_some_and(|job| !job.is_ended());
+            match ended {
+                Ended::Done => self.rank(dependent),
+                Ended::Cancelled { .. } if open => self.abandon(now, dependent, step),
+                Ended::Failed | Ended::Cancelled { .. } => {}
+            }
+            step.event(dependent, JobEvent::Changed);
+        }
     }
 
     /// Takes an attempt back from its node and tells the node; its frames go back to waiting.
@@ -196,7 +202,7 @@ impl Farm {
     fn active(&mut self, id: JobId) -> Result<&mut Job, Refusal> {
         let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
         match job.phase {
-            Phase::Rendering | Phase::Assembling => Ok(job),
+            Phase::Rendering | Phase::Assembling | Phase::Delivering => Ok(job),
             Phase::Ended(Ended::Done) => Err(Refusal::AlreadyEnded { job: id, how: "finished" }),
             Phase::Ended(Ended::Failed) => Err(Refusal::AlreadyEnded {
                 job: id,

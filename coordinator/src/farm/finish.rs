@@ -35,13 +35,16 @@ impl Farm {
             Outcome::Succeeded { seconds } => {
                 let held = if ours { self.release(id, step) } else { None };
                 match held.map(|attempt| attempt.work) {
-                    Some(Work::Assembly | Work::CleanUp) => self.chore_done(now, id.job, step),
+                    Some(Work::Assembly | Work::Delivery | Work::CleanUp) => {
+                        self.chore_done(now, id.job, step);
+                    }
                     None if frames.is_empty() => {
-                        // A late assembly has put the sequence in its place; a late clean-up is done again.
-                        let assembling = self.jobs.get(&id.job).is_some_and(|job| {
-                            job.phase == Phase::Assembling && id.number < job.next_attempt
+                        // A late one has put its result in its place; a late clean-up is done again.
+                        let wanted = self.jobs.get(&id.job).is_some_and(|job| {
+                            matches!(job.phase, Phase::Assembling | Phase::Delivering)
+                                && id.number < job.next_attempt
                         });
-                        if assembling {
+                        if wanted {
                             self.chore_done(now, id.job, step);
                         }
                     }
@@ -91,7 +94,7 @@ impl Farm {
         job.note_speed(now, fresh.len());
         job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone() });
         step.changes.push(Key::Piece(id));
-        let workflow = job.spec.workflow.clone();
+        let Some(workflow) = job.spec.workflow().cloned() else { return };
         // Before any node is given work below, the queue must know that these frames wait no more.
         self.rank(id.job);
         if let Some(known) = self.workflows.get_mut(&workflow)
@@ -135,7 +138,8 @@ impl Farm {
     pub(super) fn revive(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let place_is_free = self.outputs.get(job.spec.output.as_str()).is_none_or(|other| *other == id);
-        if job.phase == Phase::Ended(Ended::Failed) && job.failed.is_empty() && place_is_free {
+        let missing = !job.failed.is_empty() || job.spec.render().is_none();
+        if job.phase == Phase::Ended(Ended::Failed) && !missing && place_is_free {
             job.phase = Phase::Rendering;
             job.message.clear();
             if let Some(ended) = job.ended.take() {
@@ -154,6 +158,10 @@ impl Farm {
                 let keys = pieces.keys().map(|number| Key::Piece(AttemptId { job: id, number: *number }));
                 step.changes.extend(keys);
                 job.tries.clear();
+                self.end(now, id, Ended::Done, step);
+            }
+            Phase::Delivering => {
+                job.done = std::mem::take(&mut job.waiting);
                 self.end(now, id, Ended::Done, step);
             }
             Phase::Ended(Ended::Cancelled { cleaned: false }) => {

@@ -42,10 +42,13 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
     let by_rank = by_rank && !step.effects.iter().any(|effect| matches!(effect, Effect::Cancel { .. }));
     for effect in &step.effects {
         let Effect::Assign { session, assignment } = effect else { continue };
+        let id = assignment.attempt;
+        if assignment.work == AssignedWork::Delivery && !farm.may_begin(&assignment.spec) {
+            return Err(format!("attempt {id} delivers what is not there yet"));
+        }
         if !matches!(assignment.work, AssignedWork::Chunk(_)) {
             continue;
         }
-        let id = assignment.attempt;
         let node = farm.nodes.values().find(|node| node.session == Some(*session));
         let (Some(node), Some(job)) = (node, farm.jobs.get(&id.job)) else {
             return Err(format!("attempt {id} is of no known node or job"));
@@ -54,8 +57,10 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
         if node.chunks.len() > node.slots || node.drained {
             return Err(format!("node {name} got {id}, but holds {} of {}", node.chunks.len(), node.slots));
         }
-        let lack =
-            node.capabilities.lacks(&assignment.workflow).and(node.capabilities.lacks_place(&job.spec));
+        let Some(workflow) = &assignment.workflow else {
+            return Err(format!("attempt {id} is a chunk without a workflow"));
+        };
+        let lack = node.capabilities.lacks(workflow).and(node.capabilities.lacks_place(&job.spec));
         if let Err(lack) = lack {
             return Err(format!("node {name} got {id}, but {lack}"));
         }
@@ -73,15 +78,17 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
 
 /// Whether the node could have been given a chunk of the job.
 fn could_have(farm: &Farm, now: Timestamp, node: &Node, job: &Job) -> bool {
-    let Some(known) = farm.workflows.get(&job.spec.workflow) else { return false };
+    let Some(render) = job.spec.render() else { return false };
+    let Some(known) = farm.workflows.get(&render.workflow) else { return false };
     let name = &node.about.name;
     let left_alone = job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now);
     let fits = node.capabilities.lacks_place(&job.spec).is_ok()
         && node.capabilities.lacks(&known.workflow).is_ok()
-        && !matches!(node.fits.get(&job.spec.workflow), Some(Err(_)));
+        && !matches!(node.fits.get(&render.workflow), Some(Err(_)));
     let busy = node.chunks.len() > 1;
     let ready = farm.ready.max(1);
-    fits && !left_alone && chunk_size(&farm.config, job, &known.workflow, &known.pace, name, ready, busy) > 0
+    let task = (render, &*known.workflow);
+    fits && !left_alone && chunk_size(&farm.config, job, task, &known.pace, name, ready, busy) > 0
 }
 
 /// Every frame is in exactly one of waiting, running, done, failed; done is exactly what the pieces say.
@@ -118,12 +125,13 @@ fn check_frames(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
         piece_sum += piece.frames.len();
         pieces.insert_all(&piece.frames);
     }
-    let assembled = job.phase == Phase::Ended(Ended::Done);
-    if !assembled && (pieces != job.done || piece_sum != job.done.len()) {
+    let kept = job.phase != Phase::Ended(Ended::Done) && job.spec.render().is_some();
+    if kept && (pieces != job.done || piece_sum != job.done.len()) {
         return Err(format!("done {:?} is not what the pieces say: {pieces:?}", job.done));
     }
     match job.phase {
-        Phase::Rendering => Ok(()),
+        Phase::Rendering if job.spec.render().is_some() => Ok(()),
+        Phase::Delivering if job.done.is_empty() && job.failed.is_empty() => Ok(()),
         Phase::Assembling | Phase::Ended(Ended::Done) if job.done == job.spec.frames => Ok(()),
         Phase::Ended(Ended::Failed) if job.running.is_empty() => Ok(()),
         Phase::Ended(Ended::Cancelled { .. }) if running.is_empty() && job.done.is_empty() => Ok(()),
@@ -138,8 +146,9 @@ fn check_queues(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
         return Err(format!("queued: {queued}, though wants a chunk: {}", job.wants_chunk()));
     }
     let chore = farm.chores.iter().any(|rank| rank.job == id);
-    if chore != job.wants_chore() {
-        return Err(format!("queued for a chore: {chore}, though wants one: {}", job.wants_chore()));
+    let wanted = job.wants_chore() && farm.may_begin(&job.spec);
+    if chore != wanted {
+        return Err(format!("queued for a chore: {chore}, though wants one: {wanted}"));
     }
     if job.is_ended() != job.ended.is_some() {
         return Err("its end and the time of its end disagree".to_owned());

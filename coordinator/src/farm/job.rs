@@ -1,121 +1,21 @@
-//! Jobs: one clip through one workflow. Frames are in exactly one of waiting, running, done, failed.
+//! Jobs and where they stand. Frames are in exactly one of waiting, running, done, failed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use hearth_workflows::{
-    Frame, FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
-    format::{ColourSpace, Encoding, PictureFormat},
-    parameters::ParameterTexts,
-    path::SequenceName,
-};
+use hearth_workflows::{Frame, FrameSet};
 use serde::{Deserialize, Serialize};
 
-use super::ids::{AttemptId, NodeName, Priority, Timestamp};
+use super::{
+    command::Segment,
+    ids::{AttemptId, JobId, NodeName, Priority, Timestamp},
+    spec::{JobSpec, Task},
+};
 
 /// Failures that a job remembers.
 pub(super) const KEPT_FAILURES: usize = 20;
 
 /// Finished chunks by which the job's present speed is told.
 const KEPT_RECENT: usize = 64;
-
-/// What was submitted; never changes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JobSpec {
-    pub name: String,
-    pub show: String,
-    pub user: String,
-    /// Empty: any node.
-    pub pool: String,
-    pub workflow: WorkflowId,
-    pub workflow_name: String,
-    /// Every parameter, defaults included.
-    pub parameters: ParameterTexts,
-    pub clip: SequencePath,
-    /// First and last frame of the clip, within which handles may be taken; where the split looks at all frames,
-    /// the first and last of those that are meant.
-    pub clip_range: FrameRange,
-    /// What the clip's files are.
-    #[serde(default = "png8")]
-    pub encoding: Encoding,
-    /// The frames to make, by their numbers in the result.
-    pub frames: FrameSet,
-    pub output: RootPath,
-    /// Fixed size of a chunk; `None`: by what was measured.
-    pub chunk_frames: Option<u64>,
-    /// W3C trace context; empty when it is not traced.
-    pub traceparent: String,
-    /// The client's own id of the submission; empty for none.
-    pub request_id: String,
-}
-
-/// What clips were before other formats were read.
-fn png8() -> Encoding {
-    Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb }
-}
-
-/// A finished pass: its name and its files, relative to the output folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PassFiles {
-    pub pass: String,
-    pub folder: Option<String>,
-    pub name: SequenceName,
-    pub encoding: Encoding,
-}
-
-impl PassFiles {
-    /// As a pattern below the output folder: `depth/plate_depth.%04d.png`.
-    pub fn pattern(&self) -> String {
-        match &self.folder {
-            Some(folder) => format!("{folder}/{}", self.name),
-            None => self.name.to_string(),
-        }
-    }
-}
-
-impl JobSpec {
-    /// The folder of unfinished work: hidden, beside the output, named for farm and job.
-    pub fn work_dir(&self, tag: &str, job: u64) -> RootPath {
-        let name = format!(".hearth-{tag}-{job}");
-        // A sibling of a valid path under a plain name is valid; the output itself is the fallback.
-        self.output.sibling(&name).unwrap_or_else(|_| self.output.clone())
-    }
-
-    /// How the job is split. Its parameters were checked when it was submitted.
-    pub fn split(&self, workflow: &Workflow) -> Split {
-        workflow.manifest().split(&self.parameters).unwrap_or(Split::Whole)
-    }
-
-    /// How the passes' files are named: one pass lies in the output folder itself, several get a folder each.
-    /// Where frames stand for other times than in the clip, the name says by which factor.
-    pub fn pass_files(&self, workflow: &Workflow) -> Vec<PassFiles> {
-        let stem = match self.split(workflow) {
-            Split::Interpolate { multiplier, step: 1 } => {
-                format!("{}_x{multiplier}", self.clip.name().stem())
-            }
-            Split::Interpolate { multiplier, step } => {
-                format!("{}_x{multiplier}-{step}", self.clip.name().stem())
-            }
-            _ => self.clip.name().stem().to_owned(),
-        };
-        let padding = self.clip.name().padding();
-        let passes = &workflow.manifest().passes;
-        passes
-            .iter()
-            .map(|pass| {
-                let alone = passes.len() == 1;
-                let prefix = if alone { format!("{stem}.") } else { format!("{stem}_{}.", pass.name) };
-                let encoding = workflow.manifest().result(pass, self.encoding);
-                let suffix = format!(".{}", encoding.format.extension());
-                PassFiles {
-                    pass: pass.name.clone(),
-                    folder: (!alone).then(|| pass.name.clone()),
-                    name: SequenceName::new(&prefix, padding, &suffix),
-                    encoding,
-                }
-            })
-            .collect()
-    }
-}
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +25,8 @@ pub enum Phase {
     Rendering,
     /// Every frame is done; the sequence is being put together.
     Assembling,
+    /// A finished sequence is encoded, or waits for that.
+    Delivering,
     Ended(Ended),
 }
 
@@ -177,7 +79,7 @@ pub struct Piece {
     pub frames: FrameSet,
 }
 
-/// One clip through one workflow.
+/// A job, as it stands.
 #[derive(Debug, Clone)]
 pub struct Job {
     pub spec: std::sync::Arc<JobSpec>,
@@ -218,9 +120,9 @@ impl Job {
     pub(super) fn new(spec: JobSpec, priority: Priority, now: Timestamp) -> Self {
         Self {
             waiting: spec.frames.clone(),
+            phase: first_phase(&spec),
             spec: spec.into(),
             priority,
-            phase: Phase::Rendering,
             paused: false,
             surveying: false,
             done: FrameSet::new(),
@@ -247,15 +149,35 @@ impl Job {
         self.phase == Phase::Rendering && !self.paused && !self.surveying && !self.waiting.is_empty()
     }
 
-    /// Whether it waits for an assembly or a clean-up that no node has yet.
+    /// Whether it waits for an assembly, a delivery or a clean-up that no node has yet.
     pub fn wants_chore(&self) -> bool {
-        self.running.is_empty()
-            && !self.surveying
-            && matches!(self.phase, Phase::Assembling | Phase::Ended(Ended::Cancelled { cleaned: false }))
+        let wanted = match self.phase {
+            Phase::Assembling | Phase::Ended(Ended::Cancelled { cleaned: false }) => true,
+            Phase::Delivering => !self.paused,
+            Phase::Rendering | Phase::Ended(_) => false,
+        };
+        wanted && self.running.is_empty() && !self.surveying
+    }
+
+    /// Where it goes on when frames of it wait again, or none does any more.
+    pub(super) fn open_phase(&self) -> Phase {
+        match first_phase(&self.spec) {
+            Phase::Rendering if self.waiting.is_empty() && self.running.is_empty() => Phase::Assembling,
+            phase => phase,
+        }
     }
 
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Which attempt has made what.
+    pub(super) fn segments(&self, id: JobId) -> impl Iterator<Item = Segment> {
+        self.pieces.iter().map(move |(number, piece)| Segment {
+            attempt: AttemptId { job: id, number: *number },
+            node: piece.node.clone(),
+            frames: piece.frames.clone(),
+        })
     }
 
     /// One more failure for `frames`. Returns those that have failed `limit` times now.
@@ -329,5 +251,12 @@ impl Job {
         while self.failures.len() > KEPT_FAILURES {
             self.failures.pop_front();
         }
+    }
+}
+
+fn first_phase(spec: &JobSpec) -> Phase {
+    match spec.task {
+        Task::Render(_) => Phase::Rendering,
+        Task::Deliver(_) => Phase::Delivering,
     }
 }

@@ -29,6 +29,7 @@ mod reconcile;
 mod records;
 mod restore;
 mod retry;
+mod spec;
 mod submit;
 mod view;
 
@@ -43,13 +44,14 @@ use hearth_workflows::{Workflow, WorkflowId};
 pub use attempt::{Attempt, AttemptPhase, Progress, Work};
 pub use command::{
     Answer, AssignedWork, Assignment, Command, Effect, Found, Held, JobEvent, Outcome, Refusal, Segment,
-    Step, Submission,
+    Step, Submission, Submitted,
 };
 pub use ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Session, Timestamp};
-pub use job::{Ended, Failure, FailureKind, Job, JobSpec, PassFiles, Phase};
+pub use job::{Ended, Failure, FailureKind, Job, Phase};
 pub use node::{Capabilities, Lack, Node, NodeAbout};
 pub use reconcile::ToSurvey;
 pub use records::{Key, Record, RecordError};
+pub use spec::{Deliver, JobClip, JobSpec, PassFiles, Render, Task};
 pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
 
 use pace::Pace;
@@ -116,7 +118,7 @@ pub struct Farm {
     nodes: HashMap<NodeName, Node>,
     /// Jobs with frames to hand out, best first.
     queue: BTreeSet<choose::Rank>,
-    /// Jobs that wait for an assembly or a clean-up, best first.
+    /// Jobs that wait for an assembly, a delivery or a clean-up, best first.
     chores: BTreeSet<choose::Rank>,
     /// Nodes that can take another chunk, least busy first.
     open: BTreeSet<(usize, NodeName)>,
@@ -129,6 +131,10 @@ pub struct Farm {
     requests: HashMap<String, JobId>,
     /// Where active jobs will put their results.
     outputs: HashMap<String, JobId>,
+    /// A job, and one that waits for its result.
+    dependents: BTreeSet<(JobId, JobId)>,
+    /// The first job of a batch, and each of its jobs.
+    batches: BTreeSet<(JobId, JobId)>,
 }
 
 impl Farm {
@@ -151,6 +157,8 @@ impl Farm {
             wakeups: BTreeSet::new(),
             requests: HashMap::new(),
             outputs: HashMap::new(),
+            dependents: BTreeSet::new(),
+            batches: BTreeSet::new(),
         }
     }
 

@@ -10,7 +10,7 @@ use hearth_workflows::{Workflow, WorkflowId};
 
 use super::{
     ids::{AttemptId, NodeName, Session, Timestamp},
-    job::JobSpec,
+    spec::JobSpec,
     view::NodeState,
 };
 
@@ -35,6 +35,8 @@ pub struct Capabilities {
     pub device: String,
     pub vram_bytes: u64,
     pub comfyui_version: String,
+    /// Its agent can encode.
+    pub ffmpeg: bool,
 }
 
 /// Why a node cannot run a job.
@@ -81,7 +83,7 @@ pub struct Node {
     pub reason: String,
     pub drained: bool,
     pub chunks: BTreeSet<AttemptId>,
-    /// An assembly or a clean-up; it takes no slot, since it needs no GPU.
+    /// An assembly, a delivery or a clean-up; it takes no slot, since it needs no GPU.
     pub chore: Option<AttemptId>,
     pub last_seen: Timestamp,
     pub frames_done: u64,
@@ -171,8 +173,7 @@ impl Capabilities {
         if !spec.pool.is_empty() && !self.pools.contains(&spec.pool) {
             return Err(Lack::Pool(spec.pool.clone()));
         }
-        let roots = [spec.clip.root(), spec.output.root()];
-        match roots.into_iter().find(|root| !self.roots.contains(*root)) {
+        match spec.roots().find(|root| !self.roots.contains(*root)) {
             Some(root) => Err(Lack::Root(root.to_owned())),
             None => Ok(()),
         }

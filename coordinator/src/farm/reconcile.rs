@@ -13,8 +13,9 @@ use super::{
     attempt::Work,
     command::{Found, JobEvent, Step},
     ids::{AttemptId, JobId, Priority, Timestamp},
-    job::{Ended, JobSpec, Phase, Piece},
+    job::{Ended, Phase, Piece},
     records::Key,
+    spec::JobSpec,
 };
 
 /// Numbers left out after a loss, so that none is given out twice: far more than can be given out in the two
@@ -70,7 +71,7 @@ impl Farm {
     pub fn recover(&mut self, now: Timestamp, id: u64, spec: JobSpec, workflow: Workflow) {
         let id = JobId(id);
         self.next_job = self.next_job.max(id.0 + 1);
-        self.take_in(now, id, spec, Priority::DEFAULT, Arc::new(workflow));
+        self.take_in(now, id, spec, Priority::DEFAULT, Some(Arc::new(workflow)));
     }
 
     /// The jobs that wait for their survey.

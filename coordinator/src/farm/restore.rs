@@ -12,13 +12,14 @@ use super::{
     attempt::{Attempt, Work},
     command::Step,
     ids::{AttemptId, FarmTag, JobId, NodeName, Session, Timestamp},
-    job::{Ended, Job, JobSpec, Phase, Piece},
+    job::{Ended, Job, Phase, Piece},
     node::{Node, NodeAbout},
     pace::Pace,
     records::{
         AttemptRecord, JobRecord, Key, MetaRecord, NodeRecord, Record, RecordError, SCHEMA, WorkflowRecord,
         decode, missing,
     },
+    spec::JobSpec,
 };
 
 impl Farm {
@@ -81,7 +82,10 @@ impl Farm {
                 (Key::Meta | Key::Spec(_), None) => {}
             }
         }
-        touched.iter().for_each(|id| self.rank(*id));
+        for id in &touched {
+            self.rank(*id);
+            self.dependents_of(*id).into_iter().for_each(|id| self.rank(id));
+        }
         Ok(touched)
     }
 
@@ -89,7 +93,7 @@ impl Farm {
         let WorkflowRecord { name, manifest, graph } = decode(key, record)?;
         let workflow = Workflow::parse(&name, &manifest, &graph)
             .map_err(|source| RecordError::Workflow { key: key.to_string(), source: Box::new(source) })?;
-        let jobs = self.jobs.values().filter(|job| job.spec.workflow == *id).count();
+        let jobs = self.jobs.values().filter(|job| job.spec.workflow() == Some(id)).count();
         let known = KnownWorkflow { workflow: Arc::new(workflow), jobs, pace: Pace::default() };
         self.workflows.insert(id.clone(), known);
         Ok(())
@@ -107,14 +111,11 @@ impl Farm {
         self.unrank(id);
         if !self.jobs.contains_key(&id) {
             let spec = spec.ok_or_else(|| missing(key, "its spec"))?;
-            let known = self
-                .workflows
-                .get_mut(&spec.workflow)
-                .ok_or_else(|| missing(key, &format!("workflow {}", spec.workflow)))?;
-            known.jobs += 1;
-            if !spec.request_id.is_empty() {
-                self.requests.insert(spec.request_id.clone(), id);
+            if let Some(workflow) = spec.workflow().filter(|workflow| !self.workflows.contains_key(*workflow))
+            {
+                return Err(missing(key, &format!("workflow {workflow}")));
             }
+            self.index(id, &spec);
             self.jobs.insert(id, Job::new(spec, record.priority, record.submitted));
         }
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
@@ -158,12 +159,9 @@ impl Farm {
         if let Some(ended) = job.ended {
             self.ended.remove(&(ended, id));
         }
-        self.requests.remove(&job.spec.request_id);
+        self.unindex(id, &job.spec);
         if self.outputs.get(job.spec.output.as_str()) == Some(&id) {
             self.outputs.remove(job.spec.output.as_str());
-        }
-        if let Some(known) = self.workflows.get_mut(&job.spec.workflow) {
-            known.jobs -= 1;
         }
     }
 
@@ -203,7 +201,7 @@ impl Farm {
             Work::Chunk(_) => {
                 node.chunks.insert(id);
             }
-            Work::Assembly | Work::CleanUp => node.chore = Some(id),
+            Work::Assembly | Work::Delivery | Work::CleanUp => node.chore = Some(id),
         }
         let lease_until = now.after(self.config.lease);
         self.reopen(&name);

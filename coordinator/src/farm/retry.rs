@@ -1,6 +1,6 @@
 //! What a failure means: whose fault it is, what is tried again and what is given up.
 
-use hearth_workflows::{FrameSet, Split};
+use hearth_workflows::FrameSet;
 
 use super::{
     Farm,
@@ -74,6 +74,7 @@ impl Farm {
                 self.fail_chunk(now, id, &node, &frames, (kind, message), named);
             }
             Work::Assembly => self.fail_assembly(now, id, &node, (kind, message), named, step),
+            Work::Delivery => self.fail_delivery(now, id, &node, message, step),
             Work::CleanUp => self.fail_clean_up(now, id, &node, step),
         }
         step.event(id.job, JobEvent::ChunkFailed(failure));
@@ -94,8 +95,9 @@ impl Farm {
     ) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let limit = self.config.max_tries;
-        let known = self.workflows.get(&job.spec.workflow);
-        let can_shrink = known.is_some_and(|known| job.spec.split(&known.workflow) != Split::Whole);
+        let Some(render) = job.spec.render().cloned() else { return };
+        let known = self.workflows.get(&render.workflow);
+        let can_shrink = known.is_some_and(|known| !render.split(&known.workflow).is_whole());
         let blame = blame(kind, frames, named, can_shrink);
         let too_big = matches!(blame, Blame::Size);
         let given_up = match blame {
@@ -103,12 +105,12 @@ impl Farm {
             Blame::Frames(bad) => job.count_failure(&bad, limit),
             Blame::Node => {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.fits.insert(job.spec.workflow.clone(), Err(Lack::Tried(message)));
+                    node.fits.insert(render.workflow.clone(), Err(Lack::Tried(message)));
                 }
                 FrameSet::new()
             }
             Blame::Size => {
-                if let Some(known) = self.workflows.get_mut(&job.spec.workflow) {
+                if let Some(known) = self.workflows.get_mut(&render.workflow) {
                     known.pace.too_much(name, frames.len());
                 }
                 FrameSet::new()
@@ -169,6 +171,27 @@ impl Farm {
             job.waiting.remove_all(&given_up);
             job.failed.insert_all(&given_up);
             job.phase = Phase::Rendering;
+            return;
+        }
+        self.keep_apart(now, id.job, name, tries);
+    }
+
+    fn fail_delivery(
+        &mut self,
+        now: Timestamp,
+        id: AttemptId,
+        name: &NodeName,
+        message: String,
+        step: &mut Step,
+    ) {
+        let limit = self.config.max_tries;
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        job.chore_tries += 1;
+        let tries = job.chore_tries;
+        if tries >= limit {
+            job.failed = std::mem::take(&mut job.waiting);
+            job.message = message;
+            self.end(now, id.job, Ended::Failed, step);
             return;
         }
         self.keep_apart(now, id.job, name, tries);

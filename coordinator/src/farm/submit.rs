@@ -1,16 +1,17 @@
 //! Submitting a job, and forgetting it long after its end.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use hearth_workflows::Workflow;
 
 use super::{
     Farm, KnownWorkflow,
-    command::{Answer, JobEvent, Refusal, Step, Submission},
+    command::{Answer, JobEvent, Refusal, Step, Submission, Submitted},
     ids::{JobId, Priority, Timestamp},
-    job::{Ended, Job, JobSpec, Phase},
+    job::{Ended, Job, Phase},
     pace::Pace,
     records::Key,
+    spec::JobSpec,
 };
 
 /// Jobs looked at in one tick.
@@ -23,27 +24,60 @@ impl Farm {
         submission: Submission,
         step: &mut Step,
     ) -> Result<Answer, Refusal> {
-        let Submission { spec, priority, workflow } = submission;
-        if let Some(&job) = self.requests.get(&spec.request_id) {
+        let Submission { jobs, priority, workflow } = submission;
+        let known = jobs.iter().find_map(|submitted| self.requests.get(&submitted.spec.request_id));
+        if let Some(&job) = known {
             return Ok(Answer::Submitted { job, already: true });
         }
-        if let Some(&other) = self.outputs.get(spec.output.as_str()) {
-            return Err(Refusal::OutputTaken { other, output: spec.output.to_string() });
+        self.may_take(&jobs)?;
+        let first = JobId(self.next_job);
+        let together = jobs.len() > 1;
+        for Submitted { mut spec, after } in jobs {
+            let id = JobId(self.next_job);
+            self.next_job += 1;
+            // What comes in front of it was taken in just now.
+            let after = after.map(|place| JobId(first.0 + place as u64));
+            (spec.after, spec.batch) = (after.or(spec.after), together.then_some(first));
+            if let Some(workflow) = spec.workflow().filter(|id| !self.workflows.contains_key(*id)) {
+                step.changes.push(Key::Workflow(workflow.clone()));
+            }
+            self.take_in(now, id, spec, priority, workflow.clone());
+            step.changes.extend([Key::Spec(id), Key::Job(id)]);
+            step.event(id, JobEvent::Changed);
+        }
+        step.changes.push(Key::Meta);
+        self.fill_open(now, step);
+        self.fill_chores(now, step);
+        Ok(Answer::Submitted { job: first, already: false })
+    }
+
+    /// Refuses the whole of a submission that cannot be taken.
+    fn may_take(&self, jobs: &[Submitted]) -> Result<(), Refusal> {
+        let mut outputs = HashSet::new();
+        for Submitted { spec, .. } in jobs {
+            let output = spec.output.to_string();
+            if let Some(&other) = self.outputs.get(&output) {
+                return Err(Refusal::OutputTaken { other, output });
+            }
+            if !outputs.insert(spec.output.as_str()) {
+                return Err(Refusal::OutputTwice { output });
+            }
+            let awaited = spec.after.map(|after| (after, self.jobs.get(&after)));
+            match awaited {
+                Some((after, None)) => return Err(Refusal::NoSuchJob(after)),
+                Some((job, Some(awaited)))
+                    if matches!(awaited.phase, Phase::Ended(Ended::Cancelled { .. })) =>
+                {
+                    return Err(Refusal::NothingToDeliver { job });
+                }
+                _ => {}
+            }
         }
         let limit = self.config.max_active;
-        if self.jobs.len() - self.ended.len() >= limit {
+        if self.jobs.len() - self.ended.len() + jobs.len() > limit {
             return Err(Refusal::TooManyJobs { limit });
         }
-        let id = JobId(self.next_job);
-        self.next_job += 1;
-        if !self.workflows.contains_key(&spec.workflow) {
-            step.changes.push(Key::Workflow(spec.workflow.clone()));
-        }
-        self.take_in(now, id, spec, priority, workflow);
-        step.changes.extend([Key::Meta, Key::Spec(id), Key::Job(id)]);
-        step.event(id, JobEvent::Changed);
-        self.fill_open(now, step);
-        Ok(Answer::Submitted { job: id, already: false })
+        Ok(())
     }
 
     /// Puts a new job into every index of the farm.
@@ -53,20 +87,43 @@ impl Farm {
         id: JobId,
         spec: JobSpec,
         priority: Priority,
-        workflow: Arc<Workflow>,
+        workflow: Option<Arc<Workflow>>,
     ) {
-        let known = self.workflows.entry(spec.workflow.clone()).or_insert_with(|| KnownWorkflow {
-            workflow,
-            jobs: 0,
-            pace: Pace::default(),
-        });
-        known.jobs += 1;
+        if let Some((name, workflow)) = spec.workflow().zip(workflow) {
+            let new = || KnownWorkflow { workflow, jobs: 0, pace: Pace::default() };
+            self.workflows.entry(name.clone()).or_insert_with(new);
+        }
+        self.outputs.insert(spec.output.as_str().to_owned(), id);
+        self.index(id, &spec);
+        self.jobs.insert(id, Job::new(spec, priority, now));
+        self.rank(id);
+    }
+
+    /// Everything by which a job is found, but its number and its output.
+    pub(super) fn index(&mut self, id: JobId, spec: &JobSpec) {
+        if let Some(known) = spec.workflow().and_then(|workflow| self.workflows.get_mut(workflow)) {
+            known.jobs += 1;
+        }
         if !spec.request_id.is_empty() {
             self.requests.insert(spec.request_id.clone(), id);
         }
-        self.outputs.insert(spec.output.as_str().to_owned(), id);
-        self.jobs.insert(id, Job::new(spec, priority, now));
-        self.rank(id);
+        self.dependents.extend(spec.after.map(|after| (after, id)));
+        self.batches.extend(spec.batch.map(|first| (first, id)));
+    }
+
+    /// Undoes [`Farm::index`].
+    pub(super) fn unindex(&mut self, id: JobId, spec: &JobSpec) {
+        if let Some(known) = spec.workflow().and_then(|workflow| self.workflows.get_mut(workflow)) {
+            known.jobs -= 1;
+        }
+        self.requests.remove(&spec.request_id);
+        spec.after.map(|after| self.dependents.remove(&(after, id)));
+        spec.batch.map(|first| self.batches.remove(&(first, id)));
+    }
+
+    /// The jobs that work on the result of `id`.
+    pub(super) fn dependents_of(&self, id: JobId) -> Vec<JobId> {
+        self.dependents.range((id, JobId(0))..=(id, JobId(u64::MAX))).map(|(_, job)| *job).collect()
     }
 
     /// Forgets jobs that ended long ago, and nodes that went away long ago.
@@ -118,18 +175,16 @@ impl Farm {
     fn forget_job(&mut self, ended: Timestamp, id: JobId, step: &mut Step) {
         self.ended.remove(&(ended, id));
         let Some(job) = self.jobs.remove(&id) else { return };
-        self.requests.remove(&job.spec.request_id);
+        self.unindex(id, &job.spec);
         step.changes.extend([Key::Spec(id), Key::Job(id)]);
         step.changes.extend(job.pieces.keys().map(|number| Key::Piece(job_attempt(id, *number))));
-        if let Some(known) = self.workflows.get_mut(&job.spec.workflow) {
-            known.jobs -= 1;
-            if known.jobs == 0 {
-                self.workflows.remove(&job.spec.workflow);
-                for node in self.nodes.values_mut() {
-                    node.fits.remove(&job.spec.workflow);
-                }
-                step.changes.push(Key::Workflow(job.spec.workflow.clone()));
+        let Some(workflow) = job.spec.workflow() else { return };
+        if self.workflows.get(workflow).is_some_and(|known| known.jobs == 0) {
+            self.workflows.remove(workflow);
+            for node in self.nodes.values_mut() {
+                node.fits.remove(workflow);
             }
+            step.changes.push(Key::Workflow(workflow.clone()));
         }
     }
 }

@@ -7,9 +7,11 @@ use hearth_workflows::{FrameSet, Workflow};
 use super::{
     Farm,
     attempt::{Progress, Work},
+    command::Segment,
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
-    job::{Ended, Failure, Job, JobSpec, Phase},
+    job::{Ended, Failure, Job, Phase},
     node::{Capabilities, Lack, NodeAbout},
+    spec::JobSpec,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,7 @@ pub enum JobState {
     Running,
     Paused,
     Assembling,
+    Delivering,
     Done,
     Failed,
     Cancelled,
@@ -164,18 +167,27 @@ impl Farm {
 
     fn view(&self, id: JobId, job: &Job) -> JobView {
         let attempts: Vec<AttemptView> = job.running.iter().filter_map(|id| self.attempt_view(*id)).collect();
-        let running = attempts.iter().map(|attempt| attempt.frames.len()).sum();
+        let mut running = attempts.iter().map(|attempt| attempt.frames.len()).sum();
+        let (mut waiting, mut done) = (job.waiting.len(), job.done.len());
+        if let (Phase::Delivering, Some(attempt)) = (job.phase, attempts.first()) {
+            // Its frames have no life of their own: they are as far as the encoder is.
+            let part = attempt.progress.as_ref().map_or(0.0, |progress| progress.fraction.clamp(0.0, 1.0));
+            done = (waiting as f64 * part) as u64;
+            (running, waiting) = (waiting - done, 0);
+        }
         let state = match job.phase {
             Phase::Ended(Ended::Done) => JobState::Done,
             Phase::Ended(Ended::Failed) => JobState::Failed,
             Phase::Ended(Ended::Cancelled { .. }) => JobState::Cancelled,
             Phase::Assembling => JobState::Assembling,
-            Phase::Rendering if job.paused => JobState::Paused,
-            Phase::Rendering if job.running.is_empty() => JobState::Waiting,
+            Phase::Rendering | Phase::Delivering if job.paused => JobState::Paused,
+            Phase::Rendering | Phase::Delivering if job.running.is_empty() => JobState::Waiting,
             Phase::Rendering => JobState::Running,
+            Phase::Delivering => JobState::Delivering,
         };
-        let known = self.workflows.get(&job.spec.workflow);
+        let known = job.spec.workflow().and_then(|id| self.workflows.get(id));
         let message = match (state, job.message.is_empty(), known) {
+            (JobState::Waiting, true, _) if !self.may_begin(&job.spec) => self.what_for(&job.spec),
             (JobState::Waiting, true, Some(known)) => self.why_waiting(&job.spec, &known.workflow),
             _ => job.message.clone(),
         };
@@ -186,9 +198,9 @@ impl Farm {
             priority: job.priority,
             state,
             message,
-            waiting: job.waiting.len(),
+            waiting,
             running,
-            done: job.done.len(),
+            done,
             failed: job.failed.clone(),
             attempts,
             failures: job.failures.iter().rev().cloned().collect(),
@@ -206,7 +218,7 @@ impl Farm {
             node: attempt.node.clone(),
             frames: match &attempt.work {
                 Work::Chunk(frames) => frames.clone(),
-                Work::Assembly | Work::CleanUp => FrameSet::new(),
+                Work::Assembly | Work::Delivery | Work::CleanUp => FrameSet::new(),
             },
             assigned: attempt.assigned,
             progress: attempt.progress.clone(),
@@ -216,6 +228,32 @@ impl Farm {
     /// Output places that start with `prefix` and belong to jobs that have not ended.
     pub fn outputs_like(&self, prefix: &str) -> HashSet<String> {
         self.outputs.keys().filter(|output| output.starts_with(prefix)).cloned().collect()
+    }
+
+    /// The jobs that were submitted together with `id`, itself among them.
+    pub fn batch(&self, id: JobId) -> Vec<JobView> {
+        let first = self.jobs.get(&id).and_then(|job| job.spec.batch).unwrap_or(id);
+        let batch = self.batches.range((first, JobId(0))..=(first, JobId(u64::MAX))).map(|(_, job)| *job);
+        let batch: Vec<JobView> = batch.filter_map(|id| self.job(id)).collect();
+        if batch.is_empty() { self.job(id).into_iter().collect() } else { batch }
+    }
+
+    /// Which attempt has made what of a job that is not put together yet.
+    pub fn pieces(&self, id: JobId) -> Vec<Segment> {
+        let job = self.jobs.get(&id);
+        job.into_iter().flat_map(|job| job.segments(id)).collect()
+    }
+
+    /// Of a job whose input is not there yet.
+    fn what_for(&self, spec: &JobSpec) -> String {
+        let awaited = spec.after.and_then(|after| Some((after, self.jobs.get(&after)?)));
+        match awaited {
+            Some((after, job)) if job.phase == Phase::Ended(Ended::Failed) => {
+                format!("waits for job {after}, which has failed; `hearth retry {after}` tries it again")
+            }
+            Some((after, _)) => format!("waits for job {after}"),
+            None => String::new(),
+        }
     }
 
     /// Why no node runs it: empty when some node could.

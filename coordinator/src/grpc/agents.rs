@@ -12,7 +12,7 @@ use std::{
 
 use hearth_proto::{REMEMBERED_JOBS, v1};
 use hearth_telemetry::chain;
-use hearth_workflows::WorkflowId;
+use hearth_workflows::{Workflow, WorkflowId};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -151,8 +151,8 @@ impl ToAgent {
         use v1::attach_response::Message;
         let message = match message {
             ToNode::Assign(assignment) => {
-                if matches!(assignment.work, AssignedWork::Chunk(_)) {
-                    self.describe(&assignment);
+                if let (AssignedWork::Chunk(_), Some(workflow)) = (&assignment.work, &assignment.workflow) {
+                    self.describe(&assignment, workflow);
                 }
                 Message::Assignment(convert::assignment(&self.tag, &assignment))
             }
@@ -168,9 +168,9 @@ impl ToAgent {
         self.next.push_back(message);
     }
 
-    fn describe(&mut self, assignment: &Assignment) {
+    fn describe(&mut self, assignment: &Assignment, workflow: &Workflow) {
         use v1::attach_response::Message;
-        let (workflow, job) = (&assignment.workflow, assignment.attempt.job);
+        let job = assignment.attempt.job;
         if !self.workflows.contains(workflow.id()) {
             self.workflows.insert(workflow.id().clone());
             self.next.push_back(Message::Workflow(v1::WorkflowDefinition {
@@ -184,7 +184,8 @@ impl ToAgent {
                 self.jobs.clear();
             }
             self.jobs.insert(job);
-            self.next.push_back(Message::Job(convert::job_definition(&self.tag, assignment)));
+            let definition = convert::job_definition(&self.tag, job, &assignment.spec, workflow);
+            self.next.extend(definition.map(Message::Job));
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, info, info_span};
 
-use super::{agents::Previews, convert, unavailable};
+use super::{agents::Previews, convert, media, unavailable};
 use crate::{
     driver::{Driver, DriverError, Happened, Standing},
     farm::{Answer, Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal},
@@ -49,15 +49,9 @@ impl FarmService {
     async fn submit(&self, mut request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
         let traceparent = trace::traceparent_of(&tracing::Span::current());
         // A client that lost the answer asks again: the output it made itself must not be held against it.
-        let request_id = request.request_id.clone();
-        if !request_id.is_empty() {
-            let known = self.driver.read(move |farm| farm.requested(&request_id)).await.map_err(status)?;
-            if let Some(job) = known {
-                return Ok(v1::SubmitJobResponse {
-                    job: Some(self.job(job).await?),
-                    already_submitted: true,
-                });
-            }
+        if let Some(job) = self.known(&request.request_id).await? {
+            let jobs = self.batch(job).await?;
+            return Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted: true, jobs });
         }
         // Before every frame of the clip is looked at.
         self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
@@ -75,7 +69,67 @@ impl FarmService {
             return Err(Status::internal("a submission was answered as something else"));
         };
         info!(job = job.0, "submitted");
-        Ok(v1::SubmitJobResponse { job: Some(self.job(job).await?), already_submitted: already })
+        let jobs = self.batch(job).await?;
+        let job = jobs.first().cloned();
+        Ok(v1::SubmitJobResponse { job, already_submitted: already, jobs })
+    }
+
+    /// The jobs that were submitted with this one.
+    async fn batch(&self, id: JobId) -> Result<Vec<v1::Job>, Status> {
+        let read = self.driver.read(move |farm| (farm.tag().clone(), farm.batch(id)));
+        let (tag, views) = read.await.map_err(status)?;
+        Ok(views.into_iter().map(|view| convert::job(&tag, view)).collect())
+    }
+
+    async fn known(&self, request_id: &str) -> Result<Option<JobId>, Status> {
+        if request_id.is_empty() {
+            return Ok(None);
+        }
+        let request_id = request_id.to_owned();
+        self.driver.read(move |farm| farm.requested(&request_id)).await.map_err(status)
+    }
+
+    async fn deliver(&self, request: v1::DeliverRequest) -> Result<v1::DeliverResponse, Status> {
+        use v1::deliver_request::Source;
+        let traceparent = trace::traceparent_of(&tracing::Span::current());
+        if let Some(job) = self.known(&request.request_id).await? {
+            return Ok(v1::DeliverResponse { jobs: self.batch(job).await?, already_submitted: true });
+        }
+        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        let roots = self.roots.clone();
+        let source = request.source.clone();
+        let made = match source {
+            Some(Source::JobId(job)) => {
+                let id = JobId(job);
+                let (_, JobView { spec, workflow, priority, .. }) = look(self, id).await?;
+                let priority = match request.priority {
+                    Some(value) => priority_from(value)?,
+                    None => priority,
+                };
+                let workflow = workflow
+                    .ok_or_else(|| Status::invalid_argument("a delivery cannot be delivered again"))?;
+                tokio::task::spawn_blocking(move || {
+                    submission::check_delivery_of_job(&request, id, (&spec, &workflow), priority, &roots)
+                })
+                .await
+            }
+            Some(Source::Clip(clip)) => {
+                tokio::task::spawn_blocking(move || {
+                    submission::check_delivery_of_clip(&request, &clip, traceparent, &roots)
+                })
+                .await
+            }
+            None => return Err(Status::invalid_argument("give a job or a clip to deliver")),
+        };
+        let checked = made
+            .unwrap_or(Err(SubmissionError::Aborted))
+            .map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let answer = self.driver.command(Command::Submit(Box::new(checked))).await.map_err(status)?;
+        let Answer::Submitted { job, already } = answer else {
+            return Err(Status::internal("a submission was answered as something else"));
+        };
+        info!(job = job.0, "delivery submitted");
+        Ok(v1::DeliverResponse { jobs: self.batch(job).await?, already_submitted: already })
     }
 }
 
@@ -156,10 +210,7 @@ impl v1::farm_server::Farm for FarmService {
             Some(Action::Cancel(_)) => Command::Cancel(id),
             Some(Action::Retry(_)) => Command::Retry(id),
             Some(Action::SetPriority(v1::SetPriority { priority })) => {
-                let told = SubmissionError::Priority(priority);
-                let priority =
-                    Priority::new(priority).ok_or_else(|| Status::invalid_argument(chain(&told)))?;
-                Command::SetPriority(id, priority)
+                Command::SetPriority(id, priority_from(priority)?)
             }
             None => return Err(Status::invalid_argument("no action given")),
         };
@@ -194,6 +245,42 @@ impl v1::farm_server::Farm for FarmService {
         let (tag, view) = read.await.map_err(status)?;
         let node = view.map(|view| convert::node(&tag, view));
         Ok(Response::new(v1::ControlNodeResponse { node }))
+    }
+
+    async fn deliver(
+        &self,
+        request: Request<v1::DeliverRequest>,
+    ) -> Result<Response<v1::DeliverResponse>, Status> {
+        let span = info_span!("deliver", "otel.kind" = "server");
+        trace::set_parent(&span, &trace::extract(request.metadata()));
+        self.deliver(request.into_inner()).instrument(span).await.map(Response::new)
+    }
+
+    async fn get_thumbnails(
+        &self,
+        request: Request<v1::GetThumbnailsRequest>,
+    ) -> Result<Response<v1::GetThumbnailsResponse>, Status> {
+        let v1::GetThumbnailsRequest { job_id, limit } = request.into_inner();
+        let id = JobId(job_id);
+        let (tag, view) = look(self, id).await?;
+        let pieces = self.driver.read(move |farm| farm.pieces(id)).await.map_err(status)?;
+        let roots = self.roots.clone();
+        let thumbnails =
+            tokio::task::spawn_blocking(move || media::thumbnails(&roots, &tag, &view, &pieces, limit));
+        let thumbnails = thumbnails.await.map_err(|_| Status::internal("storage could not be read"))?;
+        Ok(Response::new(v1::GetThumbnailsResponse { thumbnails }))
+    }
+
+    async fn list_clips(
+        &self,
+        request: Request<v1::ListClipsRequest>,
+    ) -> Result<Response<v1::ListClipsResponse>, Status> {
+        let (roots, folder) = (self.roots.clone(), request.into_inner().folder);
+        tokio::task::spawn_blocking(move || media::clips(&roots, &folder))
+            .await
+            .map_err(|_| Status::internal("storage could not be read"))?
+            .map(Response::new)
+            .map_err(|error| Status::invalid_argument(chain(&error)))
     }
 
     async fn list_workflows(
@@ -345,15 +432,21 @@ fn update_of(tag: &FarmTag, happened: &Happened) -> Option<v1::watch_job_respons
     }
 }
 
+fn priority_from(value: u32) -> Result<Priority, Status> {
+    let told = SubmissionError::Priority(value);
+    Priority::new(value).ok_or_else(|| Status::invalid_argument(chain(&told)))
+}
+
 fn status(error: DriverError) -> Status {
     let text = chain(&error);
     match error {
         DriverError::Refused(Refusal::NoSuchJob(_) | Refusal::NoSuchNode(_)) => Status::not_found(text),
         DriverError::Refused(Refusal::OutputTaken { .. }) => Status::already_exists(text),
         DriverError::Refused(Refusal::TooManyJobs { .. }) => Status::resource_exhausted(text),
-        DriverError::Refused(Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. }) => {
-            Status::failed_precondition(text)
-        }
+        DriverError::Refused(
+            Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. } | Refusal::NothingToDeliver { .. },
+        ) => Status::failed_precondition(text),
+        DriverError::Refused(Refusal::OutputTwice { .. }) => Status::invalid_argument(text),
         error => unavailable(&error),
     }
 }

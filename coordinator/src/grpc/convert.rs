@@ -6,8 +6,9 @@ use hearth_workflows::{FrameSet, Split, Workflow, parameters::ParameterTexts};
 use super::SharedNames;
 use crate::{
     farm::{
-        AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Failure, FailureKind, FarmTag,
-        JobSpec, JobState, JobView, NodeState, NodeView, Progress, Timestamp,
+        AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Deliver, Failure, FailureKind,
+        FarmTag, JobId, JobSpec, JobState, JobView, NodeState, NodeView, Progress, Render, Segment, Task,
+        Timestamp,
     },
     recovery::JobManifest,
 };
@@ -28,11 +29,11 @@ same_names!(failure_kind: FailureKind => v1::FailureKind {
     Interrupted, Internal
 });
 same_names!(job_state: JobState => v1::JobState {
-    Waiting, Running, Paused, Assembling, Done, Failed, Cancelled
+    Waiting, Running, Paused, Assembling, Delivering, Done, Failed, Cancelled
 });
 same_names!(node_state: NodeState => v1::NodeState { Idle, Busy, Drained, Unready, Offline });
 same_names!(attempt_phase: AttemptPhase => v1::AttemptPhase {
-    Staging, Queued, Running, Collecting, Publishing
+    Staging, Queued, Running, Collecting, Publishing, Assembling, Encoding
 });
 
 /// An unknown kind, from an agent newer than us, counts as internal.
@@ -61,6 +62,8 @@ pub(crate) fn progress_from(progress: v1::AttemptProgress) -> Progress {
             v1::AttemptPhase::Running => AttemptPhase::Running,
             v1::AttemptPhase::Collecting => AttemptPhase::Collecting,
             v1::AttemptPhase::Publishing => AttemptPhase::Publishing,
+            v1::AttemptPhase::Assembling => AttemptPhase::Assembling,
+            v1::AttemptPhase::Encoding => AttemptPhase::Encoding,
         },
         graph_node: progress.graph_node,
         graph_node_title: progress.graph_node_title,
@@ -117,6 +120,13 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
             .map(|pass| (pass.pass.clone(), pattern(pass.pattern())))
             .collect()
     });
+    let (workflow, clip, delivery) = match &spec.task {
+        Task::Render(render) => {
+            let clip = render.clip.as_ref().map(|clip| clip.path.to_string());
+            (render.workflow_name.clone(), clip.unwrap_or_default(), String::new())
+        }
+        Task::Deliver(deliver) => (String::new(), deliver.sequence.to_string(), deliver.format.to_string()),
+    };
     v1::Job {
         job_id: view.id.0,
         name: spec.name.clone(),
@@ -124,8 +134,8 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
         user: spec.user.clone(),
         priority: view.priority.get().into(),
         pool: spec.pool.clone(),
-        workflow: spec.workflow_name.clone(),
-        clip: spec.clip.to_string(),
+        workflow,
+        clip,
         output: spec.output.to_string(),
         state: job_state(view.state).into(),
         message: view.message,
@@ -149,8 +159,15 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
             .filter(|pace| *pace > 0.0 && left > 0)
             .map(|pace| left as f64 / pace),
         sequences: sequences.unwrap_or_default(),
-        parameters: spec.parameters.clone().into_iter().collect(),
+        parameters: spec.render().map(parameters).unwrap_or_default(),
+        after_job_id: spec.after.map_or(0, |job| job.0),
+        batch: spec.batch.map_or(0, |job| job.0),
+        delivery,
     }
+}
+
+fn parameters(render: &Render) -> std::collections::HashMap<String, String> {
+    render.parameters.clone().into_iter().collect()
 }
 
 pub(crate) fn node(tag: &FarmTag, view: NodeView) -> v1::Node {
@@ -189,6 +206,7 @@ pub(crate) fn capabilities_from(told: v1::Capabilities, names: &SharedNames) -> 
         device: told.device,
         vram_bytes: told.vram_bytes,
         comfyui_version: told.comfyui_version,
+        ffmpeg: told.ffmpeg,
     };
     (capabilities, missing)
 }
@@ -227,94 +245,136 @@ pub(crate) fn source(workflow: &Workflow) -> v1::WorkflowSource {
     }
 }
 
-/// What every chunk of the assignment's job needs to be understood.
-pub(crate) fn job_definition(tag: &FarmTag, assignment: &Assignment) -> v1::JobDefinition {
-    let Assignment { attempt, spec, workflow, .. } = assignment;
-    v1::JobDefinition {
-        job_id: attempt.job.0,
+/// What every chunk of a job needs to be understood; `None` for a delivery, which has no chunks.
+pub(crate) fn job_definition(
+    tag: &FarmTag,
+    job: JobId,
+    spec: &JobSpec,
+    workflow: &Workflow,
+) -> Option<v1::JobDefinition> {
+    let render = spec.render()?;
+    let clip = render.clip.as_ref();
+    Some(v1::JobDefinition {
+        job_id: job.0,
         workflow_id: workflow.id().to_string(),
-        parameters: spec.parameters.clone().into_iter().collect(),
-        clip: spec.clip.to_string(),
-        clip_first: spec.clip_range.first.0,
-        clip_last: spec.clip_range.last.0,
-        work_dir: spec.work_dir(&tag.0, attempt.job.0).to_string(),
-        manifest: JobManifest::of(tag, assignment).to_json(),
-        clip_format: spec.encoding.format.to_string(),
-        clip_colour_space: spec.encoding.colour.to_string(),
-    }
+        parameters: parameters(render),
+        clip: clip.map(|clip| clip.path.to_string()).unwrap_or_default(),
+        clip_first: render.clip_range.first.0,
+        clip_last: render.clip_range.last.0,
+        work_dir: spec.work_dir(&tag.0, job.0).to_string(),
+        manifest: JobManifest::of(tag, job, spec, workflow).to_json(),
+        clip_format: clip.map(|clip| clip.encoding.format.to_string()).unwrap_or_default(),
+        clip_colour_space: clip.map(|clip| clip.encoding.colour.to_string()).unwrap_or_default(),
+    })
 }
 
 /// What would make the same job again.
-fn submission(spec: &JobSpec, workflow: &Workflow) -> v1::SubmitJobRequest {
-    // Frames between frames were not asked for by number.
-    let frames = match spec.split(workflow) {
-        Split::Interpolate { .. } => spec.clip_range.into(),
+fn submission(spec: &JobSpec, render: &Render, workflow: &Workflow) -> v1::SubmitJobRequest {
+    let frames = match render.split(workflow) {
+        // Frames between frames were not asked for by number.
+        Split::Interpolate { .. } => render.clip_range.into(),
+        Split::Generate { .. } => FrameSet::new(),
         _ => spec.frames.clone(),
     };
+    let clip = render.clip.as_ref();
     v1::SubmitJobRequest {
         name: spec.name.clone(),
         show: spec.show.clone(),
         user: spec.user.clone(),
         pool: spec.pool.clone(),
         workflow: Some(v1::submit_job_request::Workflow::WorkflowSource(source(workflow))),
-        parameters: spec.parameters.clone().into_iter().collect(),
-        clip: spec.clip.to_string(),
+        parameters: parameters(render),
+        clip: clip.map(|clip| clip.path.to_string()).unwrap_or_default(),
         frames: frames.to_string(),
         output: spec.output.to_string(),
-        chunk_frames: spec.chunk_frames.unwrap_or(0) as u32,
-        colour_space: spec.encoding.colour.to_string(),
+        chunk_frames: render.chunk_frames.unwrap_or(0) as u32,
+        colour_space: clip.map(|clip| clip.encoding.colour.to_string()).unwrap_or_default(),
         ..v1::SubmitJobRequest::default()
+    }
+}
+
+fn assembly(
+    tag: &FarmTag,
+    (spec, render): (&JobSpec, &Render),
+    workflow: &Workflow,
+    segments: &[Segment],
+) -> v1::Assembly {
+    let (mut cross_fade, mut interpolation) = (None, None);
+    match render.split(workflow) {
+        Split::Overlap { frames, ramp } => {
+            cross_fade = Some(v1::CrossFade { frames, ramp: ramp.to_string() });
+        }
+        Split::Interpolate { multiplier, step } => {
+            interpolation = Some(v1::Interpolation { first: render.clip_range.first.0, multiplier, step });
+        }
+        _ => {}
+    }
+    v1::Assembly {
+        work_dir: String::new(),
+        output: spec.output.to_string(),
+        passes: spec
+            .pass_files(workflow)
+            .into_iter()
+            .map(|pass| v1::PassFiles {
+                pattern: pass.pattern(),
+                name: pass.pass,
+                format: pass.encoding.format.to_string(),
+                colour_space: pass.encoding.colour.to_string(),
+            })
+            .collect(),
+        cross_fade,
+        segments: segments
+            .iter()
+            .map(|segment| v1::Segment {
+                attempt_id: tag.attempt_name(segment.attempt),
+                node: segment.node.to_string(),
+                frames: segment.frames.to_string(),
+            })
+            .collect(),
+        workflow: render.workflow_name.clone(),
+        parameters: parameters(render),
+        clip: render.clip.as_ref().map(|clip| clip.path.to_string()).unwrap_or_default(),
+        submission: Some(submission(spec, render, workflow)),
+        interpolation,
+        overwrite: spec.overwrite,
+    }
+}
+
+fn deliver(spec: &JobSpec, deliver: &Deliver) -> v1::Deliver {
+    v1::Deliver {
+        work_dir: String::new(),
+        output: spec.output.to_string(),
+        sequence: deliver.sequence.to_string(),
+        frames: spec.frames.to_string(),
+        colour_space: deliver.colour.to_string(),
+        format: deliver.format.to_string(),
+        text: deliver.text.clone(),
+        frame_rate: deliver.rate.clone(),
+        overwrite: spec.overwrite,
     }
 }
 
 pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignment {
     use v1::assignment::Work;
     let Assignment { attempt, spec, workflow, work } = assignment;
-    let work_dir = || spec.work_dir(&tag.0, attempt.job.0).to_string();
-    let work = match work {
-        AssignedWork::Chunk(frames) => Work::Chunk(v1::Chunk { frames: frames.to_string() }),
-        AssignedWork::Assembly(segments) => Work::Assembly(v1::Assembly {
-            work_dir: work_dir(),
-            output: spec.output.to_string(),
-            passes: spec
-                .pass_files(workflow)
-                .into_iter()
-                .map(|pass| v1::PassFiles {
-                    pattern: pass.pattern(),
-                    name: pass.pass,
-                    format: pass.encoding.format.to_string(),
-                    colour_space: pass.encoding.colour.to_string(),
-                })
-                .collect(),
-            cross_fade: match spec.split(workflow) {
-                Split::Overlap { frames, ramp } => Some(v1::CrossFade { frames, ramp: ramp.to_string() }),
-                _ => None,
-            },
-            segments: segments
-                .iter()
-                .map(|segment| v1::Segment {
-                    attempt_id: tag.attempt_name(segment.attempt),
-                    node: segment.node.to_string(),
-                    frames: segment.frames.to_string(),
-                })
-                .collect(),
-            workflow: spec.workflow_name.clone(),
-            parameters: spec.parameters.clone().into_iter().collect(),
-            clip: spec.clip.to_string(),
-            submission: Some(submission(spec, workflow)),
-            interpolation: match spec.split(workflow) {
-                Split::Interpolate { multiplier, step } => {
-                    Some(v1::Interpolation { first: spec.clip_range.first.0, multiplier, step })
-                }
-                _ => None,
-            },
-        }),
-        AssignedWork::CleanUp => Work::CleanUp(v1::CleanUp { work_dir: work_dir() }),
+    let work_dir = spec.work_dir(&tag.0, attempt.job.0).to_string();
+    let work = match (work, &spec.task, workflow) {
+        (AssignedWork::Chunk(frames), ..) => Some(Work::Chunk(v1::Chunk { frames: frames.to_string() })),
+        (AssignedWork::Assembly(segments), Task::Render(render), Some(workflow)) => {
+            let assembly = assembly(tag, (spec, render), workflow, segments);
+            Some(Work::Assembly(v1::Assembly { work_dir, ..assembly }))
+        }
+        (AssignedWork::Delivery, Task::Deliver(task), _) => {
+            Some(Work::Deliver(v1::Deliver { work_dir, ..deliver(spec, task) }))
+        }
+        (AssignedWork::CleanUp, ..) => Some(Work::CleanUp(v1::CleanUp { work_dir })),
+        // The farm assembles what was rendered and delivers what is a delivery.
+        (AssignedWork::Assembly(_) | AssignedWork::Delivery, ..) => None,
     };
     v1::Assignment {
         attempt_id: tag.attempt_name(*attempt),
         job_id: attempt.job.0,
         traceparent: spec.traceparent.clone(),
-        work: Some(work),
+        work,
     }
 }

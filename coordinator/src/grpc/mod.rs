@@ -4,6 +4,7 @@
 mod agents;
 mod clients;
 mod convert;
+mod media;
 mod shared;
 
 use hearth_proto::LEADER;

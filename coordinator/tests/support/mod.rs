@@ -9,11 +9,12 @@ use std::{
 };
 
 use hearth_coordinator::farm::{
-    Capabilities, Command, Farm, FarmConfig, FarmTag, JobSpec, Key, NodeAbout, Priority, Record, Session,
-    Step, Submission, Timestamp, invariants,
+    Capabilities, Command, Deliver, Farm, FarmConfig, FarmTag, JobClip, JobSpec, Key, NodeAbout, Priority,
+    Record, Render, Session, Step, Submission, Submitted, Task, Timestamp, invariants,
 };
 use hearth_workflows::{
     FrameSet, Workflow,
+    delivery::DeliveryFormat,
     format::{ColourSpace, Encoding, PictureFormat},
     library::Library,
     parameters,
@@ -147,30 +148,62 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
         .into_iter()
         .map(|(name, value)| (name, value.to_string()))
         .collect();
-    Submission {
-        spec: JobSpec {
-            name: name.to_owned(),
-            show: "show".to_owned(),
-            user: "user".to_owned(),
-            pool: String::new(),
+    let spec = JobSpec {
+        name: name.to_owned(),
+        show: "show".to_owned(),
+        user: "user".to_owned(),
+        pool: String::new(),
+        task: Task::Render(Render {
             workflow: workflow.id().clone(),
             workflow_name: workflow.name().to_owned(),
             parameters,
-            clip: "plates/plate.%04d.png".parse().expect("path"),
+            clip: Some(JobClip {
+                path: "plates/plate.%04d.png".parse().expect("path"),
+                encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
+            }),
             clip_range: hearth_workflows::FrameRange {
                 first: frames.first().expect("frames"),
                 last: frames.last().expect("frames"),
             },
-            encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
-            frames,
-            output: format!("comps/{name}").parse().expect("path"),
             chunk_frames: None,
-            traceparent: String::new(),
-            request_id: String::new(),
-        },
-        priority: Priority::new(priority).expect("at most 100"),
-        workflow: workflow.clone(),
+        }),
+        frames,
+        output: format!("comps/{name}").parse().expect("path"),
+        overwrite: false,
+        after: None,
+        batch: None,
+        traceparent: String::new(),
+        request_id: String::new(),
+    };
+    Submission::one(spec, Priority::new(priority).expect("at most 100"), workflow.clone())
+}
+
+/// The first job's, which renders.
+pub(crate) fn render(submission: &mut Submission) -> &mut Render {
+    match &mut submission.jobs[0].spec.task {
+        Task::Render(render) => render,
+        Task::Deliver(_) => panic!("the first job of a submission renders"),
     }
+}
+
+/// Adds a delivery of the first job's sequence.
+pub(crate) fn deliver(submission: &mut Submission, format: DeliveryFormat) {
+    let spec = &submission.jobs[0].spec;
+    let deliver = Deliver {
+        sequence: format!("{}/plate.%04d.png", spec.output).parse().expect("path"),
+        colour: ColourSpace::Srgb,
+        format,
+        text: String::new(),
+        rate: String::new(),
+    };
+    let spec = JobSpec {
+        name: format!("{}.{format}", spec.name),
+        task: Task::Deliver(deliver),
+        output: format.beside(&spec.output).expect("path"),
+        request_id: String::new(),
+        ..spec.clone()
+    };
+    submission.jobs.push(Submitted { spec, after: Some(0) });
 }
 
 pub(crate) fn about(name: &str) -> Box<NodeAbout> {
@@ -191,6 +224,7 @@ pub(crate) fn capabilities() -> Capabilities {
         classes,
         roots: ["plates", "comps"].map(str::to_owned).into(),
         vram_bytes: 24 << 30,
+        ffmpeg: true,
         ..Capabilities::default()
     }
 }

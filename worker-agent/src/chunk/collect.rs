@@ -11,7 +11,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_pictures::{Picture, PictureError, verify};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::manifest::{CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, flush, write_whole};
+use hearth_storage::manifest::{
+    CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, THUMBNAIL_FOLDER, flush, write_whole,
+};
 use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, Workbench, away, convert::Finish};
@@ -82,7 +84,7 @@ pub(super) async fn collect(
     place: &Place,
 ) -> Result<BTreeMap<String, BTreeMap<Frame, FileManifest>>, Failure> {
     let mut passes = BTreeMap::new();
-    let clip = bench.roots.folder(&task.clip)?;
+    let clip = task.clip.as_ref().map(|clip| bench.roots.folder(&clip.path)).transpose()?;
     for declared in &task.workflow.manifest().passes {
         let pass = &declared.name;
         let Some(saver) = prompt.savers.get(pass) else { continue };
@@ -137,6 +139,13 @@ pub(super) async fn collect(
         same_size(task, pass, &pictures)?;
         let files = checked.into_iter().map(|(frame, (_, file))| (frame, file)).collect();
         passes.insert(pass.clone(), files);
+        if let Some(frame) = task.frames.first() {
+            let (file, thumbnails) = (folder.join(finish.file(frame)), place.part.join(THUMBNAIL_FOLDER));
+            let pass = pass.clone();
+            let kept = bench.darkroom.run(move || finish.keep_thumbnail(&file, &thumbnails, &pass, frame));
+            // A picture that cannot be made small is still a picture.
+            let _ = kept.await;
+        }
     }
     Ok(passes)
 }

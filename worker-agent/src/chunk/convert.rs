@@ -1,15 +1,19 @@
 //! Pictures on their way to a node and back from it: in its format and colour space, and in the clip's again.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use hearth_pictures::{Converter, Effort, Metadata, PictureError, look, read, write};
+use hearth_pictures::{Converter, Effort, Metadata, PictureError, look, read, thumbnail, write};
 use hearth_workflows::{Frame, Split, format::Encoding};
+use tracing::debug;
 
 use super::{ChunkTask, Failure};
+
+/// Width and height of a thumbnail, at most.
+const THUMBNAIL_SIZE: u32 = 320;
 
 /// Writes `from` as `to` in another encoding.
 pub(super) fn stage(
@@ -27,7 +31,8 @@ pub(super) struct Finish {
     converter: Option<Arc<Converter>>,
     result: Encoding,
     extension: &'static str,
-    clip: PathBuf,
+    /// Folder of the clip, where there is one.
+    clip: Option<PathBuf>,
     task: Arc<ChunkTask>,
     split: Split,
 }
@@ -36,10 +41,11 @@ impl Finish {
     pub(super) fn new(
         task: &Arc<ChunkTask>,
         pass: &hearth_workflows::manifest::Pass,
-        clip: PathBuf,
+        clip: Option<PathBuf>,
     ) -> Result<Self, Failure> {
         let manifest = task.workflow.manifest();
-        let (saved, result) = (manifest.saved(pass, task.encoding), manifest.result(pass, task.encoding));
+        let encoding = task.clip.as_ref().map(|clip| clip.encoding);
+        let (saved, result) = (manifest.saved(pass, encoding), manifest.result(pass, encoding));
         Ok(Self {
             converter: Converter::new(saved, result).map(Arc::new),
             result,
@@ -74,16 +80,28 @@ impl Finish {
         Ok(())
     }
 
+    /// A small picture of the result at `file`, kept in `folder`. Nothing depends on it.
+    pub(super) fn keep_thumbnail(&self, file: &Path, folder: &Path, pass: &str, frame: Frame) {
+        let kept = || -> io::Result<()> {
+            let picture = read(file).map_err(io::Error::other)?;
+            let Some(jpeg) = thumbnail(&picture, self.result, THUMBNAIL_SIZE) else { return Ok(()) };
+            fs::create_dir_all(folder)?;
+            fs::write(folder.join(format!("{pass}.{frame}.jpg")), jpeg)
+        };
+        if let Err(error) = kept() {
+            debug!(pass, %frame, %error, "has no thumbnail");
+        }
+    }
+
     /// What the clip says of this frame, where the result can say it, too.
     fn metadata(&self, frame: Frame) -> Metadata {
-        if !self.result.format.is_exr() {
-            return Metadata::default();
-        }
+        let clip = self.clip.as_ref().zip(self.task.clip.as_ref()).filter(|_| self.result.format.is_exr());
+        let Some((folder, clip)) = clip else { return Metadata::default() };
         let source = match self.split {
             Split::Interpolate { .. } => self.task.clip_range.first,
             _ => frame,
         };
-        let file = hearth_storage::clip::file_of(&self.clip, &self.task.clip, source);
+        let file = hearth_storage::clip::file_of(folder, &clip.path, source);
         // The frame was looked at when it was staged; without it the result only says less.
         let Ok((_, said)) = look(&file) else { return Metadata::default() };
         match self.split {

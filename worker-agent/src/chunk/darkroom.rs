@@ -40,7 +40,7 @@ impl Darkroom {
     }
 
     /// Does `work`; `None` when it has panicked.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {

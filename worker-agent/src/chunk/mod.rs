@@ -16,7 +16,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{Roots, manifest::ChunkManifest};
 use hearth_workflows::{
-    FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, format::Encoding, split::ChunkPlan,
+    FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, format::Encoding, manifest::Load,
+    split::ChunkPlan,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
@@ -24,6 +25,7 @@ use tracing::{Instrument as _, debug, info_span};
 use crate::{
     comfy::{Client, ComfyError, PreviewPicture, Socket},
     config::Transfer,
+    delivery::Encoder,
 };
 
 pub use darkroom::Darkroom;
@@ -43,6 +45,8 @@ pub struct Workbench {
     pub stage: PathBuf,
     /// Where pictures are converted on this host.
     pub darkroom: Darkroom,
+    /// What encodes deliveries on this host.
+    pub encoder: Encoder,
     /// A prompt without progress for so long hangs.
     pub stall: Duration,
     /// A ComfyUI without an answer for so long has died.
@@ -55,14 +59,25 @@ pub struct ChunkTask {
     pub attempt: String,
     pub workflow: Arc<Workflow>,
     pub parameters: BTreeMap<String, String>,
-    pub clip: SequencePath,
+    /// `None`: the workflow makes its frames out of nothing.
+    pub clip: Option<TaskClip>,
+    /// First and last frame of the clip, or of what is made.
     pub clip_range: FrameRange,
-    /// What the clip's files are.
-    pub encoding: Encoding,
     pub frames: FrameSet,
     pub work_dir: RootPath,
     /// The job's own description, kept beside its results; empty when it was not sent.
     pub job_manifest: Arc<str>,
+}
+
+/// The clip that a chunk is of.
+#[derive(Debug, Clone)]
+pub struct TaskClip {
+    pub path: SequencePath,
+    /// What its files are.
+    pub encoding: Encoding,
+    /// How the node that loads the frames gets them.
+    pub staged: Encoding,
+    pub load: Load,
 }
 
 impl ChunkTask {
@@ -76,17 +91,32 @@ impl ChunkTask {
         let unreadable = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(FailureKind::Internal, format!("the assignment's {what} cannot be read: {error}"))
         };
+        let clip = match &workflow.manifest().clip {
+            None => None,
+            Some(input) => {
+                let encoding = Encoding {
+                    format: job.clip_format.parse().map_err(|error| unreadable("clip format", &error))?,
+                    colour: job
+                        .clip_colour_space
+                        .parse()
+                        .map_err(|error| unreadable("colour space", &error))?,
+                };
+                Some(TaskClip {
+                    path: job.clip.parse().map_err(|error| unreadable("clip", &error))?,
+                    encoding,
+                    // The coordinator has refused what cannot be staged.
+                    staged: workflow.manifest().staged(encoding).unwrap_or(encoding),
+                    load: input.load,
+                })
+            }
+        };
         Ok(Self {
             attempt: attempt.to_owned(),
             workflow,
             parameters: job.parameters.clone().into_iter().collect(),
-            clip: job.clip.parse().map_err(|error| unreadable("clip", &error))?,
+            clip,
             clip_range: FrameRange::new(job.clip_first, job.clip_last)
                 .ok_or_else(|| unreadable("clip range", &"it ends before it starts"))?,
-            encoding: Encoding {
-                format: job.clip_format.parse().map_err(|error| unreadable("clip format", &error))?,
-                colour: job.clip_colour_space.parse().map_err(|error| unreadable("colour space", &error))?,
-            },
             frames: chunk.frames.parse().map_err(|error| unreadable("frames", &error))?,
             work_dir: job.work_dir.parse().map_err(|error| unreadable("work folder", &error))?,
             job_manifest: job.manifest.as_str().into(),
@@ -100,12 +130,6 @@ impl ChunkTask {
 
     fn plan(&self) -> Result<ChunkPlan, Failure> {
         Ok(self.split()?.plan(&self.frames, self.clip_range, self.workflow.manifest().shape()))
-    }
-
-    /// How the node that loads the frames gets them.
-    fn staged(&self) -> Encoding {
-        // The coordinator has refused what cannot be staged.
-        self.workflow.manifest().staged(self.encoding).unwrap_or(self.encoding)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_pictures::{Converter, PictureError, inspect};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::clip;
+use hearth_storage::clip::file_of;
 use hearth_workflows::{
     Frame, Split,
     bind::StagedClip,
@@ -17,7 +17,7 @@ use hearth_workflows::{
     split::ChunkPlan,
 };
 
-use super::{ChunkTask, Failure, Workbench, away, convert};
+use super::{ChunkTask, Failure, TaskClip, Workbench, away, convert};
 use crate::config::Transfer;
 
 /// Frames uploaded at a time.
@@ -32,16 +32,17 @@ pub(super) async fn stage(
     task: &ChunkTask,
     plan: &ChunkPlan,
 ) -> Result<StagedClip, Failure> {
-    let files = files(bench, task, plan)?;
-    look_at(bench, task, plan, files.clone()).await?;
-    let files = match Converter::new(task.encoding, task.staged()) {
-        Some(converter) => convert_all(bench, task, plan, &files, converter).await?,
+    let Some(clip) = &task.clip else { return Ok(StagedClip::Nothing) };
+    let files = files(bench, clip, plan)?;
+    look_at(bench, task, clip, plan, files.clone()).await?;
+    let files = match Converter::new(clip.encoding, clip.staged) {
+        Some(converter) => convert_all(bench, task, clip, plan, &files, converter).await?,
         None => files,
     };
-    match (bench.transfer, task.workflow.manifest().clip.load) {
+    match (bench.transfer, clip.load) {
         (Transfer::Shared, Load::Image) => {}
-        (Transfer::Shared, Load::Directory | Load::Frames) => link_all(bench, task, &files).await?,
-        (Transfer::Http, _) => upload_all(bench, task, &files).await?,
+        (Transfer::Shared, Load::Directory | Load::Frames) => link_all(bench, task, clip, &files).await?,
+        (Transfer::Http, _) => upload_all(bench, task, clip, &files).await?,
     }
     names_only(bench, task, plan)
 }
@@ -50,6 +51,7 @@ pub(super) async fn stage(
 async fn convert_all(
     bench: &Workbench,
     task: &ChunkTask,
+    clip: &TaskClip,
     plan: &ChunkPlan,
     files: &[PathBuf],
     converter: Converter,
@@ -59,14 +61,14 @@ async fn convert_all(
         Failure::storage(format!("cannot stage {}", path.display()), error)
     };
     tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&folder, &error))?;
-    let (converter, encoding) = (Arc::new(converter), task.staged());
+    let (converter, encoding) = (Arc::new(converter), clip.staged);
     let conversions: Vec<_> = files
         .iter()
         .zip(&plan.loaded)
         .enumerate()
         .filter(|(index, _)| written(plan, *index) == *index)
         .map(|(index, (from, frame))| {
-            let (from, to) = (from.clone(), folder.join(name(task, index)));
+            let (from, to) = (from.clone(), folder.join(name(clip, index)));
             let converter = converter.clone();
             async move {
                 let done = bench.darkroom.run(move || convert::stage(&converter, &from, &to, encoding));
@@ -75,15 +77,19 @@ async fn convert_all(
                 })?;
                 done.map_err(|error| match error {
                     PictureError::Write { path, source } => failed(&path, &source),
-                    error => {
-                        bad(task, *frame, &hearth_telemetry::chain(&error), [*frame].into_iter().collect())
-                    }
+                    error => bad(
+                        task,
+                        clip,
+                        *frame,
+                        &hearth_telemetry::chain(&error),
+                        [*frame].into_iter().collect(),
+                    ),
                 })
             }
         })
         .collect();
     let () = futures_util::stream::iter(conversions).buffer_unordered(CONVERSIONS).try_collect().await?;
-    Ok((0..files.len()).map(|index| folder.join(name(task, written(plan, index)))).collect())
+    Ok((0..files.len()).map(|index| folder.join(name(clip, written(plan, index)))).collect())
 }
 
 /// Where a loaded frame is written: the last one may stand there several times, and is written once.
@@ -91,8 +97,14 @@ fn written(plan: &ChunkPlan, index: usize) -> usize {
     plan.loaded.partition_point(|frame| *frame < plan.loaded[index])
 }
 
-fn bad(task: &ChunkTask, frame: Frame, reason: &str, frames: hearth_workflows::FrameSet) -> Failure {
-    let message = format!("clip {}, frame {frame}: {reason}; render or copy it again", task.clip);
+fn bad(
+    task: &ChunkTask,
+    clip: &TaskClip,
+    frame: Frame,
+    reason: &str,
+    frames: hearth_workflows::FrameSet,
+) -> Failure {
+    let message = format!("clip {}, frame {frame}: {reason}; render or copy it again", clip.path);
     // Frames between frames have numbers of their own: then the whole chunk is to blame.
     let own = !matches!(task.split(), Ok(Split::Interpolate { .. }));
     let frames = if own { frames } else { hearth_workflows::FrameSet::new() };
@@ -105,23 +117,24 @@ pub(super) fn names_only(
     task: &ChunkTask,
     plan: &ChunkPlan,
 ) -> Result<StagedClip, Failure> {
+    let Some(clip) = &task.clip else { return Ok(StagedClip::Nothing) };
     let folder = format!("hearth/{}", task.attempt);
-    Ok(match (bench.transfer, task.workflow.manifest().clip.load) {
+    Ok(match (bench.transfer, clip.load) {
         // ComfyUI loads a picture by its absolute path.
-        (Transfer::Shared, Load::Image) if task.staged() == task.encoding => {
-            let files = files(bench, task, plan)?;
+        (Transfer::Shared, Load::Image) if clip.staged == clip.encoding => {
+            let files = files(bench, clip, plan)?;
             StagedClip::Files(files.iter().map(|file| file.display().to_string()).collect())
         }
         (Transfer::Shared, Load::Image) => {
             let staged = bench.stage.join(&task.attempt);
-            let file = |index| staged.join(name(task, written(plan, index))).display().to_string();
+            let file = |index| staged.join(name(clip, written(plan, index))).display().to_string();
             StagedClip::Files((0..plan.loaded.len()).map(file).collect())
         }
         (Transfer::Shared, Load::Directory) => {
             StagedClip::Directory(bench.stage.join(&task.attempt).display().to_string())
         }
         (Transfer::Http, Load::Image) => {
-            let names = (0..plan.loaded.len()).map(|index| format!("{folder}/{}", name(task, index)));
+            let names = (0..plan.loaded.len()).map(|index| format!("{folder}/{}", name(clip, index)));
             StagedClip::Files(names.collect())
         }
         (transfer, Load::Frames) => {
@@ -129,7 +142,7 @@ pub(super) fn names_only(
                 Transfer::Shared => bench.stage.join(&task.attempt).display().to_string(),
                 Transfer::Http => format!("input/{folder}"),
             };
-            let path = format!("{staged}/frame.%04d.{}", extension(task));
+            let path = format!("{staged}/frame.%04d.{}", extension(clip));
             StagedClip::Frames { path, last: plan.loaded.len().saturating_sub(1) as u64 }
         }
         // Relative to the server's folder, which holds the input folder.
@@ -137,23 +150,23 @@ pub(super) fn names_only(
     })
 }
 
-fn files(bench: &Workbench, task: &ChunkTask, plan: &ChunkPlan) -> Result<Vec<PathBuf>, Failure> {
-    let folder = bench.roots.folder(&task.clip)?;
-    Ok(plan.loaded.iter().map(|frame| clip::file_of(&folder, &task.clip, *frame)).collect())
+fn files(bench: &Workbench, clip: &TaskClip, plan: &ChunkPlan) -> Result<Vec<PathBuf>, Failure> {
+    let folder = bench.roots.folder(&clip.path)?;
+    Ok(plan.loaded.iter().map(|frame| file_of(&folder, &clip.path, *frame)).collect())
 }
 
 /// A staged frame's name: its place in the chunk, so that text order is frame order.
-fn name(task: &ChunkTask, index: usize) -> String {
-    let extension = extension(task);
-    match task.workflow.manifest().clip.load {
+fn name(clip: &TaskClip, index: usize) -> String {
+    let extension = extension(clip);
+    match clip.load {
         Load::Image | Load::Directory => format!("{index:06}.{extension}"),
         Load::Frames => format!("frame.{index:04}.{extension}"),
     }
 }
 
-fn extension(task: &ChunkTask) -> String {
-    let staged = task.staged();
-    if staged == task.encoding { task.clip.name().extension() } else { staged.format.extension().to_owned() }
+fn extension(clip: &TaskClip) -> String {
+    let unchanged = clip.staged == clip.encoding;
+    if unchanged { clip.path.name().extension() } else { clip.staged.format.extension().to_owned() }
 }
 
 /// Where nodes save that write to a path of their own: a folder that ComfyUI sees under the same name.
@@ -180,6 +193,7 @@ pub(super) fn can_be_saved(bench: &Workbench, task: &ChunkTask) -> Result<(), Fa
 async fn look_at(
     bench: &Workbench,
     task: &ChunkTask,
+    clip: &TaskClip,
     plan: &ChunkPlan,
     files: Vec<PathBuf>,
 ) -> Result<(), Failure> {
@@ -203,17 +217,22 @@ async fn look_at(
     });
     let bad = looked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     let Some((frame, reason)) = bad.first() else { return Ok(()) };
-    Err(self::bad(task, *frame, reason, bad.iter().map(|(frame, _)| *frame).collect()))
+    Err(self::bad(task, clip, *frame, reason, bad.iter().map(|(frame, _)| *frame).collect()))
 }
 
-async fn link_all(bench: &Workbench, task: &ChunkTask, files: &[PathBuf]) -> Result<(), Failure> {
+async fn link_all(
+    bench: &Workbench,
+    task: &ChunkTask,
+    clip: &TaskClip,
+    files: &[PathBuf],
+) -> Result<(), Failure> {
     let folder = bench.stage.join(&task.attempt);
     let failed = |path: &Path, error: &std::io::Error| {
         Failure::storage(format!("cannot stage {}", path.display()), error)
     };
     tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&folder, &error))?;
     for (index, file) in files.iter().enumerate() {
-        let link = folder.join(name(task, index));
+        let link = folder.join(name(clip, index));
         // A converted frame lies there already.
         if *file == link {
             continue;
@@ -227,13 +246,18 @@ async fn link_all(bench: &Workbench, task: &ChunkTask, files: &[PathBuf]) -> Res
     Ok(())
 }
 
-async fn upload_all(bench: &Workbench, task: &ChunkTask, files: &[PathBuf]) -> Result<(), Failure> {
+async fn upload_all(
+    bench: &Workbench,
+    task: &ChunkTask,
+    clip: &TaskClip,
+    files: &[PathBuf],
+) -> Result<(), Failure> {
     let folder = format!("hearth/{}", task.attempt);
     let uploads: Vec<_> = files
         .iter()
         .enumerate()
         .map(|(index, file)| {
-            let (folder, name) = (folder.clone(), name(task, index));
+            let (folder, name) = (folder.clone(), name(clip, index));
             async move {
                 let bytes = tokio::fs::read(file)
                     .await

@@ -71,7 +71,7 @@ pub async fn watch_health(client: Client, changes: mpsc::Sender<Health>) {
     }
 }
 
-/// What the server says of itself. Pools and roots are the agent's to add.
+/// What the server says of itself. Pools, roots and ffmpeg are the agent's to add.
 async fn offer(client: &Client) -> Result<Offer, ComfyError> {
     let stats = client.system_stats().await?;
     let classes: Vec<String> = client
@@ -93,6 +93,7 @@ async fn offer(client: &Client) -> Result<Offer, ComfyError> {
         comfyui_version: stats["system"]["comfyui_version"].as_str().map(str::to_owned).unwrap_or_default(),
         pools: Vec::new(),
         roots: Vec::new(),
+        ffmpeg: false,
     };
     Ok(Offer { capabilities, names: named.into() })
 }

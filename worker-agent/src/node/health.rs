@@ -19,6 +19,7 @@ impl Node {
                 );
                 capabilities.pools = self.config.pools.clone();
                 capabilities.roots = self.bench.roots.names().map(str::to_owned).collect();
+                capabilities.ffmpeg = self.bench.encoder.found;
                 let capabilities = capabilities.clone();
                 self.offer = Some(offer);
                 self.unready = None;

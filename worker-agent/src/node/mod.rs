@@ -33,6 +33,7 @@ use crate::{
     chunk::{Darkroom, Ending, Failure, Told, Workbench},
     comfy::{Client, Health, Offer, Socket, watch_health},
     config::{Config, NodeConfig},
+    delivery::Encoder,
     link::{Heard, keep_linked},
     outbox::{KeptChunk, Outbox},
     telemetry::{Meters, NodeLabel, OutcomeLabel},
@@ -114,7 +115,7 @@ pub(crate) async fn run(
     agent: &Config,
     http: reqwest::Client,
     meters: Arc<Meters>,
-    darkroom: Darkroom,
+    (darkroom, encoder): (Darkroom, Encoder),
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let client = Client::new(&config.comfyui, http);
@@ -128,6 +129,7 @@ pub(crate) async fn run(
         output: config.output.clone(),
         stage: agent.stage_dir(),
         darkroom,
+        encoder,
         stall: agent.stall(),
         dead: agent.dead(),
     });
@@ -318,7 +320,7 @@ impl Node {
         }
         let frames = match &work {
             Work::Chunk(chunk) => chunk.frames.clone(),
-            Work::Assembly(_) | Work::CleanUp(_) => String::new(),
+            Work::Assembly(_) | Work::Deliver(_) | Work::CleanUp(_) => String::new(),
         };
         let span = info_span!(
             parent: None, "attempt", attempt, job = assignment.job_id, node = %self.config.name, frames,

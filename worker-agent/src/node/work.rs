@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Event;
 use crate::{
-    chunk::{self, ChunkTask, Ending, Failure, Workbench},
-    sequence,
+    chunk::{self, ChunkTask, Ending, Failure, Told, Workbench},
+    delivery, sequence,
 };
 
 /// What a chunk needs to be understood, beside the assignment.
@@ -35,8 +35,26 @@ pub(super) async fn perform(
     match work {
         Work::Chunk(chunk) => render(bench, attempt, &chunk, brief, adopt, events, cancel).await,
         Work::Assembly(assembly) => {
-            let (roots, id) = (bench.roots.clone(), attempt.to_owned());
-            chore("assembly", move || sequence::assemble(&roots, &id, &assembly)).await
+            let (roots, id, events) = (bench.roots.clone(), attempt.to_owned(), events.clone());
+            let stop = cancel.clone();
+            let work = move || {
+                let tell = teller(&events, &id);
+                sequence::assemble(&roots, &id, &assembly, sequence::Watched::new(&stop, &tell))
+            };
+            let ending = chore("assembly", work).await;
+            if cancel.is_cancelled() { Ending::Cancelled { let_go: true } } else { ending }
+        }
+        Work::Deliver(deliver) => {
+            let tell = teller(events, attempt);
+            let delivered = delivery::deliver(bench, attempt, &deliver, &tell);
+            tokio::select! {
+                delivered = delivered => match delivered {
+                    Ok(()) => Ending::Done { seconds: 0.0 },
+                    Err(failure) => Ending::Failed(failure),
+                },
+                // ffmpeg is killed with it.
+                () = cancel.cancelled() => Ending::Cancelled { let_go: true },
+            }
         }
         Work::CleanUp(clean_up) => {
             let roots = bench.roots.clone();
@@ -62,11 +80,16 @@ async fn render(
         Ok(task) => Arc::new(task),
         Err(failure) => return Ending::Failed(failure),
     };
-    let tell = |told| {
+    let tell = teller(events, attempt);
+    chunk::render(bench, &task, adopt, &tell, cancel).await
+}
+
+/// Takes what an attempt tells to its node.
+fn teller<'a>(events: &'a mpsc::Sender<Event>, attempt: &'a str) -> impl Fn(Told) + Send + Sync + 'a {
+    move |told| {
         // A full queue loses progress, which is told again.
         let _ = events.try_send(Event::Told { attempt: attempt.to_owned(), told });
-    };
-    chunk::render(bench, &task, adopt, &tell, cancel).await
+    }
 }
 
 /// Letters, digits and dashes: nothing that could lead out of a folder.

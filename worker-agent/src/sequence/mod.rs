@@ -10,20 +10,77 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use hearth_proto::v1::{self, FailureKind};
+use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{
     Roots,
-    manifest::{SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest, TimesManifest, flush},
+    manifest::{
+        SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest, THUMBNAIL_FOLDER,
+        TimesManifest, flush,
+    },
 };
 use hearth_workflows::{Frame, RootPath};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
-use crate::chunk::Failure;
+use crate::chunk::{Failure, Tell, Told};
+
+/// Chunks whose thumbnails stay with the sequence.
+const KEPT_THUMBNAILS: usize = 24;
+
+/// How those who wait are told, and how they say that they do not want it any more.
+#[allow(missing_debug_implementations, reason = "a function has none")]
+pub struct Watched<'a> {
+    pub cancel: &'a CancellationToken,
+    tell: Tell<'a>,
+    all: u64,
+    done: AtomicU64,
+    reported: Mutex<Instant>,
+}
+
+/// Between two reports of progress.
+const REPORT: Duration = Duration::from_millis(250);
+
+impl<'a> Watched<'a> {
+    pub fn new(cancel: &'a CancellationToken, tell: Tell<'a>) -> Self {
+        Self { cancel, tell, all: 0, done: AtomicU64::new(0), reported: Mutex::new(Instant::now()) }
+    }
+
+    /// One more file is in its place; an error when nobody wants the sequence any more.
+    fn one_more(&self) -> Result<(), Failure> {
+        if self.cancel.is_cancelled() {
+            return Err(Failure::new(FailureKind::Interrupted, "the assembly was cancelled"));
+        }
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.elapsed() >= REPORT {
+            *reported = Instant::now();
+            (self.tell)(Told::Progress(v1::AttemptProgress {
+                phase: AttemptPhase::Assembling.into(),
+                step: done as f64,
+                steps: self.all as f64,
+                fraction: done as f64 / self.all.max(1) as f64,
+                ..v1::AttemptProgress::default()
+            }));
+        }
+        Ok(())
+    }
+}
 
 /// Puts a job's chunks together.
-pub fn assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result<(), Failure> {
-    try_assemble(roots, attempt, assembly).or_else(|failure| {
+pub fn assemble(
+    roots: &Roots,
+    attempt: &str,
+    assembly: &v1::Assembly,
+    watched: Watched,
+) -> Result<(), Failure> {
+    try_assemble(roots, attempt, assembly, watched).or_else(|failure| {
         // Another agent may have put it there meanwhile, and cleaned up under our hands.
         let output = resolve(roots, &assembly.output)?;
         match SequenceManifest::read(&output) {
@@ -33,13 +90,18 @@ pub fn assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
     })
 }
 
-fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result<(), Failure> {
-    let work = resolve(roots, &assembly.work_dir)?;
+fn try_assemble(
+    roots: &Roots,
+    attempt: &str,
+    assembly: &v1::Assembly,
+    mut watched: Watched,
+) -> Result<(), Failure> {
     let output = resolve(roots, &assembly.output)?;
     if output.symlink_metadata().is_ok() {
         return match SequenceManifest::read(&output) {
             // An earlier try has got this far, and its report was lost.
             Some(manifest) if manifest.job == assembly.work_dir => clean_up(roots, &assembly.work_dir),
+            Some(_) if assembly.overwrite => put_together(roots, attempt, assembly, &mut watched),
             _ => {
                 let message =
                     format!("output {} exists already; move it away, then retry the job", assembly.output);
@@ -47,7 +109,20 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
             }
         };
     }
+    put_together(roots, attempt, assembly, &mut watched)
+}
+
+fn put_together(
+    roots: &Roots,
+    attempt: &str,
+    assembly: &v1::Assembly,
+    watched: &mut Watched,
+) -> Result<(), Failure> {
+    let work = resolve(roots, &assembly.work_dir)?;
+    let output = resolve(roots, &assembly.output)?;
     let chunks = chunks(assembly)?;
+    let frames: u64 = chunks.iter().map(|chunk| chunk.frames.len()).sum();
+    watched.all = frames * assembly.passes.len() as u64;
     let part = work.join(format!("assembly-{attempt}"));
     match fs::remove_dir_all(&part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -58,8 +133,9 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
     let fade = fade::CrossFade::of(assembly)?;
     let mut files = BTreeMap::new();
     for pass in &assembly.passes {
-        files.insert(pass.name.clone(), pass::assemble(&work, &part, &chunks, pass, fade)?);
+        files.insert(pass.name.clone(), pass::assemble(&work, &part, &chunks, pass, fade, watched)?);
     }
+    keep_thumbnails(&work, &part, &chunks);
     let manifest =
         SequenceManifest {
             hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -88,10 +164,45 @@ fn try_assemble(roots: &Roots, attempt: &str, assembly: &v1::Assembly) -> Result
     if let Some(parent) = output.parent() {
         fs::create_dir_all(parent).map_err(show)?;
     }
+    if assembly.overwrite {
+        set_aside(&output, &work)?;
+    }
     fs::rename(&part, &output).map_err(show)?;
     // Only what is certain to stay there lets the chunks go.
     output.parent().map_or(Ok(()), flush).map_err(show)?;
     clean_up(roots, &assembly.work_dir)
+}
+
+/// Makes room at `output`: what lies there goes with the job's work folder.
+pub(crate) fn set_aside(output: &Path, work: &Path) -> Result<(), Failure> {
+    let replaced = work.join("replaced");
+    let failed = |error: io::Error| Failure::storage(format!("cannot replace {}", output.display()), &error);
+    let removed = if replaced.is_dir() { fs::remove_dir_all(&replaced) } else { fs::remove_file(&replaced) };
+    for done in [removed, fs::rename(output, &replaced)] {
+        match done {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A few of the chunks' thumbnails stay with the sequence. Nothing depends on them.
+fn keep_thumbnails(work: &Path, part: &Path, chunks: &[SegmentManifest]) {
+    let mut chunks: Vec<&SegmentManifest> = chunks.iter().collect();
+    chunks.sort_by_key(|chunk| chunk.frames.first());
+    let to = part.join(THUMBNAIL_FOLDER);
+    let step = chunks.len().div_ceil(KEPT_THUMBNAILS).max(1);
+    for chunk in chunks.iter().step_by(step) {
+        let from = work.join(&chunk.attempt).join(THUMBNAIL_FOLDER);
+        for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+            let copied = fs::create_dir_all(&to)
+                .and_then(|()| link_or_copy(&entry.path(), &to.join(entry.file_name())));
+            if let Err(error) = copied {
+                debug!(%error, "a thumbnail is not kept");
+            }
+        }
+    }
 }
 
 /// Removes a job's unfinished work.

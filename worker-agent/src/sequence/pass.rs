@@ -17,6 +17,7 @@ use hearth_storage::manifest::{ChunkManifest, FileManifest, SegmentManifest, flu
 use hearth_workflows::{Frame, FrameSet, SequencePath, format::Encoding};
 
 use super::{
+    Watched,
     fade::{CrossFade, Runs},
     link_or_copy,
 };
@@ -45,6 +46,7 @@ pub(super) fn assemble(
     chunks: &[SegmentManifest],
     pass: &v1::PassFiles,
     fade: CrossFade,
+    watched: &Watched,
 ) -> Result<BTreeMap<Frame, FileManifest>, Failure> {
     let internal = |error: String| Failure::new(FailureKind::Internal, error);
     let name = &pass.name;
@@ -75,6 +77,7 @@ pub(super) fn assemble(
     let (linked, blended): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| task.parts.len() == 1);
     let mut files = BTreeMap::new();
     for task in linked {
+        watched.one_more()?;
         let (from, manifest) = published
             .file(task.parts[0].0, task.frame)
             .ok_or_else(|| internal(format!("pass {name}, frame {}: no chunk has it", task.frame)))?;
@@ -83,7 +86,7 @@ pub(super) fn assemble(
         let file = task.to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         files.insert(task.frame, FileManifest { name: file, ..manifest.clone() });
     }
-    files.extend(published.blend_all(&blended, encoding, name)?);
+    files.extend(published.blend_all(&blended, encoding, name, watched)?);
     // The frames themselves were flushed when they were published, or blended.
     flush(&folder).map_err(|error| Failure::storage(format!("cannot write {}", folder.display()), &error))?;
     Ok(files)
@@ -165,12 +168,13 @@ impl Published {
         tasks: &[Task],
         encoding: Encoding,
         pass: &str,
+        watched: &Watched,
     ) -> Result<BTreeMap<Frame, FileManifest>, Failure> {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Ok(BTreeMap::new()));
         let work = || {
             while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let blended = self.blend_one(task, encoding, pass);
+                let blended = watched.one_more().and_then(|()| self.blend_one(task, encoding, pass));
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 match (&mut *done, blended) {
                     (Ok(files), Ok(file)) => drop(files.insert(task.frame, file)),

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use hearth_coordinator::farm::{
-    AssignedWork, Capabilities, Command, Effect, Farm, FarmConfig, FarmTag, JobSpec, NodeAbout, NodeName,
-    Outcome, Priority, Session, Submission, Timestamp,
+    AssignedWork, Capabilities, Command, Effect, Farm, FarmConfig, FarmTag, JobClip, JobSpec, NodeAbout,
+    NodeName, Outcome, Priority, Render, Session, Submission, Task, Timestamp,
 };
 use hearth_workflows::{
     FrameRange, Workflow,
@@ -129,27 +129,34 @@ fn submit(
 ) {
     *jobs += 1;
     let range = FrameRange::new(1, frames.max(1) as i64).expect("a range");
-    let spec = spec(workflow, range, *jobs);
-    let submission = Submission { spec, priority: Priority::DEFAULT, workflow: workflow.clone() };
+    let spec = spec(workflow, range, *jobs, 1);
+    let submission = Submission::one(spec, Priority::DEFAULT, workflow.clone());
     take(farm.apply(now, Command::Submit(Box::new(submission))).effects, running);
 }
 
-/// A job whose chunks have one frame.
-pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64) -> JobSpec {
+/// A job whose chunks have `chunk` frames.
+pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64, chunk: u64) -> JobSpec {
     JobSpec {
         name: format!("job{number}"),
         show: "show".to_owned(),
         user: "user".to_owned(),
         pool: String::new(),
-        workflow: workflow.id().clone(),
-        workflow_name: workflow.name().to_owned(),
-        parameters: std::collections::BTreeMap::new(),
-        clip: "plates/plate.%04d.png".parse().expect("a path"),
-        clip_range: range,
-        encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
+        task: Task::Render(Render {
+            workflow: workflow.id().clone(),
+            workflow_name: workflow.name().to_owned(),
+            parameters: std::collections::BTreeMap::new(),
+            clip: Some(JobClip {
+                path: "plates/plate.%04d.png".parse().expect("a path"),
+                encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
+            }),
+            clip_range: range,
+            chunk_frames: Some(chunk),
+        }),
         frames: range.into(),
         output: format!("comps/job{number}").parse().expect("a path"),
-        chunk_frames: Some(1),
+        overwrite: false,
+        after: None,
+        batch: None,
         traceparent: String::new(),
         request_id: String::new(),
     }

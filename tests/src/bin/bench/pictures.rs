@@ -21,6 +21,7 @@ use hearth_workflows::{
     Frame, FrameSet,
     format::{ColourSpace, Encoding, PictureFormat},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::Figure;
 
@@ -120,7 +121,9 @@ impl Work {
         let mut roots = Roots::default();
         roots.insert("comps", self.dir.path().to_owned());
         let started = Instant::now();
-        sequence::assemble(&roots, "t-1-9999", &self.assembly).expect("assembled");
+        let (cancel, tell) = (CancellationToken::new(), |_| {});
+        let watched = sequence::Watched::new(&cancel, &tell);
+        sequence::assemble(&roots, "t-1-9999", &self.assembly, watched).expect("assembled");
         started.elapsed()
     }
 }

@@ -49,9 +49,8 @@ fn half_finished() -> Group {
     let mut farm = Farm::new(FarmConfig::default(), FarmTag("b".to_owned()));
     let range = FrameRange::new(1, FRAMES_OF_JOB as i64).expect("range");
     for job in 0..JOBS {
-        let mut spec = spec(&workflow, range, job);
-        spec.chunk_frames = Some(CHUNK);
-        let submission = Submission { spec, priority: Priority::DEFAULT, workflow: workflow.clone() };
+        let spec = spec(&workflow, range, job, CHUNK);
+        let submission = Submission::one(spec, Priority::DEFAULT, workflow.clone());
         farm.apply(now(), Told::Submit(Box::new(submission)));
     }
     let capabilities = Capabilities {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+mod check;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::WorkflowError,
     format::{ColourSpace, Encoding, PictureFormat},
-    graph::Graph,
-    parameters::{InputRef, Parameter, ParameterTexts, ParameterType},
+    parameters::{InputRef, Parameter, ParameterTexts},
     split::{Ramp, Shape, Split},
 };
 
@@ -24,7 +25,8 @@ pub const MAX_NUMBERED: u32 = 9999;
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     pub workflow: About,
-    pub clip: ClipInput,
+    /// Absent: the workflow makes its frames out of nothing ([`SplitRule::Generate`]).
+    pub clip: Option<ClipInput>,
     pub split: SplitRule,
     #[serde(default)]
     pub chunk: ChunkLimits,
@@ -69,6 +71,15 @@ pub enum SplitRule {
         sets: Vec<InputRef>,
     },
     Whole,
+    Generate {
+        /// Frames to make: a number, or the name of a parameter that says so.
+        frames: String,
+        /// Node inputs that take the frames that the model makes: as many, or a few more where it insists.
+        sets: Vec<InputRef>,
+        /// The parameter by which takes differ: each has one more than the take before.
+        #[serde(default)]
+        seed: Option<String>,
+    },
 }
 
 /// Where the frames come in.
@@ -211,27 +222,33 @@ impl Manifest {
 
     /// The split with these parameters, of which those not given have their defaults.
     pub fn split(&self, parameters: &ParameterTexts) -> Result<Split, String> {
+        let value = |name: &str| {
+            let by_default = || self.parameters.get(name).map(Parameter::default_text);
+            parameters.get(name).cloned().or_else(by_default).unwrap_or_else(|| name.to_owned())
+        };
         Ok(match &self.split {
             SplitRule::PerFrame => Split::PerFrame,
             SplitRule::Handles { head, tail } => Split::Handles { head: *head, tail: *tail },
             SplitRule::Overlap { frames, ramp } => Split::Overlap { frames: *frames, ramp: *ramp },
             SplitRule::Whole => Split::Whole,
             SplitRule::Interpolate { factor, .. } => {
-                let by_default = || self.parameters.get(factor).map(Parameter::default_text);
-                let value = parameters.get(factor).cloned().or_else(by_default);
-                let (multiplier, step) = ratio(value.as_deref().unwrap_or(factor))?;
+                let (multiplier, step) = ratio(&value(factor))?;
                 Split::Interpolate { multiplier, step }
+            }
+            SplitRule::Generate { frames, .. } => {
+                Split::Generate { frames: frame_count(&value(frames), self.shape())? }
             }
         })
     }
 
     /// How many frames one prompt may load.
     pub fn shape(&self) -> Shape {
-        let max = match (&self.split, self.chunk.max_frames, self.clip.load) {
-            (_, given, Load::Frames) => u64::from(given.unwrap_or(MAX_NUMBERED).min(MAX_NUMBERED)),
-            (SplitRule::Whole, _, _) | (_, None, Load::Directory) => u64::MAX,
+        let load = self.clip.as_ref().map(|clip| clip.load);
+        let max = match (&self.split, self.chunk.max_frames, load) {
+            (_, given, Some(Load::Frames)) => u64::from(given.unwrap_or(MAX_NUMBERED).min(MAX_NUMBERED)),
+            (SplitRule::Whole, _, _) | (_, None, Some(Load::Directory) | None) => u64::MAX,
             (_, Some(max), _) => u64::from(max.max(1)),
-            (_, None, Load::Image) => u64::from(DEFAULT_MAX_CHUNK_FRAMES),
+            (_, None, Some(Load::Image)) => u64::from(DEFAULT_MAX_CHUNK_FRAMES),
         };
         let or = |given: Option<u32>, default: u32| u64::from(given.unwrap_or(default));
         Shape {
@@ -245,31 +262,30 @@ impl Manifest {
     /// How the frames of a clip are handed to the node that loads them; `None` when it reads nothing that
     /// Hearth writes.
     pub fn staged(&self, clip: Encoding) -> Option<Encoding> {
-        let formats = &self.clip.formats;
+        let ClipInput { formats, colour, .. } = self.clip.as_ref()?;
         if formats.contains(&clip.format) {
-            return Some(Encoding { colour: self.clip.colour.unwrap_or(clip.colour), ..clip })
+            return Some(Encoding { colour: colour.unwrap_or(clip.colour), ..clip })
                 .filter(|staged| *staged == clip || clip.format.is_writable());
         }
         let mut writable = formats.iter().copied().filter(|format| format.is_writable());
         let format = writable.clone().find(|format| format.is_float() == clip.format.is_float());
         let format = format.or_else(|| writable.next())?;
         let usual = if clip.colour == ColourSpace::Data { clip.colour } else { format.usual_colour() };
-        Some(Encoding { format, colour: self.clip.colour.unwrap_or(usual) })
+        Some(Encoding { format, colour: colour.unwrap_or(usual) })
     }
 
-    /// How the node that saves `pass` writes it, for a clip of this encoding.
-    pub fn saved(&self, pass: &Pass, clip: Encoding) -> Encoding {
-        let loaded = self.staged(clip).unwrap_or(clip);
-        Encoding { format: pass.format, colour: pass.colour.unwrap_or(loaded.colour) }
+    /// How the node that saves `pass` writes it, for a clip of this encoding; `None`: no clip comes in.
+    pub fn saved(&self, pass: &Pass, clip: Option<Encoding>) -> Encoding {
+        let loaded = clip.map(|clip| self.staged(clip).unwrap_or(clip).colour);
+        let usual = || loaded.unwrap_or_else(|| pass.format.usual_colour());
+        Encoding { format: pass.format, colour: pass.colour.unwrap_or_else(usual) }
     }
 
     /// How the pass comes back: colours in the clip's space, of a float clip as floats; anything else as it was
     /// saved.
-    pub fn result(&self, pass: &Pass, clip: Encoding) -> Encoding {
+    pub fn result(&self, pass: &Pass, clip: Option<Encoding>) -> Encoding {
         let saved = self.saved(pass, clip);
-        if saved.colour == ColourSpace::Data {
-            return saved;
-        }
+        let Some(clip) = clip.filter(|_| saved.colour != ColourSpace::Data) else { return saved };
         let format = match (clip.format, saved.format.is_float()) {
             (PictureFormat::ExrHalf | PictureFormat::ExrFloat, false) => PictureFormat::ExrHalf,
             (PictureFormat::TiffFloat, false) => PictureFormat::TiffFloat,
@@ -279,119 +295,17 @@ impl Manifest {
         let fits = format.is_float() || !matches!(clip.colour, ColourSpace::Linear | ColourSpace::Acescg);
         Encoding { format, colour: if fits { clip.colour } else { saved.colour } }
     }
+}
 
-    /// Holds the manifest against its graph. `file` names the manifest.
-    pub(crate) fn check(&self, file: &str, graph: &Graph) -> Result<(), WorkflowError> {
-        self.check_clip(file, graph)?;
-        let wrong = |message: String| WorkflowError::Manifest { file: file.to_owned(), message };
-        self.check_chunks().map_err(wrong)?;
-        if let SplitRule::Interpolate { factor, sets } = &self.split {
-            self.split(&ParameterTexts::new())
-                .map_err(|error| wrong(format!("[split] factor = \"{factor}\": {error}")))?;
-            for choice in self.parameters.get(factor).into_iter().flat_map(|parameter| &parameter.choices) {
-                ratio(choice).map_err(|error| wrong(format!("parameter {factor}: {error}")))?;
-            }
-            for target in sets {
-                check_target(file, graph, "[split]", target)?;
-            }
-        }
-        if self.passes.is_empty() {
-            return Err(wrong("no [[pass]]; name the node whose pictures are the result".to_owned()));
-        }
-        for (index, pass) in self.passes.iter().enumerate() {
-            let what = format!("pass {}", pass.name);
-            let plain = !pass.name.is_empty()
-                && pass.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-            if !plain {
-                return Err(wrong(format!(
-                    "pass name '{}' becomes a folder; use letters, digits, '-' and '_'",
-                    pass.name
-                )));
-            }
-            let twin = |other: &Pass| other.name == pass.name || other.node == pass.node;
-            if self.passes[..index].iter().any(twin) {
-                return Err(wrong(format!("{what}: its name or its node stands twice")));
-            }
-            let target = InputRef { node: pass.node.clone(), input: pass.target().to_owned() };
-            check_target(file, graph, &what, &target)?;
-        }
-        for (name, parameter) in &self.parameters {
-            let what = format!("parameter {name}");
-            if parameter.kind == ParameterType::Choice && parameter.choices.is_empty() {
-                return Err(wrong(format!("{what}: type choice without choices")));
-            }
-            parameter
-                .read(&self.workflow.title, name, &parameter.default_text())
-                .map_err(|error| wrong(format!("{what}: its own default does not fit: {error}")))?;
-            for target in &parameter.sets {
-                check_target(file, graph, &what, target)?;
-            }
-        }
-        for fact in &self.facts {
-            for target in &fact.sets {
-                check_target(file, graph, "fact", target)?;
-            }
-        }
-        Ok(())
+/// The number of frames to make, which the model must be able to.
+fn frame_count(text: &str, shape: Shape) -> Result<u32, String> {
+    let frames: u32 = text.trim().parse().map_err(|_| format!("'{text}' is no number of frames"))?;
+    let made = shape.at_least(frames.into());
+    if frames == 0 || made > shape.max {
+        let most = shape.at_most(shape.max).unwrap_or(shape.max);
+        return Err(format!("{frames} frames cannot be made in one go; ask for 1 to {most}"));
     }
-
-    fn check_chunks(&self) -> Result<(), String> {
-        let (head, tail) = self.split(&ParameterTexts::new()).unwrap_or(Split::PerFrame).handles();
-        let handles = u64::from(head) + u64::from(tail);
-        let shape = self.shape();
-        let Some(most) = shape.at_most(shape.max) else {
-            return Err(format!(
-                "[chunk] no number of frames is {}n + {}, {} or more and {} or fewer",
-                shape.multiple, shape.plus, shape.min, shape.max
-            ));
-        };
-        if handles >= most {
-            return Err(format!(
-                "[chunk] max_frames = {} leaves no room beside handles of {head} and {tail}",
-                shape.max
-            ));
-        }
-        if let Some(pass) = self.passes.iter().find(|pass| !pass.format.is_writable()) {
-            return Err(format!("pass {}: {} is read, but not written", pass.name, pass.format.name()));
-        }
-        Ok(())
-    }
-
-    fn check_clip(&self, file: &str, graph: &Graph) -> Result<(), WorkflowError> {
-        let id = &self.clip.node;
-        let loader = find_node(file, graph, "[clip]", id)?;
-        let input = self.clip.load.input();
-        if !loader.inputs.contains_key(input) {
-            return Err(WorkflowError::WrongLoader {
-                file: file.to_owned(),
-                node: id.clone(),
-                class: loader.class_type.clone(),
-                load: input,
-                wants: match self.clip.load {
-                    Load::Image => "a node with the input 'image', e.g. LoadImage",
-                    Load::Directory => "a node with the input 'directory', e.g. VHS_LoadImagesPath",
-                    Load::Frames => "a node with the input 'filepath', e.g. LoadEXRFrames",
-                },
-            });
-        }
-        let target = InputRef { node: id.clone(), input: input.to_owned() };
-        check_target(file, graph, "[clip]", &target)?;
-        if self.clip.load == Load::Image {
-            for (node, entry) in graph.nodes() {
-                for (input, link) in entry.links() {
-                    if link.node == id && link.slot != 0 {
-                        return Err(WorkflowError::LoaderSlot {
-                            file: file.to_owned(),
-                            node: node.clone(),
-                            input: input.to_owned(),
-                            slot: link.slot,
-                        });
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
+    Ok(frames)
 }
 
 /// `5/2`, `2.5` or `2` as a whole multiplier and a step, in lowest terms.
@@ -418,33 +332,4 @@ fn ratio(text: &str) -> Result<(u32, u32), String> {
         return Err(wrong());
     }
     Ok((top as u32, bottom as u32))
-}
-
-fn find_node<'a>(
-    file: &str,
-    graph: &'a Graph,
-    what: &str,
-    id: &str,
-) -> Result<&'a crate::graph::GraphNode, WorkflowError> {
-    graph.get(id).ok_or_else(|| WorkflowError::MissingNode {
-        file: file.to_owned(),
-        what: what.to_owned(),
-        node: id.to_owned(),
-        known: graph.ids(),
-    })
-}
-
-/// A value can be put into `target`: the node exists and the input is no link.
-fn check_target(file: &str, graph: &Graph, what: &str, target: &InputRef) -> Result<(), WorkflowError> {
-    let node = find_node(file, graph, what, &target.node)?;
-    if node.links().any(|(input, _)| input == target.input) {
-        return Err(WorkflowError::SetsLink {
-            file: file.to_owned(),
-            what: what.to_owned(),
-            node: target.node.clone(),
-            input: target.input.clone(),
-            class: node.class_type.clone(),
-        });
-    }
-    Ok(())
 }

@@ -1,0 +1,197 @@
+//! From what is asked to be delivered to checked jobs.
+
+use hearth_pictures::Rate;
+use hearth_proto::v1;
+use hearth_storage::{Clip, Roots};
+use hearth_workflows::{
+    FrameSet, RootPath, SequencePath, Workflow, delivery::DeliveryFormat, format::ColourSpace,
+};
+
+use super::{SubmissionError, check_text, free_output};
+use crate::farm::{Deliver, JobId, JobSpec, Priority, Submission, Submitted, Task};
+
+/// Deliveries in one request.
+const MOST: usize = 32;
+
+/// The passes of a job, whose sequences are there when it is done.
+pub(super) struct Source<'a> {
+    pub(super) spec: &'a JobSpec,
+    pub(super) workflow: &'a Workflow,
+}
+
+/// A job for each of `deliveries` of a job's sequence.
+pub(super) fn of_job(
+    deliveries: &[v1::Delivery],
+    source: &Source,
+    overwrite: bool,
+    roots: &Roots,
+) -> Result<Vec<JobSpec>, SubmissionError> {
+    check_count(deliveries)?;
+    let Source { spec, workflow } = source;
+    let passes = spec.pass_files(workflow);
+    deliveries
+        .iter()
+        .map(|delivery| {
+            let named = |pass: &&crate::farm::PassFiles| pass.pass == delivery.pass;
+            let pass = if delivery.pass.is_empty() { passes.first() } else { passes.iter().find(named) };
+            let pass = pass.ok_or_else(|| SubmissionError::NoSuchPass {
+                pass: delivery.pass.clone(),
+                known: passes.iter().map(|pass| pass.pass.as_str()).collect::<Vec<_>>().join(", "),
+            })?;
+            let sequence: SequencePath =
+                format!("{}/{}", spec.output, pass.pattern()).parse().map_err(SubmissionError::OutputPath)?;
+            let base = match delivery.pass.as_str() {
+                "" => spec.output.clone(),
+                pass => format!("{}_{pass}", spec.output).parse().map_err(SubmissionError::OutputPath)?,
+            };
+            let text = if spec.show.is_empty() {
+                format!("{}  {}", spec.name, spec.output.file_name())
+            } else {
+                format!("{}  {}  {}", spec.show, spec.name, spec.output.file_name())
+            };
+            let ordered = Ordered { sequence, base, colour: pass.encoding.colour, text };
+            let deliver = one(delivery, ordered, overwrite, roots)?;
+            Ok(JobSpec { frames: spec.frames.clone(), ..inherit(spec, deliver) })
+        })
+        .collect()
+}
+
+/// What goes on from the job that made a sequence to the job that delivers it.
+fn inherit(spec: &JobSpec, (deliver, output, overwrite): (Deliver, RootPath, bool)) -> JobSpec {
+    JobSpec {
+        name: format!("{} {}", spec.name, deliver.format),
+        task: Task::Deliver(deliver),
+        output,
+        overwrite,
+        // Any node can encode.
+        pool: String::new(),
+        request_id: String::new(),
+        after: None,
+        batch: None,
+        ..spec.clone()
+    }
+}
+
+/// Checks a request to deliver what a job makes. Blocks on storage.
+pub fn check_job(
+    request: &v1::DeliverRequest,
+    job: JobId,
+    (spec, workflow): (&JobSpec, &Workflow),
+    priority: Priority,
+    roots: &Roots,
+) -> Result<Submission, SubmissionError> {
+    let specs = of_job(&request.deliveries, &Source { spec, workflow }, request.overwrite, roots)?;
+    let specs = specs.into_iter().map(|spec| JobSpec { after: Some(job), ..spec }).collect();
+    submission(request, specs, priority)
+}
+
+/// Checks a request to deliver a sequence that is there. Blocks on storage.
+pub fn check_clip(
+    request: &v1::DeliverRequest,
+    clip: &str,
+    traceparent: String,
+    roots: &Roots,
+) -> Result<Submission, SubmissionError> {
+    check_count(&request.deliveries)?;
+    for (what, text) in [("show", &request.show), ("user", &request.user)] {
+        check_text(what, text)?;
+    }
+    let priority = super::priority(request.priority)?;
+    let sequence: SequencePath = clip.parse().map_err(SubmissionError::ClipPath)?;
+    let found = Clip::find(roots, &sequence)?;
+    let frames: FrameSet = match SequencePath::frames_named(clip) {
+        Some(named) if request.frames.trim().is_empty() => named.into(),
+        None if request.frames.trim().is_empty() => found.frames.clone(),
+        _ => request.frames.parse().map_err(SubmissionError::Frames)?,
+    };
+    let picture = found.check(&frames)?.ok_or(SubmissionError::Aborted)?;
+    let colour = super::colour_of(&request.colour_space, picture.format)?;
+    let stem = sequence.name().stem().to_owned();
+    let base: RootPath = match sequence.folder_below_root() {
+        "" => format!("{}/{stem}", sequence.root()),
+        folder => format!("{}/{folder}/{stem}", sequence.root()),
+    }
+    .parse()
+    .map_err(SubmissionError::OutputPath)?;
+    let specs = request
+        .deliveries
+        .iter()
+        .map(|delivery| {
+            let ordered =
+                Ordered { sequence: sequence.clone(), base: base.clone(), colour, text: stem.clone() };
+            let (deliver, output, overwrite) = one(delivery, ordered, request.overwrite, roots)?;
+            Ok(JobSpec {
+                name: format!("{stem} {}", deliver.format),
+                show: request.show.clone(),
+                user: request.user.clone(),
+                pool: String::new(),
+                task: Task::Deliver(deliver),
+                frames: frames.clone(),
+                output,
+                overwrite,
+                after: None,
+                batch: None,
+                traceparent: traceparent.clone(),
+                request_id: String::new(),
+            })
+        })
+        .collect::<Result<Vec<_>, SubmissionError>>()?;
+    submission(request, specs, priority)
+}
+
+fn submission(
+    request: &v1::DeliverRequest,
+    mut specs: Vec<JobSpec>,
+    priority: Priority,
+) -> Result<Submission, SubmissionError> {
+    check_text("request id", &request.request_id)?;
+    match specs.first_mut() {
+        Some(first) => first.request_id.clone_from(&request.request_id),
+        None => return Err(SubmissionError::NothingToDeliver),
+    }
+    let jobs = specs.into_iter().map(|spec| Submitted { spec, after: None }).collect();
+    Ok(Submission { jobs, priority, workflow: None })
+}
+
+fn check_count(deliveries: &[v1::Delivery]) -> Result<(), SubmissionError> {
+    if deliveries.len() > MOST {
+        return Err(SubmissionError::TooMany { what: "deliveries", count: deliveries.len(), limit: MOST });
+    }
+    Ok(())
+}
+
+/// The sequence that a delivery is made of, and what holds for it when nothing else is said.
+struct Ordered {
+    sequence: SequencePath,
+    /// What its default output is named after.
+    base: RootPath,
+    colour: ColourSpace,
+    text: String,
+}
+
+fn one(
+    delivery: &v1::Delivery,
+    ordered: Ordered,
+    overwrite: bool,
+    roots: &Roots,
+) -> Result<(Deliver, RootPath, bool), SubmissionError> {
+    check_text("slate text", &delivery.text)?;
+    let format: DeliveryFormat = delivery.format.parse().map_err(SubmissionError::Delivery)?;
+    let output = match delivery.output.as_str() {
+        "" => format.beside(&ordered.base),
+        given => given.parse(),
+    }
+    .map_err(SubmissionError::OutputPath)?;
+    free_output(&output, overwrite, roots)?;
+    if !delivery.frame_rate.is_empty() {
+        delivery.frame_rate.parse::<Rate>().map_err(SubmissionError::FrameRate)?;
+    }
+    let deliver = Deliver {
+        sequence: ordered.sequence,
+        colour: ordered.colour,
+        format,
+        text: if delivery.text.is_empty() { ordered.text } else { delivery.text.clone() },
+        rate: delivery.frame_rate.clone(),
+    };
+    Ok((deliver, output, overwrite))
+}

@@ -1,0 +1,367 @@
+//! From a request to a checked job: everything that can be known to be wrong is said now, before a GPU is
+//! touched.
+
+mod delivery;
+
+use std::{path::Path, sync::Arc};
+
+use hearth_pictures::NoRate;
+use hearth_proto::v1;
+use hearth_storage::{Clip, ClipError, Roots, RootsError, manifest::SequenceManifest};
+use hearth_workflows::{
+    FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowError,
+    format::{ColourSpace, Encoding, PictureFormat, UnknownName},
+    frames::FramesError,
+    library::Library,
+    manifest::SplitRule,
+    parameters::{self, ParameterTexts},
+    path::PathError,
+};
+
+pub use delivery::{check_clip as check_delivery_of_clip, check_job as check_delivery_of_job};
+
+use crate::farm::{JobClip, JobSpec, Priority, Render, Submission, Submitted, Task};
+
+/// What is wrong with a submission.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmissionError {
+    #[error("no workflow given; name one, `hearth workflows` lists them")]
+    NoWorkflow,
+    #[error(transparent)]
+    Workflow(Box<WorkflowError>),
+    #[error("the {what} is {length} bytes long; at most {limit} are taken")]
+    TooLong { what: &'static str, length: usize, limit: usize },
+    #[error("priority {0} is out of range; give 0 to 100")]
+    Priority(u32),
+    #[error("clip path")]
+    ClipPath(#[source] PathError),
+    #[error("output path")]
+    OutputPath(#[source] PathError),
+    #[error("frames")]
+    Frames(#[source] FramesError),
+    #[error(transparent)]
+    Clip(Box<ClipError>),
+    #[error("output")]
+    Output(#[source] RootsError),
+    #[error("output {output} exists already; give another one, remove it, or ask for it to be overwritten")]
+    OutputExists { output: RootPath },
+    #[error("output {output} is a folder that Hearth has not made; it is not overwritten")]
+    OutputForeign { output: RootPath },
+    #[error("workflow {workflow} makes its frames out of nothing; leave out the {what}")]
+    NoClipWanted { workflow: String, what: &'static str },
+    #[error("workflow {workflow} cannot make takes: {why}")]
+    NoTakes { workflow: String, why: &'static str },
+    #[error("{count} {what} at once; at most {limit} are taken")]
+    TooMany { what: &'static str, count: usize, limit: usize },
+    #[error(transparent)]
+    Delivery(UnknownName),
+    #[error("nothing to deliver; name what, e.g. h264")]
+    NothingToDeliver,
+    #[error("no pass '{pass}'; the workflow has {known}")]
+    NoSuchPass { pass: String, known: String },
+    #[error(transparent)]
+    FrameRate(NoRate),
+    #[error("clip {clip} is {found}, which workflow {workflow} does not read right; it reads {reads}")]
+    Format { clip: String, found: String, workflow: String, reads: String },
+    #[error("colour space")]
+    ColourSpace(#[source] UnknownName),
+    #[error("workflow {workflow}: {message}")]
+    Split { workflow: String, message: String },
+    #[error(
+        "workflow {workflow} looks at the frames in their order, but {frames} have a gap; name frames without one"
+    )]
+    NotContiguous { workflow: String, frames: FrameSet },
+    #[error("the clip could not be looked at")]
+    Aborted,
+}
+
+impl From<WorkflowError> for SubmissionError {
+    fn from(error: WorkflowError) -> Self {
+        Self::Workflow(Box::new(error))
+    }
+}
+
+impl From<ClipError> for SubmissionError {
+    fn from(error: ClipError) -> Self {
+        Self::Clip(Box::new(error))
+    }
+}
+
+/// Takes of one submission.
+const MOST_TAKES: u32 = 100;
+
+/// Bytes of a name.
+const NAME: usize = 256;
+
+/// Checks `request` against library and storage. Blocks on storage.
+pub fn check(
+    request: v1::SubmitJobRequest,
+    traceparent: String,
+    folders: &[impl AsRef<Path>],
+    roots: &Roots,
+) -> Result<Submission, SubmissionError> {
+    use v1::submit_job_request::Workflow as Named;
+    check_sizes(&request)?;
+    let workflow = match request.workflow.clone().ok_or(SubmissionError::NoWorkflow)? {
+        Named::WorkflowName(name) => Library::read(folders).get(&name)?.clone(),
+        Named::WorkflowSource(source) => Workflow::parse(&source.name, &source.manifest, &source.graph)?,
+    };
+    let priority = priority(request.priority)?;
+    let parameters = in_force(&workflow, request.parameters.clone().into_iter().collect())?;
+    let takes = takes(&workflow, &parameters, request.takes)?;
+
+    let output: RootPath = request.output.parse().map_err(SubmissionError::OutputPath)?;
+    let split = split(&workflow, &parameters)?;
+    let input = match workflow.manifest().clip {
+        Some(_) => input(&request, &workflow, split, roots)?,
+        None => no_input(&request, &workflow, split)?,
+    };
+    let name = match (&input.clip, request.name.as_str()) {
+        (Some(clip), "") => clip.path.name().stem().to_owned(),
+        (None, "") => workflow.name().to_owned(),
+        (_, name) => name.to_owned(),
+    };
+    let mut jobs: Vec<Submitted> = Vec::new();
+    for (index, parameters) in takes.iter().enumerate() {
+        let alone = takes.len() == 1;
+        let (name, output) = if alone {
+            (name.clone(), output.clone())
+        } else {
+            let output = format!("{output}/take{:02}", index + 1);
+            (format!("{name} take {}", index + 1), output.parse().map_err(SubmissionError::OutputPath)?)
+        };
+        free_output(&output, request.overwrite, roots)?;
+        let render = Render {
+            workflow: workflow.id().clone(),
+            workflow_name: workflow.name().to_owned(),
+            parameters: parameters.clone(),
+            clip: input.clip.clone(),
+            clip_range: input.range,
+            chunk_frames: (request.chunk_frames > 0).then(|| u64::from(request.chunk_frames)),
+        };
+        let spec = JobSpec {
+            name,
+            show: request.show.clone(),
+            user: request.user.clone(),
+            pool: request.pool.clone(),
+            task: Task::Render(render),
+            frames: input.results.clone(),
+            output,
+            overwrite: request.overwrite,
+            after: None,
+            batch: None,
+            traceparent: traceparent.clone(),
+            request_id: if index == 0 { request.request_id.clone() } else { String::new() },
+        };
+        let source = delivery::Source { spec: &spec, workflow: &workflow };
+        let deliveries = delivery::of_job(&request.deliveries, &source, request.overwrite, roots)?;
+        let place = jobs.len();
+        jobs.push(Submitted { spec, after: None });
+        jobs.extend(deliveries.into_iter().map(|spec| Submitted { spec, after: Some(place) }));
+    }
+    Ok(Submission { jobs, priority, workflow: Some(Arc::new(workflow)) })
+}
+
+/// What a job works on, and what it makes of it.
+struct Input {
+    clip: Option<JobClip>,
+    range: FrameRange,
+    results: FrameSet,
+}
+
+fn input(
+    request: &v1::SubmitJobRequest,
+    workflow: &Workflow,
+    split: Split,
+    roots: &Roots,
+) -> Result<Input, SubmissionError> {
+    let sequence: SequencePath = request.clip.parse().map_err(SubmissionError::ClipPath)?;
+    let clip = Clip::find(roots, &sequence)?;
+    let range = clip.frames.first().zip(clip.frames.last());
+    let clip_range =
+        range.and_then(|(first, last)| FrameRange::new(first.0, last.0)).ok_or(SubmissionError::Aborted)?;
+    let frames: FrameSet = match SequencePath::frames_named(&request.clip) {
+        Some(named) if request.frames.trim().is_empty() => named.into(),
+        // Every frame of the clip: a gap is a mistake until somebody says which frames are meant.
+        None if request.frames.trim().is_empty() => clip_range.into(),
+        _ => request.frames.parse().map_err(SubmissionError::Frames)?,
+    };
+    // Before the handles are counted: a stray file far away must not make a clip of millions of frames.
+    clip.check_gap(&frames)?;
+    let (frames, range) = worked_on(workflow, split, frames, clip_range)?;
+    let results = split.results(&frames);
+    let picture = clip.check(&needed(workflow, split, &results, range))?;
+    let format = picture.map(|picture| picture.format).ok_or(SubmissionError::Aborted)?;
+    let encoding = Encoding { format, colour: colour_of(&request.colour_space, format)? };
+    check_format(workflow, &sequence, encoding)?;
+    Ok(Input { clip: Some(JobClip { path: sequence, encoding }), range, results })
+}
+
+fn no_input(
+    request: &v1::SubmitJobRequest,
+    workflow: &Workflow,
+    split: Split,
+) -> Result<Input, SubmissionError> {
+    for (what, given) in [("clip", &request.clip), ("frames", &request.frames)] {
+        if !given.trim().is_empty() {
+            return Err(SubmissionError::NoClipWanted { workflow: workflow.name().to_owned(), what });
+        }
+    }
+    let results = split.results(&FrameSet::new());
+    let range = results.first().zip(results.last());
+    let range = range.and_then(|(first, last)| FrameRange::new(first.0, last.0));
+    Ok(Input { clip: None, range: range.ok_or(SubmissionError::Aborted)?, results })
+}
+
+/// Every parameter's value, as text.
+fn in_force(workflow: &Workflow, given: ParameterTexts) -> Result<ParameterTexts, SubmissionError> {
+    let declared = &workflow.manifest().parameters;
+    parameters::resolve(workflow.name(), declared, &given)?;
+    let value = |(name, parameter): (&String, &parameters::Parameter)| {
+        (name.clone(), given.get(name).cloned().unwrap_or_else(|| parameter.default_text()))
+    };
+    Ok(declared.iter().map(value).collect())
+}
+
+fn split(workflow: &Workflow, parameters: &ParameterTexts) -> Result<Split, SubmissionError> {
+    let split = workflow.manifest().split(parameters);
+    split.map_err(|message| SubmissionError::Split { workflow: workflow.name().to_owned(), message })
+}
+
+/// The parameters of each take: the first has those given, and each has a seed one higher than the one before.
+fn takes(
+    workflow: &Workflow,
+    parameters: &ParameterTexts,
+    count: u32,
+) -> Result<Vec<ParameterTexts>, SubmissionError> {
+    if count <= 1 {
+        return Ok(vec![parameters.clone()]);
+    }
+    if count > MOST_TAKES {
+        let (count, limit) = (count as usize, MOST_TAKES as usize);
+        return Err(SubmissionError::TooMany { what: "takes", count, limit });
+    }
+    let no_takes = |why| SubmissionError::NoTakes { workflow: workflow.name().to_owned(), why };
+    let seed = match &workflow.manifest().split {
+        SplitRule::Generate { seed: Some(seed), .. } => seed,
+        SplitRule::Generate { .. } => return Err(no_takes("its manifest names no seed")),
+        _ => return Err(no_takes("it works on a clip")),
+    };
+    let first = parameters.get(seed).and_then(|text| text.trim().parse::<i64>().ok());
+    let first = first.ok_or_else(|| no_takes("its seed is no number"))?;
+    (0..i64::from(count))
+        .map(|take| {
+            let mut parameters = parameters.clone();
+            let value = first.checked_add(take).ok_or_else(|| no_takes("its seed is too high"))?;
+            parameters.insert(seed.clone(), value.to_string());
+            in_force(workflow, parameters)
+        })
+        .collect()
+}
+
+fn priority(given: Option<u32>) -> Result<Priority, SubmissionError> {
+    match given {
+        Some(value) => Priority::new(value).ok_or(SubmissionError::Priority(value)),
+        None => Ok(Priority::DEFAULT),
+    }
+}
+
+fn colour_of(given: &str, format: PictureFormat) -> Result<ColourSpace, SubmissionError> {
+    match given {
+        "" => Ok(format.usual_colour()),
+        given => given.parse().map_err(SubmissionError::ColourSpace),
+    }
+}
+
+/// Nothing is there that must not be replaced.
+fn free_output(output: &RootPath, overwrite: bool, roots: &Roots) -> Result<(), SubmissionError> {
+    let place = roots.resolve(output).map_err(SubmissionError::Output)?;
+    let Ok(found) = place.symlink_metadata() else { return Ok(()) };
+    if !overwrite {
+        return Err(SubmissionError::OutputExists { output: output.clone() });
+    }
+    if found.is_dir() && SequenceManifest::read(&place).is_none() {
+        return Err(SubmissionError::OutputForeign { output: output.clone() });
+    }
+    Ok(())
+}
+
+fn check_text(what: &'static str, text: &str) -> Result<(), SubmissionError> {
+    if text.len() > NAME {
+        return Err(SubmissionError::TooLong { what, length: text.len(), limit: NAME });
+    }
+    Ok(())
+}
+
+/// What a job may weigh: it is kept in memory and in every answer about it.
+fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
+    const PATH: usize = 4_096;
+    const PARAMETERS: usize = 64 * 1024;
+    const SOURCE: usize = 4 * 1024 * 1024;
+    let parameters = request.parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let source = match &request.workflow {
+        Some(v1::submit_job_request::Workflow::WorkflowSource(source)) => {
+            source.manifest.len() + source.graph.len()
+        }
+        _ => 0,
+    };
+    for (what, length, limit) in [
+        ("name", request.name.len(), NAME),
+        ("show", request.show.len(), NAME),
+        ("user", request.user.len(), NAME),
+        ("pool", request.pool.len(), NAME),
+        ("request id", request.request_id.len(), NAME),
+        ("clip path", request.clip.len(), PATH),
+        ("output path", request.output.len(), PATH),
+        ("parameter list", parameters, PARAMETERS),
+        ("workflow", source, SOURCE),
+    ] {
+        if length > limit {
+            return Err(SubmissionError::TooLong { what, length, limit });
+        }
+    }
+    Ok(())
+}
+
+/// The frames that the job works on, and the range within which it may look for neighbours.
+fn worked_on(
+    workflow: &Workflow,
+    split: Split,
+    frames: FrameSet,
+    clip: FrameRange,
+) -> Result<(FrameSet, FrameRange), SubmissionError> {
+    if !split.needs_contiguous() {
+        return Ok((frames, clip));
+    }
+    let ends = frames.first().zip(frames.last());
+    match ends.and_then(|(first, last)| FrameRange::new(first.0, last.0)) {
+        Some(range) if frames.run_count() == 1 => Ok((frames, range)),
+        _ => Err(SubmissionError::NotContiguous { workflow: workflow.name().to_owned(), frames }),
+    }
+}
+
+/// The frames that must be on storage: those to make, and the handles around them.
+fn needed(workflow: &Workflow, split: Split, results: &FrameSet, clip: FrameRange) -> FrameSet {
+    let shape = workflow.manifest().shape();
+    let runs = results.runs();
+    runs.flat_map(|run| split.plan(&run.into(), clip, shape).loaded).collect()
+}
+
+fn check_format(workflow: &Workflow, clip: &SequencePath, found: Encoding) -> Result<(), SubmissionError> {
+    let manifest = workflow.manifest();
+    if manifest.staged(found).is_some() {
+        return Ok(());
+    }
+    Err(SubmissionError::Format {
+        clip: clip.to_string(),
+        found: found.to_string(),
+        workflow: workflow.name().to_owned(),
+        reads: manifest
+            .clip
+            .iter()
+            .flat_map(|clip| &clip.formats)
+            .map(|format| format.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
+}

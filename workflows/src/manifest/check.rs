@@ -1,0 +1,179 @@
+//! A manifest held against its graph, before anything is submitted with it.
+
+use super::{Load, Manifest, Pass, SplitRule, ratio};
+use crate::{
+    error::WorkflowError,
+    graph::Graph,
+    parameters::{InputRef, ParameterTexts, ParameterType},
+    split::Split,
+};
+
+impl Manifest {
+    /// Holds the manifest against its graph. `file` names the manifest.
+    pub(crate) fn check(&self, file: &str, graph: &Graph) -> Result<(), WorkflowError> {
+        self.check_clip(file, graph)?;
+        let wrong = |message: String| WorkflowError::Manifest { file: file.to_owned(), message };
+        self.check_chunks().map_err(wrong)?;
+        if let SplitRule::Interpolate { factor, sets } = &self.split {
+            self.split(&ParameterTexts::new())
+                .map_err(|error| wrong(format!("[split] factor = \"{factor}\": {error}")))?;
+            for choice in self.parameters.get(factor).into_iter().flat_map(|parameter| &parameter.choices) {
+                ratio(choice).map_err(|error| wrong(format!("parameter {factor}: {error}")))?;
+            }
+            for target in sets {
+                check_target(file, graph, "[split]", target)?;
+            }
+        }
+        if let SplitRule::Generate { frames, sets, seed } = &self.split {
+            self.split(&ParameterTexts::new())
+                .map_err(|error| wrong(format!("[split] frames = \"{frames}\": {error}")))?;
+            let is_int = |name: &String| {
+                self.parameters.get(name).is_some_and(|parameter| parameter.kind == ParameterType::Int)
+            };
+            if let Some(seed) = seed.as_ref().filter(|seed| !is_int(seed)) {
+                return Err(wrong(format!("[split] seed = \"{seed}\" names no parameter of type int")));
+            }
+            for target in sets {
+                check_target(file, graph, "[split]", target)?;
+            }
+        }
+        if self.passes.is_empty() {
+            return Err(wrong("no [[pass]]; name the node whose pictures are the result".to_owned()));
+        }
+        for (index, pass) in self.passes.iter().enumerate() {
+            let what = format!("pass {}", pass.name);
+            let plain = !pass.name.is_empty()
+                && pass.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+            if !plain {
+                return Err(wrong(format!(
+                    "pass name '{}' becomes a folder; use letters, digits, '-' and '_'",
+                    pass.name
+                )));
+            }
+            let twin = |other: &Pass| other.name == pass.name || other.node == pass.node;
+            if self.passes[..index].iter().any(twin) {
+                return Err(wrong(format!("{what}: its name or its node stands twice")));
+            }
+            let target = InputRef { node: pass.node.clone(), input: pass.target().to_owned() };
+            check_target(file, graph, &what, &target)?;
+        }
+        for (name, parameter) in &self.parameters {
+            let what = format!("parameter {name}");
+            if parameter.kind == ParameterType::Choice && parameter.choices.is_empty() {
+                return Err(wrong(format!("{what}: type choice without choices")));
+            }
+            parameter
+                .read(&self.workflow.title, name, &parameter.default_text())
+                .map_err(|error| wrong(format!("{what}: its own default does not fit: {error}")))?;
+            for target in &parameter.sets {
+                check_target(file, graph, &what, target)?;
+            }
+        }
+        for fact in &self.facts {
+            for target in &fact.sets {
+                check_target(file, graph, "fact", target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_chunks(&self) -> Result<(), String> {
+        let (head, tail) = self.split(&ParameterTexts::new()).unwrap_or(Split::PerFrame).handles();
+        let handles = u64::from(head) + u64::from(tail);
+        let shape = self.shape();
+        let Some(most) = shape.at_most(shape.max) else {
+            return Err(format!(
+                "[chunk] no number of frames is {}n + {}, {} or more and {} or fewer",
+                shape.multiple, shape.plus, shape.min, shape.max
+            ));
+        };
+        if handles >= most {
+            return Err(format!(
+                "[chunk] max_frames = {} leaves no room beside handles of {head} and {tail}",
+                shape.max
+            ));
+        }
+        if let Some(pass) = self.passes.iter().find(|pass| !pass.format.is_writable()) {
+            return Err(format!("pass {}: {} is read, but not written", pass.name, pass.format.name()));
+        }
+        Ok(())
+    }
+
+    fn check_clip(&self, file: &str, graph: &Graph) -> Result<(), WorkflowError> {
+        let generates = matches!(self.split, SplitRule::Generate { .. });
+        let clip = match &self.clip {
+            Some(clip) if !generates => clip,
+            None if generates => return Ok(()),
+            clip => {
+                let message = if clip.is_some() {
+                    "[clip] and [split] kind = \"generate\" exclude each other: no clip comes in"
+                } else {
+                    "no [clip]; name the node that loads the frames, or say [split] kind = \"generate\""
+                };
+                return Err(WorkflowError::Manifest { file: file.to_owned(), message: message.to_owned() });
+            }
+        };
+        let id = &clip.node;
+        let loader = find_node(file, graph, "[clip]", id)?;
+        let input = clip.load.input();
+        if !loader.inputs.contains_key(input) {
+            return Err(WorkflowError::WrongLoader {
+                file: file.to_owned(),
+                node: id.clone(),
+                class: loader.class_type.clone(),
+                load: input,
+                wants: match clip.load {
+                    Load::Image => "a node with the input 'image', e.g. LoadImage",
+                    Load::Directory => "a node with the input 'directory', e.g. VHS_LoadImagesPath",
+                    Load::Frames => "a node with the input 'filepath', e.g. LoadEXRFrames",
+                },
+            });
+        }
+        let target = InputRef { node: id.clone(), input: input.to_owned() };
+        check_target(file, graph, "[clip]", &target)?;
+        if clip.load == Load::Image {
+            for (node, entry) in graph.nodes() {
+                for (input, link) in entry.links() {
+                    if link.node == id && link.slot != 0 {
+                        return Err(WorkflowError::LoaderSlot {
+                            file: file.to_owned(),
+                            node: node.clone(),
+                            input: input.to_owned(),
+                            slot: link.slot,
+                        });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find_node<'a>(
+    file: &str,
+    graph: &'a Graph,
+    what: &str,
+    id: &str,
+) -> Result<&'a crate::graph::GraphNode, WorkflowError> {
+    graph.get(id).ok_or_else(|| WorkflowError::MissingNode {
+        file: file.to_owned(),
+        what: what.to_owned(),
+        node: id.to_owned(),
+        known: graph.ids(),
+    })
+}
+
+/// A value can be put into `target`: the node exists and the input is no link.
+fn check_target(file: &str, graph: &Graph, what: &str, target: &InputRef) -> Result<(), WorkflowError> {
+    let node = find_node(file, graph, what, &target.node)?;
+    if node.links().any(|(input, _)| input == target.input) {
+        return Err(WorkflowError::SetsLink {
+            file: file.to_owned(),
+            what: what.to_owned(),
+            node: target.node.clone(),
+            input: target.input.clone(),
+            class: node.class_type.clone(),
+        });
+    }
+    Ok(())
+}
