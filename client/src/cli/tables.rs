@@ -183,6 +183,8 @@ pub(super) fn ending(job: &v1::Job) -> String {
     let seconds = (job.ended_unix_ms - job.submitted_unix_ms).max(0) as f64 / 1000.0;
     match job.state() {
         JobState::Done if !job.delivery.is_empty() => {
+            // Until its sequence was there it only waited.
+            let seconds = (job.ended_unix_ms - job.started_unix_ms).max(0) as f64 / 1000.0;
             format!("job {}: {} in {}: {}", job.job_id, job.delivery, duration(seconds), job.output)
         }
         JobState::Failed if !job.delivery.is_empty() => {

@@ -10,7 +10,7 @@ use super::{
     command::Segment,
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
     job::{Ended, Failure, Job, Phase},
-    node::{Capabilities, Lack, NodeAbout},
+    node::{Capabilities, Lack, Node, NodeAbout},
     spec::JobSpec,
 };
 
@@ -189,6 +189,7 @@ impl Farm {
         let message = match (state, job.message.is_empty(), known) {
             (JobState::Waiting, true, _) if !self.may_begin(&job.spec) => self.what_for(&job.spec),
             (JobState::Waiting, true, Some(known)) => self.why_waiting(&job.spec, &known.workflow),
+            (JobState::Waiting, true, None) => self.why_not_delivered(&job.spec),
             _ => job.message.clone(),
         };
         JobView {
@@ -254,6 +255,28 @@ impl Farm {
             Some((after, _)) => format!("waits for job {after}"),
             None => String::new(),
         }
+    }
+
+    /// Why nobody delivers what is there.
+    fn why_not_delivered(&self, spec: &JobSpec) -> String {
+        let online: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
+        let mapped = |node: &&&Node| spec.roots().all(|root| node.capabilities.roots.contains(root));
+        let able: Vec<_> = online.iter().filter(mapped).collect();
+        if online.is_empty() {
+            return "no node is connected to the farm".to_owned();
+        }
+        if able.is_empty() {
+            let roots: Vec<&str> = spec.roots().collect();
+            return format!(
+                "none of {} connected nodes has storage {} mapped",
+                online.len(),
+                roots.join(", ")
+            );
+        }
+        if able.iter().all(|node| node.drained || node.chore.is_some()) {
+            return "every node that could is drained or at another assembly or delivery".to_owned();
+        }
+        String::new()
     }
 
     /// Why no node runs it: empty when some node could.
