@@ -90,7 +90,10 @@ async fn what_is_wrong_with_a_clip_is_said_at_submit() {
 
     good_job_runs(&farm, "good").await;
     let text = refused(&farm, request("good", "resize-sharpen", "good")).await;
-    assert_eq!(text, "output comps/good exists already; give another one, remove it, or ask for it to be overwritten");
+    assert_eq!(
+        text,
+        "output comps/good exists already; give another one, remove it, or ask for it to be overwritten"
+    );
     farm.stop().await;
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hearth_pictures::{Converter, Effort, Metadata, PictureError, look, read, thumbnail, write};
-use hearth_workflows::{Frame, Split, format::Encoding};
+use hearth_workflows::{Frame, FrameRange, FrameSet, Split, format::Encoding};
 use tracing::debug;
 
 use super::{ChunkTask, Failure};
@@ -74,10 +74,19 @@ impl Finish {
             picture = converter.convert(&picture);
         }
         picture.metadata = metadata;
-        write(file, &picture, self.result.format, Effort::Small)?;
+        write(file, &picture, self.result.format, self.effort(frame))?;
         // What is left of it goes with the attempt's unpublished folder anyway.
         let _ = fs::remove_file(saved);
         Ok(())
+    }
+
+    /// What is blended when the sequence is assembled is read twice within minutes, and then thrown away.
+    fn effort(&self, frame: Frame) -> Effort {
+        let (head, tail) = self.split.handles();
+        let reach = i64::from(head) + i64::from(tail);
+        let around = FrameRange::new(frame.0.saturating_sub(reach), frame.0.saturating_add(reach));
+        let inside = around.is_some_and(|around| FrameSet::from(around).is_subset(&self.task.frames));
+        if matches!(self.split, Split::Overlap { .. }) && !inside { Effort::Fast } else { Effort::Small }
     }
 
     /// A small picture of the result at `file`, kept in `folder`. Nothing depends on it.
