@@ -1,13 +1,13 @@
 //! Everything that can be set. `docs/configuration.md` lists it.
 
-use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, env, net::SocketAddr, path::PathBuf, time::Duration};
 
 use hearth_storage::Roots;
 use hearth_telemetry::{LogFormat, host_name};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    farm::FarmConfig,
+    farm::{FarmConfig, ShowPolicy},
     store::{RedisOptions, StoreAddress},
 };
 
@@ -46,6 +46,10 @@ pub struct Config {
     pub max_tries: u32,
     /// How long a node that failed a job leaves it alone at first, in milliseconds.
     pub retry_delay_ms: u64,
+    /// What shows have had counts half after so many minutes.
+    pub half_life_minutes: u64,
+    /// Shows that are not like the others, by name.
+    pub shows: BTreeMap<String, ShowPolicy>,
     /// Ended jobs are forgotten after so many hours.
     pub keep_ended_hours: u64,
     pub log_format: LogFormat,
@@ -72,6 +76,8 @@ impl Default for Config {
             first_chunk_frames: farm.first_chunk_frames,
             max_tries: farm.max_tries,
             retry_delay_ms: farm.retry_delay.as_millis() as u64,
+            half_life_minutes: farm.half_life.as_secs() / 60,
+            shows: farm.shows,
             keep_ended_hours: farm.keep_ended.as_secs() / 3600,
             log_format: LogFormat::Text,
             otlp_endpoint: None,
@@ -114,6 +120,8 @@ impl Config {
             max_tries: self.max_tries.max(1),
             retry_delay: Duration::from_millis(self.retry_delay_ms),
             keep_ended: Duration::from_secs(self.keep_ended_hours * 3600),
+            half_life: Duration::from_secs(self.half_life_minutes.max(1) * 60),
+            shows: self.shows.clone(),
             ..FarmConfig::default()
         }
     }

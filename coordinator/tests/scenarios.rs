@@ -7,7 +7,9 @@
 //! after 30s                                   time passes
 //! NODE connects [slots N] [pool P] [lacks CLASS] [without ffmpeg] [holding ATTEMPT FRAMES]…
 //! NODE disconnects | NODE beats [ATTEMPT…] | NODE is not ready: REASON | NODE is ready
-//! submit JOB FRAMES [priority N] [workflow NAME] [pool P] [chunk N] [deliver FORMAT]
+//! submit JOB FRAMES [priority N] [workflow NAME] [pool P] [chunk N] [deliver FORMAT] [show S] [user U] [urgent]
+//!                                             the shows `double` (weight 2), `narrow` (one node) and `patient`
+//!                                             (may be interrupted) have policies
 //! NODE finishes ATTEMPT [in 4s] [late FRAMES]
 //! NODE fails ATTEMPT KIND [FRAMES]
 //! pause JOB | resume JOB | cancel JOB | retry JOB | priority JOB N | drain NODE | undrain NODE
@@ -137,6 +139,9 @@ impl Story {
                 if let Some(format) = option("deliver") {
                     deliver(&mut submission, format.parse().expect("format"));
                 }
+                submission.jobs[0].spec.show = option("show").unwrap_or("show").to_owned();
+                submission.jobs[0].spec.user = option("user").unwrap_or("user").to_owned();
+                submission.jobs[0].spec.urgent = options.contains(&"urgent");
                 let delivered = submission.jobs.get(1).map(|delivery| delivery.spec.name.clone());
                 let step = self.apply(Command::Submit(Box::new(submission)));
                 if let Ok(Answer::Submitted { job, already }) = step.answer {

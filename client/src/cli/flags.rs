@@ -142,6 +142,9 @@ pub(crate) struct Submit {
     /// 0 (whenever) to 100 (first)
     #[arg(long)]
     pub(crate) priority: Option<u32>,
+    /// Before everything that is not urgent, whoever's it is
+    #[arg(long)]
+    pub(crate) urgent: bool,
     /// Only nodes of this pool
     #[arg(long, default_value = "")]
     pub(crate) pool: String,

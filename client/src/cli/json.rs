@@ -17,6 +17,7 @@ pub(super) fn job(job: &v1::Job) -> Value {
         "show": job.show,
         "user": job.user,
         "priority": job.priority,
+        "urgent": job.urgent,
         "pool": job.pool,
         "workflow": job.workflow,
         "delivery": job.delivery,

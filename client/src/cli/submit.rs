@@ -55,6 +55,7 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         takes: flags.takes,
         deliveries,
         overwrite: flags.overwrite,
+        urgent: flags.urgent,
     };
     Ok(client.submit(request).await?)
 }

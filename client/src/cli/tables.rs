@@ -46,7 +46,7 @@ pub(super) fn jobs(jobs: &[v1::Job]) -> String {
             job.name.clone(),
             what(job),
             state_name(job.state()).to_owned(),
-            job.priority.to_string(),
+            if job.urgent { "urgent".to_owned() } else { job.priority.to_string() },
             format!("{}/{}{failed}", counts.done, counts.total),
             eta(job),
             job.user.clone(),
@@ -94,7 +94,7 @@ pub(super) fn job(job: &v1::Job) -> String {
         ),
     );
     fact("failed", job.failed_frames.clone());
-    fact("priority", job.priority.to_string());
+    fact("priority", if job.urgent { format!("{}, urgent", job.priority) } else { job.priority.to_string() });
     fact("pool", job.pool.clone());
     fact("show", job.show.clone());
     fact("user", job.user.clone());

@@ -11,6 +11,8 @@ use super::ids::{NodeName, Timestamp};
 pub enum Work {
     /// Render these frames. They shrink when a late result of another attempt brings some of them.
     Chunk(FrameSet),
+    /// Render them as well as attempt number `of`, which is late; it does not answer for them.
+    Spare { of: u32, frames: FrameSet },
     /// Put the finished frames together in the output place.
     Assembly,
     /// Encode a finished sequence.
@@ -20,14 +22,23 @@ pub enum Work {
 }
 
 impl Work {
+    /// Whether it needs a GPU.
     pub fn is_chunk(&self) -> bool {
-        matches!(self, Self::Chunk(_))
+        matches!(self, Self::Chunk(_) | Self::Spare { .. })
     }
 
     /// The frames it answers for; none for a chore.
     pub fn frames(&self) -> Option<&FrameSet> {
         match self {
             Self::Chunk(frames) => Some(frames),
+            Self::Spare { .. } | Self::Assembly | Self::Delivery | Self::CleanUp => None,
+        }
+    }
+
+    /// The frames that the node renders.
+    pub fn rendered(&self) -> Option<&FrameSet> {
+        match self {
+            Self::Chunk(frames) | Self::Spare { frames, .. } => Some(frames),
             Self::Assembly | Self::Delivery | Self::CleanUp => None,
         }
     }
@@ -42,6 +53,32 @@ pub struct Attempt {
     /// When its frames go back to waiting unless something is heard.
     pub lease_until: Timestamp,
     pub progress: Option<Progress>,
+    /// Not durable.
+    pub estimate: Estimate,
+    /// Number of the attempt that renders its frames, too.
+    pub(super) spare: Option<u32>,
+    /// Since when nothing stands before it on its node; `None`: something does. Not durable.
+    pub begun: Option<Timestamp>,
+}
+
+impl Attempt {
+    /// Seconds of its estimate that are over, for all that is known before it has ended.
+    pub(super) fn spent(&self, now: Timestamp) -> f64 {
+        now.since(self.assigned).as_secs_f64().min(self.estimate.seconds)
+    }
+}
+
+/// What was thought of an attempt when it was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Estimate {
+    /// How long the GPU will be at it, loading included.
+    pub seconds: f64,
+    /// Something of the kind was measured before.
+    pub known: bool,
+    /// The node has the models loaded.
+    pub loaded: bool,
+    /// Frames that are rendered, handles among them.
+    pub rendered: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,56 +4,80 @@
 //! left (guided self-scheduling: Polychronopoulos and Kuck, 1987), so that fast and slow nodes finish
 //! together. Nobody tunes a chunk size.
 
-use hearth_workflows::{Split, Workflow};
+use hearth_workflows::Split;
 
-use super::{FarmConfig, ids::NodeName, job::Job, pace::Pace, spec::Render};
+use super::{
+    Farm,
+    job::Job,
+    node::Node,
+    pace::{Pace, Runner},
+};
 
 /// A node gets at most its share of what is left divided by this, so that a wrong measurement can still
 /// be made up for by later, smaller chunks.
 const SHARE_DIVISOR: f64 = 2.0;
 
-/// Frames for the next chunk; 0 when the node should rather not prefetch any.
-pub(super) fn chunk_size(
-    config: &FarmConfig,
-    job: &Job,
-    (render, workflow): (&Render, &Workflow),
-    pace: &Pace,
-    node: &NodeName,
-    ready_nodes: usize,
-    busy: bool,
-) -> u64 {
-    let (split, shape) = (render.split(workflow), workflow.manifest().shape());
-    let most = split.max_own(shape).min(pace.cap(node).unwrap_or(u64::MAX));
+/// A chunk with handles may take so many times the target.
+const LONGER: f64 = 10.0;
+
+/// Frames for the next chunk; `None` when the node should rather not have any.
+pub(super) fn chunk_size(farm: &Farm, job: &Job, node: &Node) -> Option<u64> {
+    let render = job.spec.render()?;
+    let known = farm.workflows.get(&render.workflow)?;
+    let runner = Runner { name: &node.about.name, kind: &node.capabilities.device };
+    let (split, shape) = (render.split(&known.workflow), known.workflow.manifest().shape());
+    let most = split.max_own(shape).min(known.pace.cap(runner.kind).unwrap_or(u64::MAX));
     if split.is_whole() {
-        return u64::MAX;
+        return Some(u64::MAX);
     }
     if let Some(fixed) = render.chunk_frames {
-        return fixed.clamp(1, most);
+        return Some(fixed.clamp(1, most));
     }
     let waiting = job.waiting.len();
-    let share = waiting as f64 * pace.share(node, ready_nodes);
-    // A second chunk only while a fair share of the rest is left for it: near the end a frame is better
+    let part = share(farm, &known.pace, runner);
+    let share = waiting as f64 * part;
+    // A second chunk only while a fair share of all that waits is left for it: near the end a frame is better
     // kept for whoever is free first.
-    if busy && share < 1.0 {
-        return 0;
+    if !node.chunks.is_empty() && farm.classes.all_waiting() as f64 * part < 1.0 && !job.spec.urgent {
+        return None;
     }
-    let by_time = match pace.seconds_per_frame(node) {
-        Some(seconds) if seconds > 0.0 => {
-            (config.target_chunk.as_secs_f64() / seconds).clamp(1.0, 1e9) as u64
-        }
-        Some(_) => u64::MAX,
-        None => config.first_chunk_frames,
-    };
-    let by_share = (share / SHARE_DIVISOR).ceil() as u64;
-    // No more than a third of what a chunk renders should be thrown away.
     let (head, tail) = split.handles();
     let handles = u64::from(head) + u64::from(tail);
-    let count = by_time.min(by_share).max(2 * handles).clamp(1, most);
+    let per_frame = known.pace.seconds_per_frame(job.variant, runner).filter(|seconds| *seconds > 0.0);
+    let frames_in = |times: f64| match per_frame {
+        Some(seconds) => {
+            let seconds = farm.config.target_chunk.as_secs_f64() * times / seconds;
+            (seconds.clamp(1.0, 1e9) as u64).saturating_sub(handles)
+        }
+        None => farm.config.first_chunk_frames,
+    };
+    // With enough else to do nobody has to end together with the others: nodes go on to another job.
+    let others = farm.classes.all_waiting().saturating_sub(waiting) as f64 * part;
+    let by_share = if others >= 1.0 {
+        let at_it = (known.loaded_on.max(1) as f64).min(farm.ready.max(1) as f64);
+        (share * farm.ready.max(1) as f64 / at_it).ceil() as u64
+    } else {
+        (share / SHARE_DIVISOR).ceil() as u64
+    };
+    // Of long jobs no more than a twenty-fifth of what a chunk renders should be thrown away, and of none more than a
+    // third; but nobody waits for a chunk much longer than usual for that.
+    let spared = (24 * handles).min(frames_in(LONGER));
+    let count = frames_in(1.0).max(spared).min(by_share).max(2 * handles).clamp(1, most);
     // As many as the model takes without any that are thrown away.
-    match split {
+    Some(match split {
         Split::Interpolate { .. } | Split::Whole | Split::Generate { .. } => count,
         Split::PerFrame | Split::Handles { .. } | Split::Overlap { .. } => {
             shape.at_most(count + handles).map_or(count, |loaded| loaded.saturating_sub(handles).max(1))
         }
-    }
+    })
+}
+
+/// The part of the farm's speed that this node is, 0 to 1.
+fn share(farm: &Farm, pace: &Pace, runner: Runner) -> f64 {
+    let ready = farm.ready.max(1) as f64;
+    // A kind of GPU goes for all its nodes.
+    let speed_of = |kind: &String| pace.kind_speed(kind);
+    let all: f64 = farm.ready_kinds.iter().map(|(kind, count)| speed_of(kind) * *count as f64).sum();
+    let mean = if all > 0.0 { all / ready } else { 1.0 };
+    (pace.speed(runner) / (mean * ready)).clamp(0.0, 1.0)
 }

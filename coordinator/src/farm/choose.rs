@@ -1,22 +1,72 @@
-//! Which job a node gets next: the best-ranked one that it can run and need not leave alone.
+//! Which job a node gets next.
+//!
+//! Urgent jobs come first. Then the show that has the fewest nodes for its share, counting what it has had lately; in
+//! it the highest priority, in that the user who has had least, and then first come, first served. A node goes on
+//! with the models that it has loaded while no show is behind by more than a node, and loads others only for as
+//! much work as is worth it.
 
-use std::cmp::Reverse;
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BTreeMap,
+};
+
+use hearth_workflows::WorkflowId;
 
 use super::{
     Farm,
-    attempt::{Attempt, Work},
+    attempt::{Attempt, Estimate, Work},
     command::{AssignedWork, Assignment, Effect, JobEvent, Step},
     ids::{AttemptId, JobId, NodeName, Priority, Timestamp},
-    job::{Ended, Phase},
+    job::{Ended, Job, Phase},
+    node::Node,
+    pace::Runner,
+    queue::{AtLevel, Level, Place},
     records::Key,
     spec::JobSpec,
 };
 
-/// A job's place in the queue: higher priority first, then first come, first served.
+/// A node loads other models only for at least so many times the seconds that loading costs.
+const WORTH: f64 = 90.0;
+
+/// One of so many nodes tries a workflow of which nothing is known.
+const PIONEERS: usize = 16;
+
+/// Seconds in which a show is given what it had too little of, as far as that is no more than this part of what
+/// it is due anyway.
+const MAKE_UP: f64 = 600.0;
+const MAKE_UP_PART: f64 = 0.05;
+
+/// By how many nodes a show must be behind another for a node to load other models for it.
+const BEHIND: f64 = 1.5;
+
+/// A chore's place: higher priority first, then first come, first served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     priority: Reverse<Priority>,
     pub(super) job: JobId,
+}
+
+/// A job that a node could have a chunk of.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    job: JobId,
+    count: u64,
+    fit: Fit,
+    /// Seconds that are left for each node that is at it.
+    need: f64,
+}
+
+/// How well a job suits what a node has loaded; better ones are less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// No node has its models loaded, or the very node has.
+    Fine,
+    /// There is enough of it for one more node to load its models.
+    Worth,
+    /// It ends sooner with one more node, though hardly.
+    Helps,
+    /// Those who have its models loaded end it sooner than this node could begin.
+    Useless,
 }
 
 impl Farm {
@@ -24,16 +74,39 @@ impl Farm {
     /// every change of its phase, its pause or its frames; [`Farm::unrank`] before its priority changes.
     pub(super) fn rank(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let rank = Rank { priority: Reverse(job.priority), job: id };
-        if job.wants_chunk() {
-            self.queue.insert(rank);
+        let (place, rank) = (place(job), Rank { priority: Reverse(job.priority), job: id });
+        let may_begin = self.may_begin(&job.spec);
+        let waiting = if job.wants_chunk() && may_begin { job.waiting.len() } else { 0 };
+        let wants_chore = job.wants_chore() && may_begin;
+        if waiting > 0 {
+            if !self.queue.has_show(&place.show) {
+                self.wakes(&place.show);
+            }
+            self.queue.insert(&place, id);
         } else {
-            self.queue.remove(&rank);
+            self.queue.remove(&place, id);
         }
-        if job.wants_chore() && self.may_begin(&job.spec) {
+        if wants_chore {
             self.chores.insert(rank);
         } else {
             self.chores.remove(&rank);
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            let before = std::mem::replace(&mut job.counted_waiting, waiting);
+            self.classes.wait(place.class, before, waiting);
+        }
+    }
+
+    /// A show has something to do again.
+    fn wakes(&mut self, show: &str) {
+        let (now, half_life) = (self.now, self.config.half_life);
+        let used = |show: &String| self.shares.of_show(now, half_life, show, self.policy(show).weight);
+        let least = self.queue.shows().map(|(show, _)| used(show)).fold(f64::INFINITY, f64::min);
+        if least.is_finite() {
+            let weights = self.queue.shows().map(|(show, _)| self.policy(show).weight).sum::<f64>();
+            let weight = self.policy(show).weight;
+            let ahead = self.slack(weights + weight);
+            self.shares.wakes(now, half_life, show, weight, (least, ahead));
         }
     }
 
@@ -44,9 +117,11 @@ impl Farm {
     }
 
     pub(super) fn unrank(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        let rank = Rank { priority: Reverse(job.priority), job: id };
-        self.queue.remove(&rank);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let (place, rank) = (place(job), Rank { priority: Reverse(job.priority), job: id });
+        let before = std::mem::take(&mut job.counted_waiting);
+        self.classes.wait(place.class, before, 0);
+        self.queue.remove(&place, id);
         self.chores.remove(&rank);
     }
 
@@ -56,11 +131,25 @@ impl Farm {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let ready = node.is_ready();
         if ready != std::mem::replace(&mut node.counted_ready, ready) {
-            self.ready = if ready { self.ready + 1 } else { self.ready - 1 };
-            for known in self.workflows.values_mut() {
-                known.pace.set_ready(name, ready);
+            let kind = node.capabilities.device.clone();
+            if ready {
+                node.counted_kind = Some(kind.clone());
+                *self.ready_kinds.entry(kind).or_insert(0) += 1;
+            } else if let Some(kind) = node.counted_kind.take()
+                && let Some(count) = self.ready_kinds.get_mut(&kind)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.ready_kinds.remove(&kind);
+                }
             }
+            self.ready = if ready { self.ready + 1 } else { self.ready - 1 };
         }
+        if node.session.is_none() {
+            // Its ComfyUI may be another one when it comes back.
+            self.set_serving(name, None);
+        }
+        let Some(node) = self.nodes.get_mut(name) else { return };
         let at = node.is_open().then_some(node.chunks.len());
         if at == node.open_at {
             return;
@@ -70,6 +159,36 @@ impl Farm {
         }
         if let Some(at) = at {
             self.open.insert((at, name.clone()));
+        }
+    }
+
+    /// The node has the models of this workflow loaded, or will have them when it is through with what it holds,
+    /// and works for this show.
+    fn set_serving(&mut self, name: &NodeName, now: Option<(WorkflowId, String)>) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let (loaded, serves) = now.unzip();
+        if node.loaded != loaded {
+            let before = std::mem::replace(&mut node.loaded, loaded.clone());
+            if let Some(known) = before.and_then(|before| self.workflows.get_mut(&before)) {
+                known.loaded_on -= 1;
+            }
+            if let Some(known) = loaded.and_then(|loaded| self.workflows.get_mut(&loaded)) {
+                known.loaded_on += 1;
+            }
+        }
+        if node.serves != serves {
+            let before = std::mem::replace(&mut node.serves, serves.clone());
+            if let Some(show) = before
+                && let Some(count) = self.served.get_mut(&show)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.served.remove(&show);
+                }
+            }
+            if let Some(show) = serves {
+                *self.served.entry(show).or_insert(0) += 1;
+            }
         }
     }
 
@@ -98,43 +217,172 @@ impl Farm {
 
     /// Hands one chunk to the node; false when there is none for it.
     fn assign_one(&mut self, now: Timestamp, name: &NodeName, step: &mut Step) -> bool {
-        let Some((job, frames)) = self.choose(now, name) else { return false };
-        self.hand_out(now, name, job, Work::Chunk(frames), step);
+        self.look_what_fits(name);
+        if !self.late.is_empty() && self.assign_spare(now, name, step) {
+            return true;
+        }
+        let Some(Candidate { job: id, count, .. }) = self.choose(now, name) else { return false };
+        let Some(job) = self.jobs.get_mut(&id) else { return false };
+        let Some(render) = job.spec.render() else { return false };
+        let Some(known) = self.workflows.get(&render.workflow) else { return false };
+        let split = render.split(&known.workflow);
+        let frames = split.carve(&mut job.waiting, count, known.workflow.manifest().shape());
+        self.hand_out(now, name, id, Work::Chunk(frames), step);
         true
     }
 
-    /// The job and its chunk for this node. The frames are taken out of waiting.
-    fn choose(&mut self, now: Timestamp, name: &NodeName) -> Option<(JobId, hearth_workflows::FrameSet)> {
-        let busy = !self.nodes.get(name)?.chunks.is_empty();
-        let ready_nodes = self.ready.max(1);
-        for rank in &self.queue {
-            let job = self.jobs.get_mut(&rank.job)?;
-            if job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now) {
+    /// Finds out of every class whether the node has what it needs, where that is not known yet.
+    fn look_what_fits(&mut self, name: &NodeName) {
+        let Some(node) = self.nodes.get_mut(name).filter(|node| node.fits.len() < self.classes.len()) else {
+            return;
+        };
+        for (class, workflow) in self.classes.ids() {
+            if node.fits.contains_key(&class) {
                 continue;
             }
-            let Some(render) = job.spec.render() else { continue };
-            let known = self.workflows.get(&render.workflow)?;
-            let node = self.nodes.get_mut(name)?;
-            if node.fit(&known.workflow, &job.spec).is_err() {
+            let Some((known, (pool, roots))) = self.workflows.get(workflow).zip(self.classes.place(class))
+            else {
                 continue;
-            }
-            let count = super::carve::chunk_size(
-                &self.config,
-                job,
-                (render, &known.workflow),
-                &known.pace,
-                name,
-                ready_nodes,
-                busy,
-            );
-            if count == 0 {
-                continue;
-            }
-            let split = render.split(&known.workflow);
-            let frames = split.carve(&mut job.waiting, count, known.workflow.manifest().shape());
-            return Some((rank.job, frames));
+            };
+            let place = node.capabilities.lacks_place(pool, roots.iter().map(String::as_str));
+            node.fits.insert(class, place.and_then(|()| node.capabilities.lacks(&known.workflow)));
         }
-        None
+    }
+
+    /// The best job for this node, and how many frames of it.
+    fn choose(&self, now: Timestamp, name: &NodeName) -> Option<Candidate> {
+        let node = self.nodes.get(name)?;
+        let urgent = if self.queue.has_urgent() { self.choose_among(now, node, true) } else { None };
+        urgent.or_else(|| self.choose_among(now, node, false))
+    }
+
+    fn choose_among(&self, now: Timestamp, node: &Node, urgent: bool) -> Option<Candidate> {
+        let wanted =
+            |levels: &BTreeMap<Level, AtLevel>| levels.keys().any(|level| level.is_urgent() == urgent);
+        let shows: Vec<_> = self.queue.shows().filter(|(_, levels)| wanted(levels)).collect();
+        let due = self.due(now, shows.iter().map(|(show, _)| show.as_str()));
+        let mut best: Option<(f64, Candidate)> = None;
+        for ((show, levels), due) in shows.into_iter().zip(due) {
+            if !self.shares.has_room(show, self.policy(show), &node.about.name) {
+                continue;
+            }
+            let Some(found) = self.best_of_show(now, node, show, levels, urgent) else { continue };
+            // The node itself is not counted: it is the one to be given.
+            let own = f64::from(u8::from(node.serves.as_deref() == Some(show)));
+            let behind = due - (self.served.get(show).copied().unwrap_or(0) as f64 - own);
+            let score = behind
+                - match found.fit {
+                    Fit::Fine => 0.0,
+                    Fit::Worth => BEHIND,
+                    Fit::Helps => 2.0 * BEHIND,
+                    Fit::Useless => f64::INFINITY,
+                };
+            if best.as_ref().is_none_or(|(highest, _)| score > *highest) {
+                best = Some((score, found));
+            }
+        }
+        best.map(|(_, found)| found).filter(|found| found.fit < Fit::Useless)
+    }
+
+    /// How many nodes each of `shows` should have: its part by weight, and as many more as make up within
+    /// [`MAKE_UP`] for what it had too little of lately.
+    fn due<'a>(&self, now: Timestamp, shows: impl Iterator<Item = &'a str>) -> Vec<f64> {
+        let used = |show: &str| {
+            let weight = self.policy(show).weight;
+            (weight, self.shares.of_show(now, self.config.half_life, show, weight))
+        };
+        let used: Vec<(f64, f64)> = shows.map(used).collect();
+        let weights: f64 = used.iter().map(|(weight, _)| weight).sum::<f64>().max(1e-6);
+        let mean = used.iter().map(|(weight, used)| weight * used).sum::<f64>() / weights;
+        let share = |(weight, used): (f64, f64)| {
+            let part = self.ready as f64 * weight / weights;
+            // What nobody else wanted is held against nobody for long.
+            part + ((mean - used) * weight / MAKE_UP).clamp(-MAKE_UP_PART * part, MAKE_UP_PART * part)
+        };
+        used.into_iter().map(share).collect()
+    }
+
+    /// GPU seconds, for each unit of weight, that a show may be ahead when it has something to do again.
+    fn slack(&self, weights: f64) -> f64 {
+        self.config.share_slack * 3600.0 * self.ready.max(1) as f64 / weights.max(1e-6)
+    }
+
+    fn best_of_show(
+        &self,
+        now: Timestamp,
+        node: &Node,
+        show: &str,
+        levels: &BTreeMap<Level, AtLevel>,
+        urgent: bool,
+    ) -> Option<Candidate> {
+        let mut best: Option<Candidate> = None;
+        for (_, at_level) in levels.iter().filter(|(level, _)| level.is_urgent() == urgent) {
+            let mut found: Vec<(f64, Candidate)> = Vec::new();
+            for ((class, user), jobs) in at_level {
+                if node.fits.get(class) != Some(&Ok(())) {
+                    continue;
+                }
+                if let Some(candidate) = jobs.iter().find_map(|job| self.candidate(now, node, *job)) {
+                    found.push((self.shares.of_user(now, self.config.half_life, show, user), candidate));
+                }
+            }
+            let least = found.iter().map(|(used, _)| *used).fold(f64::INFINITY, f64::min);
+            let slack = self.slack(1.0) * 2.0;
+            let ahead = |found: &Candidate| if found.fit == Fit::Fine { 3.0 * slack } else { slack };
+            let fair = found.iter().filter(|(used, found)| *used <= least + ahead(found));
+            let order = |a: &Candidate, b: &Candidate| {
+                let need = if a.fit == Fit::Helps { b.need.total_cmp(&a.need) } else { Ordering::Equal };
+                a.fit.cmp(&b.fit).then(need).then(a.job.cmp(&b.job))
+            };
+            let Some((_, candidate)) = fair.min_by(|a, b| order(&a.1, &b.1)) else { continue };
+            if best.is_none_or(|best| candidate.fit < best.fit) {
+                best = Some(*candidate);
+            }
+            if candidate.fit <= Fit::Worth {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Whether the node could have a chunk of the job now, how large, and how well it fits.
+    fn candidate(&self, now: Timestamp, node: &Node, id: JobId) -> Option<Candidate> {
+        let job = self.jobs.get(&id)?;
+        let name = &node.about.name;
+        if job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now) {
+            return None;
+        }
+        let count = super::carve::chunk_size(self, job, node)?;
+        let (fit, need) = self.fit(job, node)?;
+        Some(Candidate { job: id, count, fit, need })
+    }
+
+    fn fit(&self, job: &Job, node: &Node) -> Option<(Fit, f64)> {
+        let workflow = job.spec.workflow()?;
+        let known = self.workflows.get(workflow)?;
+        if node.loaded.as_ref() == Some(workflow) || known.loaded_on == 0 {
+            return Some((Fit::Fine, 0.0));
+        }
+        let runner = Runner { name: &node.about.name, kind: &node.capabilities.device };
+        let load = known.load();
+        let Some(base) = known.pace.likely_base(job.variant) else {
+            // A few find out what it costs.
+            let pioneers = (self.ready / PIONEERS).max(2);
+            let fit = if known.loaded_on < pioneers || load < 1.0 { Fit::Worth } else { Fit::Helps };
+            return Some((fit, 0.0));
+        };
+        let speed = known.pace.speed(runner);
+        // Everything of the class that waits, on this node alone.
+        let left = base * self.classes.waiting(job.class) as f64 / speed;
+        let nodes = known.loaded_on as f64;
+        let fit = if left / (nodes + 1.0) >= WORTH * load {
+            Fit::Worth
+        } else if left / nodes > load + base / speed {
+            Fit::Helps
+        } else {
+            Fit::Useless
+        };
+        Some((fit, left / nodes))
     }
 
     /// Gives waiting assemblies, deliveries and clean-ups to nodes without one, the least busy first.
@@ -170,9 +418,18 @@ impl Farm {
     }
 
     /// Makes the attempt: job, node, lease, records, and the effect that will tell the node.
-    fn hand_out(&mut self, now: Timestamp, name: &NodeName, id: JobId, work: Work, step: &mut Step) {
+    pub(super) fn hand_out(
+        &mut self,
+        now: Timestamp,
+        name: &NodeName,
+        id: JobId,
+        work: Work,
+        step: &mut Step,
+    ) {
+        let estimate = self.estimate(id, name, &work);
         let (Some(job), Some(node)) = (self.jobs.get_mut(&id), self.nodes.get_mut(name)) else { return };
         let Some(session) = node.session else { return };
+        let begun = node.chunks.is_empty().then_some(now);
         let workflow = job.spec.workflow().and_then(|id| self.workflows.get(id));
         let workflow = workflow.map(|known| known.workflow.clone());
         let attempt = AttemptId { job: id, number: job.next_attempt };
@@ -180,17 +437,25 @@ impl Farm {
         job.started.get_or_insert(now);
         job.running.insert(attempt);
         match work {
-            Work::Chunk(_) => drop(node.chunks.insert(attempt)),
+            Work::Chunk(_) | Work::Spare { .. } => drop(node.chunks.insert(attempt)),
             Work::Assembly | Work::Delivery | Work::CleanUp => node.chore = Some(attempt),
         }
         let assigned = match &work {
-            Work::Chunk(frames) => AssignedWork::Chunk(frames.clone()),
+            Work::Chunk(frames) | Work::Spare { frames, .. } => AssignedWork::Chunk(frames.clone()),
             Work::Assembly => AssignedWork::Assembly(job.segments(id).collect()),
             Work::Delivery => AssignedWork::Delivery,
             Work::CleanUp => AssignedWork::CleanUp,
         };
-        let assignment = Assignment { attempt, spec: job.spec.clone(), workflow, work: assigned };
+        let spec = job.spec.clone();
+        let assignment = Assignment { attempt, spec: spec.clone(), workflow, work: assigned };
         step.effects.push(Effect::Assign { session, assignment: Box::new(assignment) });
+        if work.is_chunk() {
+            let who = (spec.show.as_str(), spec.user.as_str());
+            self.shares.charge(now, self.config.half_life, who, estimate.seconds);
+            self.shares.begins(&spec.show, name);
+            let serving = spec.workflow().cloned().map(|workflow| (workflow, spec.show.clone()));
+            self.set_serving(name, serving);
+        }
         self.enter(
             attempt,
             Attempt {
@@ -199,11 +464,45 @@ impl Farm {
                 assigned: now,
                 lease_until: now.after(self.config.lease),
                 progress: None,
+                estimate,
+                spare: None,
+                begun,
             },
         );
         step.changes.extend([Key::Attempt(attempt), Key::Job(id)]);
         step.event(id, JobEvent::Changed);
         self.rank(id);
         self.reopen(name);
+    }
+
+    /// How long the node will be at it, loading included.
+    fn estimate(&self, id: JobId, name: &NodeName, work: &Work) -> Estimate {
+        let unknown = Estimate { seconds: 0.0, known: false, loaded: true, rendered: 0 };
+        let Some(frames) = work.rendered() else { return unknown };
+        let (Some(job), Some(node)) = (self.jobs.get(&id), self.nodes.get(name)) else { return unknown };
+        let Some(render) = job.spec.render() else { return unknown };
+        let Some(known) = self.workflows.get(&render.workflow) else { return unknown };
+        let (head, tail) = render.split(&known.workflow).handles();
+        let rendered = frames.len() + u64::from(head) + u64::from(tail);
+        let loaded = node.loaded.as_ref() == Some(&render.workflow);
+        let runner = Runner { name, kind: &node.capabilities.device };
+        let per_frame = known.pace.seconds_per_frame(job.variant, runner);
+        let seconds = per_frame.map(|seconds| seconds * rendered as f64);
+        Estimate {
+            seconds: seconds.unwrap_or(self.config.target_chunk.as_secs_f64())
+                + if loaded { 0.0 } else { known.load() },
+            known: known.pace.is_sure(job.variant),
+            loaded,
+            rendered,
+        }
+    }
+}
+
+fn place(job: &Job) -> Place {
+    Place {
+        show: job.spec.show.clone(),
+        level: Level::new(job.spec.urgent, job.priority),
+        class: job.class,
+        user: job.spec.user.clone(),
     }
 }

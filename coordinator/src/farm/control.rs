@@ -188,10 +188,11 @@ impl Farm {
             .get(&id)
             .and_then(|attempt| self.nodes.get(&attempt.node))
             .and_then(|node| node.session);
-        let Some(attempt) = self.release(id, step) else { return };
+        let Some(attempt) = self.release(now, id, step) else { return };
         if let (Work::Chunk(frames), Some(job)) = (&attempt.work, self.jobs.get_mut(&id.job)) {
             job.waiting.insert_all(frames);
         }
+        step.changes.push(Key::Job(id.job));
         self.rank(id.job);
         if let Some(session) = session {
             step.effects.push(super::Effect::Cancel { session, attempt: id, reason });

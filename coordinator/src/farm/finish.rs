@@ -4,10 +4,11 @@ use hearth_workflows::FrameSet;
 
 use super::{
     Farm,
-    attempt::Work,
+    attempt::{Estimate, Work},
     command::{Effect, JobEvent, Outcome, Step},
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
     job::{Ended, Phase, Piece},
+    pace::Runner,
     records::Key,
 };
 
@@ -33,7 +34,8 @@ impl Farm {
                 }
             }
             Outcome::Succeeded { seconds } => {
-                let held = if ours { self.release(id, step) } else { None };
+                let held = if ours { self.release(now, id, step) } else { None };
+                let measured = held.as_ref().map(|attempt| (attempt.estimate, attempt.spent(now)));
                 match held.map(|attempt| attempt.work) {
                     Some(Work::Assembly | Work::Delivery | Work::CleanUp) => {
                         self.chore_done(now, id.job, step);
@@ -48,8 +50,17 @@ impl Farm {
                             self.chore_done(now, id.job, step);
                         }
                     }
+                    Some(Work::Spare { .. }) => {
+                        self.chunk_done(now, name, id, (frames, seconds), &FrameSet::new(), step);
+                        if let Some((estimate, spent)) = measured {
+                            self.learn(now, name, id.job, seconds, estimate, spent);
+                        }
+                    }
                     Some(Work::Chunk(left)) => {
                         self.chunk_done(now, name, id, (frames, seconds), &left, step);
+                        if let Some((estimate, spent)) = measured {
+                            self.learn(now, name, id.job, seconds, estimate, spent);
+                        }
                         // What the node answered for but did not bring. Nothing, from an honest agent.
                         let Some(job) = self.jobs.get_mut(&id.job) else { return };
                         let mut missing = left;
@@ -94,14 +105,8 @@ impl Farm {
         job.note_speed(now, fresh.len());
         job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone() });
         step.changes.push(Key::Piece(id));
-        let Some(workflow) = job.spec.workflow().cloned() else { return };
         // Before any node is given work below, the queue must know that these frames wait no more.
         self.rank(id.job);
-        if let Some(known) = self.workflows.get_mut(&workflow)
-            && self.nodes.get(name).is_some_and(super::Node::is_ready)
-        {
-            known.pace.measure(name, frames.len(), seconds);
-        }
         if let Some(node) = self.nodes.get_mut(name) {
             node.frames_done += fresh.len();
             node.chunks_done += 1;
@@ -116,14 +121,35 @@ impl Farm {
         self.changed(id.job, step);
     }
 
+    /// What a chunk's time tells of job and node, and what it costs the show.
+    fn learn(
+        &mut self,
+        now: Timestamp,
+        name: &NodeName,
+        id: JobId,
+        seconds: f64,
+        estimate: Estimate,
+        spent: f64,
+    ) {
+        let (Some(job), Some(node)) = (self.jobs.get(&id), self.nodes.get(name)) else { return };
+        let spec = job.spec.clone();
+        let runner = Runner { name, kind: &node.capabilities.device };
+        let known = spec.workflow().and_then(|workflow| self.workflows.get_mut(workflow));
+        if let Some(known) = known {
+            let loading = (!estimate.loaded).then(|| known.load());
+            known.pace.measure(job.variant, runner, estimate.rendered, seconds, loading);
+        }
+        let who = (spec.show.as_str(), spec.user.as_str());
+        self.shares.charge(now, self.config.half_life, who, seconds - spent);
+    }
+
     /// A late result may bring what another node is rendering again by now: that node answers for less, or is
     /// told to stop.
     pub(super) fn shrink_others(&mut self, now: Timestamp, id: AttemptId, fresh: &FrameSet, step: &mut Step) {
         let others = self.jobs.get(&id.job).map(|job| job.running.clone());
         for other in others.into_iter().flatten() {
-            let Some(Work::Chunk(theirs)) = self.attempts.get_mut(&other).map(|held| &mut held.work) else {
-                continue;
-            };
+            let held = self.attempts.get_mut(&other).map(|held| &mut held.work);
+            let Some(Work::Chunk(theirs) | Work::Spare { frames: theirs, .. }) = held else { continue };
             let before = theirs.len();
             theirs.remove_all(fresh);
             if theirs.is_empty() {

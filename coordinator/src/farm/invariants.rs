@@ -60,15 +60,29 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
         let Some(workflow) = &assignment.workflow else {
             return Err(format!("attempt {id} is a chunk without a workflow"));
         };
-        let lack = node.capabilities.lacks(workflow).and(node.capabilities.lacks_place(&job.spec));
+        let lack = node
+            .capabilities
+            .lacks(workflow)
+            .and(node.capabilities.lacks_place(&job.spec.pool, job.spec.roots()));
         if let Err(lack) = lack {
             return Err(format!("node {name} got {id}, but {lack}"));
         }
         if job.paused {
             return Err(format!("attempt {id} is of a paused job"));
         }
-        let passed = farm.queue.iter().filter_map(|rank| farm.jobs.get(&rank.job).map(|job| (rank.job, job)));
-        let mut better = passed.filter(|(_, other)| by_rank && other.priority > job.priority);
+        // A chunk that is late elsewhere goes before.
+        let is_spare = farm.attempts.get(&id).is_some_and(|held| matches!(held.work, Work::Spare { .. }));
+        let by_rank = by_rank && !is_spare;
+        let passed = farm.queue.jobs().filter_map(|(_, id)| farm.jobs.get(&id).map(|job| (id, job)));
+        // Within a show; and a node need not load other models for a handful of frames that others are at.
+        let mut better = passed.filter(|(_, other)| {
+            let alone = |workflow| farm.workflows.get(workflow).is_some_and(|known| known.loaded_on == 0);
+            by_rank
+                && other.spec.show == job.spec.show
+                && other.spec.user == job.spec.user
+                && (other.spec.urgent, other.priority) > (job.spec.urgent, job.priority)
+                && (other.spec.workflow() == job.spec.workflow() || other.spec.workflow().is_some_and(alone))
+        });
         if let Some((other, _)) = better.find(|(_, other)| could_have(farm, now, node, other)) {
             return Err(format!("node {name} got {id}, though job {other} ranks higher and waits"));
         }
@@ -82,13 +96,11 @@ fn could_have(farm: &Farm, now: Timestamp, node: &Node, job: &Job) -> bool {
     let Some(known) = farm.workflows.get(&render.workflow) else { return false };
     let name = &node.about.name;
     let left_alone = job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now);
-    let fits = node.capabilities.lacks_place(&job.spec).is_ok()
+    let fits = node.capabilities.lacks_place(&job.spec.pool, job.spec.roots()).is_ok()
         && node.capabilities.lacks(&known.workflow).is_ok()
-        && !matches!(node.fits.get(&render.workflow), Some(Err(_)));
-    let busy = node.chunks.len() > 1;
-    let ready = farm.ready.max(1);
-    let task = (render, &*known.workflow);
-    fits && !left_alone && chunk_size(&farm.config, job, task, &known.pace, name, ready, busy) > 0
+        && !matches!(node.fits.get(&job.class), Some(Err(_)));
+    // One that has a chunk by now had none before, or had room for one more.
+    fits && !left_alone && node.chunks.len() > 1 && chunk_size(farm, job, node).is_some()
 }
 
 /// Every frame is in exactly one of waiting, running, done, failed; done is exactly what the pieces say.
@@ -141,7 +153,7 @@ fn check_frames(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
 }
 
 fn check_queues(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
-    let queued = farm.queue.iter().any(|rank| rank.job == id);
+    let queued = farm.queue.jobs().any(|(_, queued)| queued == id);
     if queued != job.wants_chunk() {
         return Err(format!("queued: {queued}, though wants a chunk: {}", job.wants_chunk()));
     }

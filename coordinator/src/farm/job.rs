@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     command::Segment,
     ids::{AttemptId, JobId, NodeName, Priority, Timestamp},
+    pace::Variant,
+    queue::ClassId,
     spec::{JobSpec, Task},
 };
 
@@ -114,6 +116,11 @@ pub struct Job {
     pub rest_until: Timestamp,
     /// The chore is not tried before this time. Not durable.
     pub chore_not_before: Timestamp,
+    /// What it needs of a node, and what makes its frames cost more or less. Not durable.
+    pub(super) class: ClassId,
+    pub(super) variant: Variant,
+    /// Its frames among those of its class that wait. Not durable.
+    pub(super) counted_waiting: u64,
 }
 
 impl Job {
@@ -141,6 +148,9 @@ impl Job {
             avoid: BTreeMap::new(),
             rest_until: Timestamp(0),
             chore_not_before: Timestamp(0),
+            class: 0,
+            variant: 0,
+            counted_waiting: 0,
         }
     }
 

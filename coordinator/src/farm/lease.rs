@@ -7,7 +7,7 @@ use hearth_workflows::FrameSet;
 
 use super::{
     Farm,
-    attempt::{Attempt, Progress, Work},
+    attempt::{Attempt, Estimate, Progress, Work},
     command::{Effect, Held, JobEvent, Step},
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
     job::{FailureKind, Phase},
@@ -95,6 +95,9 @@ impl Farm {
         if let Some(node) = self.nodes.get_mut(name) {
             node.chunks.insert(id);
         }
+        if let Some(job) = self.jobs.get(&id.job) {
+            self.shares.begins(&job.spec.show, name);
+        }
         self.enter(
             id,
             Attempt {
@@ -103,6 +106,9 @@ impl Farm {
                 assigned: now,
                 lease_until: now.after(self.config.lease),
                 progress: None,
+                estimate: Estimate::default(),
+                spare: None,
+                begun: None,
             },
         );
         step.changes.push(Key::Attempt(id));
@@ -227,24 +233,51 @@ impl Farm {
     }
 
     /// Ends an attempt's hold on node and lease. What becomes of its frames is the caller's.
-    pub(super) fn release(&mut self, id: AttemptId, step: &mut Step) -> Option<Attempt> {
-        let attempt = self.attempts.remove(&id)?;
+    /// Frames that a spare of it renders are that one's from now on.
+    pub(super) fn release(&mut self, now: Timestamp, id: AttemptId, step: &mut Step) -> Option<Attempt> {
+        let mut attempt = self.attempts.remove(&id)?;
         self.leases.remove(&(attempt.lease_until, id));
         if let Some(job) = self.jobs.get_mut(&id.job) {
             job.running.remove(&id);
         }
         if let Some(node) = self.nodes.get_mut(&attempt.node) {
             node.chunks.remove(&id);
+            let next = node.chunks.iter().filter_map(|id| Some((self.attempts.get(id)?.assigned, *id))).min();
+            if let Some(attempt) = next.and_then(|(_, next)| self.attempts.get_mut(&next)) {
+                attempt.begun.get_or_insert(now);
+            }
             node.chore.take_if(|chore| *chore == id);
+        }
+        if let (true, Some(job)) = (attempt.work.is_chunk(), self.jobs.get(&id.job)) {
+            let spec = job.spec.clone();
+            self.shares.ends(&spec.show, &attempt.node);
+            // What it did not need of what it was charged.
+            let who = (spec.show.as_str(), spec.user.as_str());
+            let seconds = attempt.spent(now) - attempt.estimate.seconds;
+            self.shares.charge(now, self.config.half_life, who, seconds);
         }
         self.reopen(&attempt.node);
         step.changes.push(Key::Attempt(id));
+        match &mut attempt.work {
+            Work::Chunk(frames) => {
+                if let Some(number) = attempt.spare {
+                    let spare = AttemptId { number, ..id };
+                    *frames = self.inherit(spare, std::mem::take(frames), step);
+                }
+            }
+            Work::Spare { of, .. } => {
+                if let Some(late) = self.attempts.get_mut(&AttemptId { number: *of, ..id }) {
+                    late.spare = None;
+                }
+            }
+            Work::Assembly | Work::Delivery | Work::CleanUp => {}
+        }
         Some(attempt)
     }
 
     /// Ends an attempt and lets its frames, or its chore, wait again. Gives nobody any work.
     fn put_back(&mut self, now: Timestamp, id: AttemptId, step: &mut Step) {
-        let Some(attempt) = self.release(id, step) else { return };
+        let Some(attempt) = self.release(now, id, step) else { return };
         if let (Work::Chunk(frames), Some(job)) = (&attempt.work, self.jobs.get_mut(&id.job)) {
             job.waiting.insert_all(frames);
         }

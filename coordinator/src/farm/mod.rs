@@ -7,15 +7,16 @@
 //! `changes` name the records that the command touched; the driver writes them as one group. `effects`
 //! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
 //!
-//! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `carve` (how many
-//! frames), `lease` (who holds what, and until when), `retry`, `finish`, `reconcile` (what a store or a
-//! connection has lost). Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
+//! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `share` (what shows have had),
+//! `carve` (how many frames), `pace` (how long things take), `lease` (who holds what, and until when), `retry`,
+//! `finish`, `reconcile` (what a store or a connection has lost). Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
 //!
 //! `records` says what is durable, `restore` makes a farm of it again.
 
 mod attempt;
 mod carve;
 mod choose;
+mod classes;
 mod command;
 mod control;
 mod finish;
@@ -25,23 +26,27 @@ mod job;
 mod lease;
 mod node;
 mod pace;
+mod queue;
 mod reconcile;
 mod records;
 mod restore;
 mod retry;
+mod share;
+mod spare;
 mod spec;
 mod submit;
+mod urgent;
 mod view;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use hearth_workflows::{Workflow, WorkflowId};
 
-pub use attempt::{Attempt, AttemptPhase, Progress, Work};
+pub use attempt::{Attempt, AttemptPhase, Estimate, Progress, Work};
 pub use command::{
     Answer, AssignedWork, Assignment, Command, Effect, Found, Held, JobEvent, Outcome, Refusal, Segment,
     Step, Submission, Submitted,
@@ -51,10 +56,14 @@ pub use job::{Ended, Failure, FailureKind, Job, Phase};
 pub use node::{Capabilities, Lack, Node, NodeAbout};
 pub use reconcile::ToSurvey;
 pub use records::{Key, Record, RecordError};
+pub use share::ShowPolicy;
 pub use spec::{Deliver, JobClip, JobSpec, PassFiles, Render, Task};
 pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
 
+use classes::Classes;
 use pace::Pace;
+use queue::Queue;
+use share::Shares;
 
 /// Numbers of the farm's rules.
 #[derive(Debug, Clone)]
@@ -77,6 +86,12 @@ pub struct FarmConfig {
     pub max_active: usize,
     /// A node that was not heard of for so long is forgotten, unless it is drained.
     pub forget_node: Duration,
+    /// What shows have had counts half after so long.
+    pub half_life: Duration,
+    /// How far a show may be behind its share for the sake of loaded models, as part of what it is due in an hour.
+    pub share_slack: f64,
+    /// By show; others have the usual one.
+    pub shows: BTreeMap<String, ShowPolicy>,
 }
 
 impl Default for FarmConfig {
@@ -91,6 +106,9 @@ impl Default for FarmConfig {
             max_ended: 10_000,
             max_active: 100_000,
             forget_node: Duration::from_secs(7 * 24 * 3600),
+            half_life: Duration::from_secs(3600),
+            share_slack: 0.02,
+            shows: BTreeMap::new(),
         }
     }
 }
@@ -102,12 +120,29 @@ struct KnownWorkflow {
     /// Jobs that name it; forgotten with the last.
     jobs: usize,
     pace: Pace,
+    /// Nodes that have its models loaded, or will have them.
+    loaded_on: usize,
+}
+
+impl KnownWorkflow {
+    fn new(workflow: Arc<Workflow>) -> Self {
+        Self { workflow, jobs: 0, pace: Pace::default(), loaded_on: 0 }
+    }
+
+    /// Seconds that loading its models costs.
+    fn load(&self) -> f64 {
+        // Until that was seen: a minute's third for models, next to nothing for a graph without.
+        let usual = if self.workflow.manifest().needs.models.is_empty() { 0.5 } else { 20.0 };
+        self.pace.load().unwrap_or(usual)
+    }
 }
 
 /// The farm: jobs, nodes and the attempts between them.
 #[derive(Debug, Clone)]
 pub struct Farm {
     config: FarmConfig,
+    /// Of the last command.
+    now: Timestamp,
     tag: FarmTag,
     next_job: u64,
     jobs: HashMap<JobId, Job>,
@@ -117,14 +152,21 @@ pub struct Farm {
     attempts: HashMap<AttemptId, Attempt>,
     nodes: HashMap<NodeName, Node>,
     /// Jobs with frames to hand out, best first.
-    queue: BTreeSet<choose::Rank>,
+    queue: Queue,
+    classes: Classes,
     /// Jobs that wait for an assembly, a delivery or a clean-up, best first.
     chores: BTreeSet<choose::Rank>,
     /// Nodes that can take another chunk, least busy first.
     open: BTreeSet<(usize, NodeName)>,
-    /// How many nodes are connected, ready and not drained.
+    /// How many nodes are connected, ready and not drained; and of each kind of GPU.
     ready: usize,
+    ready_kinds: HashMap<String, usize>,
+    shares: Shares,
+    /// Nodes that work for a show, or did so last.
+    served: HashMap<String, usize>,
     leases: BTreeSet<(Timestamp, AttemptId)>,
+    /// Chunks that take far longer than they should.
+    late: BTreeSet<AttemptId>,
     /// When a job that a node has to leave alone may be given to it again.
     wakeups: BTreeSet<(Timestamp, JobId)>,
     /// Submissions by the client's own id.
@@ -142,6 +184,7 @@ impl Farm {
     pub fn new(config: FarmConfig, tag: FarmTag) -> Self {
         Self {
             config,
+            now: Timestamp(0),
             tag,
             next_job: 1,
             jobs: HashMap::new(),
@@ -149,11 +192,16 @@ impl Farm {
             workflows: HashMap::new(),
             attempts: HashMap::new(),
             nodes: HashMap::new(),
-            queue: BTreeSet::new(),
+            queue: Queue::default(),
+            classes: Classes::default(),
             chores: BTreeSet::new(),
             open: BTreeSet::new(),
             ready: 0,
+            ready_kinds: HashMap::new(),
+            shares: Shares::default(),
+            served: HashMap::new(),
             leases: BTreeSet::new(),
+            late: BTreeSet::new(),
             wakeups: BTreeSet::new(),
             requests: HashMap::new(),
             outputs: HashMap::new(),
@@ -170,9 +218,16 @@ impl Farm {
         &self.config
     }
 
+    /// How a show is treated.
+    fn policy(&self, show: &str) -> &ShowPolicy {
+        const USUAL: &ShowPolicy = &ShowPolicy { weight: 1.0, max_nodes: 0, preemptible: false };
+        self.config.shows.get(show).unwrap_or(USUAL)
+    }
+
     /// Applies one command at the time `now`.
     pub fn apply(&mut self, now: Timestamp, command: Command) -> Step {
         let mut step = Step::default();
+        self.now = now;
         step.answer = match command {
             Command::Submit(submission) => self.submit(now, *submission, &mut step),
             Command::Pause(job) => self.pause(job, &mut step),
@@ -232,6 +287,8 @@ impl Farm {
         if self.wake(now) {
             self.fill_open(now, step);
         }
+        self.make_room(now, step);
+        self.give_spares(now, step);
         self.fill_chores(now, step);
         self.forget(now, step);
     }

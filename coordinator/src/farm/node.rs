@@ -10,7 +10,7 @@ use hearth_workflows::{Workflow, WorkflowId};
 
 use super::{
     ids::{AttemptId, NodeName, Session, Timestamp},
-    spec::JobSpec,
+    queue::ClassId,
     view::NodeState,
 };
 
@@ -89,8 +89,14 @@ pub struct Node {
     pub frames_done: u64,
     pub chunks_done: u64,
     pub chunks_failed: u64,
-    /// Answers of [`Capabilities::lacks`] by workflow, and what it found missing when it tried.
-    pub(super) fits: HashMap<WorkflowId, Result<(), Lack>>,
+    /// Whether it has what jobs need, by class; and what it found missing when it tried.
+    pub(super) fits: HashMap<ClassId, Result<(), Lack>>,
+    /// The workflow of the last chunk it was given.
+    pub(super) loaded: Option<WorkflowId>,
+    /// The show of that chunk.
+    pub(super) serves: Option<String>,
+    /// The kind of GPU under which the farm counts it among its ready nodes.
+    pub(super) counted_kind: Option<String>,
     /// Whether the farm counts it among its ready nodes.
     pub(super) counted_ready: bool,
     /// Its key in the farm's set of open nodes.
@@ -113,6 +119,9 @@ impl Node {
             chunks_done: 0,
             chunks_failed: 0,
             fits: HashMap::new(),
+            loaded: None,
+            serves: None,
+            counted_kind: None,
             counted_ready: false,
             open_at: None,
         }
@@ -137,17 +146,6 @@ impl Node {
     pub fn is_open(&self) -> bool {
         self.is_ready() && self.chunks.len() < self.slots
     }
-
-    /// Why it cannot run a job of `workflow`; remembered until its capabilities change.
-    pub(super) fn fit(&mut self, workflow: &Workflow, spec: &JobSpec) -> Result<(), Lack> {
-        self.capabilities.lacks_place(spec)?;
-        if let Some(known) = self.fits.get(workflow.id()) {
-            return known.clone();
-        }
-        let answer = self.capabilities.lacks(workflow);
-        self.fits.insert(workflow.id().clone(), answer.clone());
-        answer
-    }
 }
 
 impl Capabilities {
@@ -169,11 +167,11 @@ impl Capabilities {
     }
 
     /// Pool and storage roots.
-    pub fn lacks_place(&self, spec: &JobSpec) -> Result<(), Lack> {
-        if !spec.pool.is_empty() && !self.pools.contains(&spec.pool) {
-            return Err(Lack::Pool(spec.pool.clone()));
+    pub fn lacks_place<'a>(&self, pool: &str, mut roots: impl Iterator<Item = &'a str>) -> Result<(), Lack> {
+        if !pool.is_empty() && !self.pools.contains(pool) {
+            return Err(Lack::Pool(pool.to_owned()));
         }
-        match spec.roots().find(|root| !self.roots.contains(*root)) {
+        match roots.find(|root| !self.roots.contains(*root)) {
             Some(root) => Err(Lack::Root(root.to_owned())),
             None => Ok(()),
         }

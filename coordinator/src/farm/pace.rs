@@ -1,93 +1,200 @@
-//! How fast each node runs one workflow, learned from its results. In memory only: a restarted coordinator
-//! learns again within a chunk.
+//! How long things take, learned from results: a frame of each job, each node against the others, loading the
+//! models of each workflow. In memory only: a restarted coordinator learns again within a chunk.
+//!
+//! A frame takes `base × slowness` seconds: the base is the job's (workflow, parameters, size of the picture), the
+//! slowness the node's for that workflow. So one measurement of a job tells of it on every node that is known, and
+//! a new node of a known kind of GPU is known before its first chunk.
 
 use std::collections::HashMap;
 
 use super::ids::NodeName;
 
-/// Weight of the newest measurement.
-const NEWEST: f64 = 0.4;
+/// How far a measurement moves what was known, by exponent: of a base, and of a slowness.
+const NEWEST_BASE: f64 = 0.15;
+const NEWEST_SLOWNESS: f64 = 0.3;
 
+/// Weight of the newest measurement of loading.
+const NEWEST_LOAD: f64 = 0.3;
+
+/// Part of a chunk's time that was rendering, at least, when models were loaded, too.
+const LEAST_RENDERING: f64 = 0.2;
+
+/// Kinds of jobs whose base is remembered for one workflow.
+const KEPT_BASES: usize = 256;
+
+/// What makes frames of one workflow cost more or less: parameters and size of the picture.
+pub(super) type Variant = u64;
+
+/// What is known of one workflow.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pace {
-    nodes: HashMap<NodeName, Measured>,
-    /// Frames a second of all measured nodes that are ready, and how many those are.
-    ready_rate: f64,
-    ready_count: usize,
+    /// Of each kind of job, on a node of slowness 1.
+    bases: HashMap<Variant, Base>,
+    slowness: HashMap<NodeName, f64>,
+    /// Mean of `ln(slowness)` by kind of GPU, and how many measurements that is.
+    kinds: HashMap<String, (f64, u32)>,
+    load: Option<f64>,
+    /// Most frames of a chunk by kind of GPU, after one ran out of memory.
+    caps: HashMap<String, u64>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Measured {
-    seconds_per_frame: Option<f64>,
-    /// Most frames of a chunk, after it ran out of memory.
-    cap: Option<u64>,
-    ready: bool,
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    seconds_per_frame: f64,
+    /// Models were loaded in that time, too: the next measurement knows better.
+    rough: bool,
 }
 
-impl Measured {
-    fn rate(&self) -> Option<f64> {
-        self.seconds_per_frame.map(|seconds| 1.0 / seconds.max(1e-6))
-    }
+/// A node, as far as its speed goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Runner<'a> {
+    pub(super) name: &'a NodeName,
+    /// Its kind of GPU.
+    pub(super) kind: &'a str,
 }
 
 impl Pace {
-    pub(super) fn seconds_per_frame(&self, node: &NodeName) -> Option<f64> {
-        self.nodes.get(node)?.seconds_per_frame
+    /// Seconds a frame; `None` before anything of the kind was measured.
+    pub(super) fn seconds_per_frame(&self, variant: Variant, runner: Runner) -> Option<f64> {
+        Some(self.base(variant)? * self.slowness(runner).unwrap_or(1.0))
     }
 
-    pub(super) fn cap(&self, node: &NodeName) -> Option<u64> {
-        self.nodes.get(node)?.cap
+    /// Seconds a frame on a node as fast as those that were measured first.
+    pub(super) fn base(&self, variant: Variant) -> Option<f64> {
+        self.bases.get(&variant).map(|base| base.seconds_per_frame)
     }
 
-    /// A chunk of `frames` took `seconds` on the node, which is ready.
-    pub(super) fn measure(&mut self, node: &NodeName, frames: u64, seconds: f64) {
+    /// Whether a chunk's time is known well enough to say that one is late.
+    pub(super) fn is_sure(&self, variant: Variant) -> bool {
+        self.bases.get(&variant).is_some_and(|base| !base.rough)
+    }
+
+    /// As [`Pace::base`]; of a job that was never measured what others of the workflow have in the mean.
+    pub(super) fn likely_base(&self, variant: Variant) -> Option<f64> {
+        let mean = || {
+            let logs: f64 = self.bases.values().map(|base| base.seconds_per_frame.ln()).sum();
+            (!self.bases.is_empty()).then(|| (logs / self.bases.len() as f64).exp())
+        };
+        self.base(variant).or_else(mean)
+    }
+
+    fn slowness(&self, runner: Runner) -> Option<f64> {
+        let own = self.slowness.get(runner.name).copied();
+        own.or_else(|| self.kinds.get(runner.kind).map(|(mean, _)| mean.exp()))
+    }
+
+    /// How fast the node is against one of slowness 1.
+    pub(super) fn speed(&self, runner: Runner) -> f64 {
+        1.0 / self.slowness(runner).unwrap_or(1.0).max(1e-6)
+    }
+
+    /// As [`Pace::speed`], of a kind of GPU.
+    pub(super) fn kind_speed(&self, kind: &str) -> f64 {
+        self.kinds.get(kind).map_or(1.0, |(mean, _)| (-mean).exp())
+    }
+
+    /// Seconds that loading the workflow's models costs a node that has others loaded, as far as that was seen.
+    pub(super) fn load(&self) -> Option<f64> {
+        self.load
+    }
+
+    pub(super) fn cap(&self, kind: &str) -> Option<u64> {
+        self.caps.get(kind).copied()
+    }
+
+    /// A chunk of `frames` rendered frames, handles among them, took `seconds`. `loading`: the models were not
+    /// there, and this is what loading them usually takes.
+    pub(super) fn measure(
+        &mut self,
+        variant: Variant,
+        runner: Runner,
+        frames: u64,
+        seconds: f64,
+        loading: Option<f64>,
+    ) {
         if frames == 0 || !seconds.is_finite() || seconds <= 0.0 {
             return;
         }
-        self.set_ready(node, false);
-        let measured = self.nodes.entry(node.clone()).or_default();
-        let newest = seconds / frames as f64;
-        measured.seconds_per_frame = Some(match measured.seconds_per_frame {
-            Some(before) => before + NEWEST * (newest - before),
-            None => newest,
-        });
-        self.set_ready(node, true);
-    }
-
-    /// A chunk of `frames` was too much for the node's memory.
-    pub(super) fn too_much(&mut self, node: &NodeName, frames: u64) {
-        let measured = self.nodes.entry(node.clone()).or_default();
-        let half = (frames / 2).max(1);
-        measured.cap = Some(measured.cap.map_or(half, |cap| cap.min(half)));
-    }
-
-    pub(super) fn set_ready(&mut self, node: &NodeName, ready: bool) {
-        let Some(measured) = self.nodes.get_mut(node) else { return };
-        let Some(rate) = measured.rate() else { return };
-        if measured.ready == ready {
-            return;
+        let mut seconds = seconds;
+        if let Some(usual) = loading {
+            let own = self.slowness.get(runner.name).and_then(|own| Some(own * self.base(variant)?));
+            if let Some(known) = own {
+                // What is beyond the frames themselves went into loading.
+                let newest = (seconds - known * frames as f64).max(0.0);
+                let before = self.load.unwrap_or(newest);
+                self.load = Some(before + NEWEST_LOAD * (newest - before));
+                return;
+            }
+            // Which part was loading cannot be told yet.
+            seconds = (seconds - usual).max(seconds * LEAST_RENDERING);
         }
-        measured.ready = ready;
-        if ready {
-            self.ready_rate += rate;
-            self.ready_count += 1;
-        } else {
-            self.ready_rate -= rate;
-            self.ready_count -= 1;
-            if self.ready_count == 0 {
-                self.ready_rate = 0.0;
+        let newest = (seconds / frames as f64).max(1e-6);
+        let slowness = self.slowness(runner);
+        let rough = loading.is_some();
+        let known = self.bases.get(&variant).filter(|base| rough || !base.rough);
+        match (known.map(|base| base.seconds_per_frame), slowness) {
+            (None, slowness) => {
+                if self.bases.len() >= KEPT_BASES {
+                    self.bases.clear();
+                }
+                let seconds_per_frame = newest / slowness.unwrap_or(1.0);
+                self.bases.insert(variant, Base { seconds_per_frame, rough });
+                if slowness.is_none() {
+                    self.learn(runner, 1.0);
+                }
+            }
+            (Some(base), None) => self.learn(runner, newest / base),
+            (Some(base), Some(slowness)) => {
+                let off = newest / (base * slowness);
+                let seconds_per_frame = base * off.powf(NEWEST_BASE);
+                self.bases.insert(variant, Base { seconds_per_frame, rough });
+                self.learn(runner, slowness * off.powf(NEWEST_SLOWNESS));
             }
         }
     }
 
-    /// The part of the farm's speed that this node is, 0 to 1; unmeasured nodes count as average.
-    pub(super) fn share(&self, node: &NodeName, ready_nodes: usize) -> f64 {
-        if self.ready_count == 0 || self.ready_rate <= 0.0 {
-            return 1.0 / ready_nodes as f64;
-        }
-        let mean = self.ready_rate / self.ready_count as f64;
-        let own = self.nodes.get(node).and_then(Measured::rate).unwrap_or(mean);
-        let all = mean * ready_nodes.max(self.ready_count) as f64;
-        (own / all).clamp(0.0, 1.0)
+    fn learn(&mut self, runner: Runner, slowness: f64) {
+        let slowness = slowness.clamp(1e-3, 1e3);
+        self.slowness.insert(runner.name.clone(), slowness);
+        let (mean, count) = self.kinds.entry(runner.kind.to_owned()).or_insert((slowness.ln(), 0));
+        *count = (*count + 1).min(20);
+        *mean += (slowness.ln() - *mean) / f64::from(*count);
+    }
+
+    /// A chunk of `frames` was too much for the memory of this kind of GPU.
+    pub(super) fn too_much(&mut self, kind: &str, frames: u64) {
+        let half = (frames / 2).max(1);
+        let cap = self.caps.entry(kind.to_owned()).or_insert(half);
+        *cap = half.min(*cap);
+    }
+
+    /// The node is not there any more.
+    pub(super) fn forget(&mut self, node: &NodeName) {
+        self.slowness.remove(node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_measurement_tells_of_every_node_that_is_known() {
+        let (slow, fast, new) = (NodeName::from("slow"), NodeName::from("fast"), NodeName::from("new"));
+        let slow = Runner { name: &slow, kind: "A5000" };
+        let fast = Runner { name: &fast, kind: "H100" };
+        let new = Runner { name: &new, kind: "H100" };
+        let mut pace = Pace::default();
+        assert_eq!(pace.seconds_per_frame(1, slow), None);
+        pace.measure(1, slow, 10, 40.0, None);
+        pace.measure(1, fast, 10, 10.0, None);
+        // Another job, met on one node, is known on the others, and on a node never met of a known kind.
+        pace.measure(2, slow, 4, 80.0, None);
+        let of = |runner| pace.seconds_per_frame(2, runner).expect("known");
+        assert!((of(fast) - 5.0).abs() < 1e-9 && (of(new) - 5.0).abs() < 1e-9, "{} {}", of(fast), of(new));
+        // Loading is told apart from rendering.
+        pace.measure(2, fast, 10, 50.0 + 32.0, Some(20.0));
+        assert!((pace.load().expect("seen") - 32.0).abs() < 1e-9);
+        assert!((pace.seconds_per_frame(2, fast).expect("known") - 5.0).abs() < 1e-9);
     }
 }

@@ -117,7 +117,7 @@ impl Farm {
         let Found { number, node, frames } = piece;
         let attempt = AttemptId { job: id, number };
         // Published, so it is over, whatever the store says.
-        let held = self.release(attempt, step);
+        let held = self.release(now, attempt, step);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if let Some(Work::Chunk(held)) = held.map(|held| held.work) {
             job.waiting.insert_all(&held);

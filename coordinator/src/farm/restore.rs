@@ -8,13 +8,12 @@ use std::{
 use hearth_workflows::{Workflow, WorkflowId};
 
 use super::{
-    Farm, FarmConfig, KnownWorkflow,
-    attempt::{Attempt, Work},
+    Farm, FarmConfig,
+    attempt::{Attempt, Estimate, Work},
     command::Step,
     ids::{AttemptId, FarmTag, JobId, NodeName, Session, Timestamp},
     job::{Ended, Job, Phase, Piece},
     node::{Node, NodeAbout},
-    pace::Pace,
     records::{
         AttemptRecord, JobRecord, Key, MetaRecord, NodeRecord, Record, RecordError, SCHEMA, WorkflowRecord,
         decode, missing,
@@ -94,8 +93,10 @@ impl Farm {
         let workflow = Workflow::parse(&name, &manifest, &graph)
             .map_err(|source| RecordError::Workflow { key: key.to_string(), source: Box::new(source) })?;
         let jobs = self.jobs.values().filter(|job| job.spec.workflow() == Some(id)).count();
-        let known = KnownWorkflow { workflow: Arc::new(workflow), jobs, pace: Pace::default() };
-        self.workflows.insert(id.clone(), known);
+        self.know(id.clone(), Arc::new(workflow));
+        if let Some(known) = self.workflows.get_mut(id) {
+            known.jobs = jobs;
+        }
         Ok(())
     }
 
@@ -115,8 +116,9 @@ impl Farm {
             {
                 return Err(missing(key, &format!("workflow {workflow}")));
             }
-            self.index(id, &spec);
-            self.jobs.insert(id, Job::new(spec, record.priority, record.submitted));
+            let (class, variant) = self.index(id, &spec);
+            let job = Job::new(spec, record.priority, record.submitted);
+            self.jobs.insert(id, Job { class, variant, ..job });
         }
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
         if let Some(before) = job.ended {
@@ -159,7 +161,7 @@ impl Farm {
         if let Some(ended) = job.ended {
             self.ended.remove(&(ended, id));
         }
-        self.unindex(id, &job.spec);
+        self.unindex(id, &job);
         if self.outputs.get(job.spec.output.as_str()) == Some(&id) {
             self.outputs.remove(job.spec.output.as_str());
         }
@@ -191,21 +193,42 @@ impl Farm {
         record: Option<&Record>,
     ) -> Result<(), RecordError> {
         let progress = self.attempts.get(&id).and_then(|attempt| attempt.progress.clone());
-        self.release(id, &mut Step::default());
+        self.release(now, id, &mut Step::default());
         let Some(record) = record else { return Ok(()) };
         let AttemptRecord { node: name, work, assigned } = decode(key, record)?;
         let job = self.jobs.get_mut(&id.job).ok_or_else(|| missing(key, "its job"))?;
         job.running.insert(id);
+        let show = job.spec.show.clone();
+        if work.is_chunk() {
+            self.shares.begins(&show, &name);
+        }
         let node = self.absorbed_node(now, &name);
         match work {
-            Work::Chunk(_) => {
+            Work::Chunk(_) | Work::Spare { .. } => {
                 node.chunks.insert(id);
             }
             Work::Assembly | Work::Delivery | Work::CleanUp => node.chore = Some(id),
         }
+        if let Work::Spare { of, .. } = &work
+            && let Some(late) = self.attempts.get_mut(&AttemptId { number: *of, ..id })
+        {
+            late.spare = Some(id.number);
+        }
         let lease_until = now.after(self.config.lease);
         self.reopen(&name);
-        self.enter(id, Attempt { node: name, work, assigned, lease_until, progress });
+        self.enter(
+            id,
+            Attempt {
+                node: name,
+                work,
+                assigned,
+                lease_until,
+                progress,
+                estimate: Estimate::default(),
+                spare: None,
+                begun: None,
+            },
+        );
         Ok(())
     }
 

@@ -57,19 +57,22 @@ impl Farm {
         named: &FrameSet,
         step: &mut Step,
     ) {
-        let Some(attempt) = self.release(id, step) else { return };
+        let frames = self.attempts.get(&id).and_then(|attempt| attempt.work.rendered()).cloned();
+        let Some(attempt) = self.release(now, id, step) else { return };
         let node = attempt.node;
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let failure = Failure {
             attempt: id.number,
             node: node.clone(),
-            frames: attempt.work.frames().cloned().unwrap_or_default(),
+            frames: frames.unwrap_or_default(),
             kind,
             message: message.clone(),
             at: now,
         };
         job.remember(failure.clone());
         match attempt.work {
+            // The chunk itself may still come.
+            Work::Spare { .. } => {}
             Work::Chunk(frames) => {
                 self.fail_chunk(now, id, &node, &frames, (kind, message), named);
             }
@@ -104,14 +107,16 @@ impl Farm {
             Blame::Chunk => job.count_failure(frames, limit),
             Blame::Frames(bad) => job.count_failure(&bad, limit),
             Blame::Node => {
+                let alike = self.classes.ids().filter(|(_, workflow)| **workflow == render.workflow);
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.fits.insert(render.workflow.clone(), Err(Lack::Tried(message)));
+                    node.fits.extend(alike.map(|(class, _)| (class, Err(Lack::Tried(message.clone())))));
                 }
                 FrameSet::new()
             }
             Blame::Size => {
                 if let Some(known) = self.workflows.get_mut(&render.workflow) {
-                    known.pace.too_much(name, frames.len());
+                    let kind = self.nodes.get(name).map_or("", |node| node.capabilities.device.as_str());
+                    known.pace.too_much(kind, frames.len());
                 }
                 FrameSet::new()
             }

@@ -1,10 +1,12 @@
 //! What was submitted: a clip through a workflow, or a finished sequence to deliver.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use hearth_workflows::{
     FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
     delivery::DeliveryFormat,
     format::{ColourSpace, Encoding, PictureFormat},
-    parameters::ParameterTexts,
+    parameters::{ParameterTexts, ParameterType},
     path::SequenceName,
 };
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,9 @@ pub struct JobSpec {
     pub frames: FrameSet,
     /// The folder of the finished sequence; the file, or folder, of a delivery.
     pub output: RootPath,
+    /// Before everything that is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub urgent: bool,
     /// What lies at the output already is replaced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overwrite: bool,
@@ -73,6 +78,9 @@ pub struct JobClip {
     /// What its files are.
     #[serde(default = "png8")]
     pub encoding: Encoding,
+    /// Of one picture; 0 where an older version did not say.
+    #[serde(default)]
+    pub pixels: u64,
 }
 
 /// What clips were before other formats were read.
@@ -175,6 +183,20 @@ impl JobSpec {
 }
 
 impl Render {
+    /// What makes its frames cost more or less than others of the workflow: numbers and choices, and the size of
+    /// the pictures. A seed does not.
+    pub(super) fn variant(&self, workflow: &Workflow) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.clip.as_ref().map(|clip| clip.pixels).hash(&mut hasher);
+        let declared = &workflow.manifest().parameters;
+        let costs = |name: &String| {
+            let kind = declared.get(name).map(|parameter| parameter.kind);
+            !name.contains("seed") && kind.is_some_and(|kind| kind != ParameterType::Text)
+        };
+        self.parameters.iter().filter(|(name, _)| costs(name)).for_each(|pair| pair.hash(&mut hasher));
+        hasher.finish()
+    }
+
     /// How it is split. Its parameters were checked when it was submitted.
     pub fn split(&self, workflow: &Workflow) -> Split {
         workflow.manifest().split(&self.parameters).unwrap_or(Split::Whole)

@@ -2,14 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use hearth_workflows::Workflow;
+use hearth_workflows::{Workflow, WorkflowId};
 
 use super::{
     Farm, KnownWorkflow,
     command::{Answer, JobEvent, Refusal, Step, Submission, Submitted},
     ids::{JobId, Priority, Timestamp},
     job::{Ended, Job, Phase},
-    pace::Pace,
+    pace::Variant,
+    queue::ClassId,
     records::Key,
     spec::JobSpec,
 };
@@ -47,6 +48,7 @@ impl Farm {
         }
         step.changes.push(Key::Meta);
         self.fill_open(now, step);
+        self.make_room(now, step);
         self.fill_chores(now, step);
         Ok(Answer::Submitted { job: first, already: false })
     }
@@ -89,36 +91,55 @@ impl Farm {
         priority: Priority,
         workflow: Option<Arc<Workflow>>,
     ) {
-        if let Some((name, workflow)) = spec.workflow().zip(workflow) {
-            let new = || KnownWorkflow { workflow, jobs: 0, pace: Pace::default() };
-            self.workflows.entry(name.clone()).or_insert_with(new);
+        if let Some((name, workflow)) = spec.workflow().zip(workflow)
+            && !self.workflows.contains_key(name)
+        {
+            self.know(name.clone(), workflow);
         }
         self.outputs.insert(spec.output.as_str().to_owned(), id);
-        self.index(id, &spec);
-        self.jobs.insert(id, Job::new(spec, priority, now));
+        let (class, variant) = self.index(id, &spec);
+        self.jobs.insert(id, Job { class, variant, ..Job::new(spec, priority, now) });
         self.rank(id);
     }
 
-    /// Everything by which a job is found, but its number and its output.
-    pub(super) fn index(&mut self, id: JobId, spec: &JobSpec) {
-        if let Some(known) = spec.workflow().and_then(|workflow| self.workflows.get_mut(workflow)) {
+    /// A workflow that no job has named before.
+    pub(super) fn know(&mut self, name: WorkflowId, workflow: Arc<Workflow>) {
+        let mut known = KnownWorkflow::new(workflow);
+        // From jobs that are forgotten since.
+        known.loaded_on = self.nodes.values().filter(|node| node.loaded.as_ref() == Some(&name)).count();
+        self.workflows.insert(name, known);
+    }
+
+    /// Puts a job where it is found by anything but its number and its output; what it needs of a node, and what
+    /// kind of work it is.
+    pub(super) fn index(&mut self, id: JobId, spec: &JobSpec) -> (ClassId, Variant) {
+        let known = spec.workflow().and_then(|workflow| self.workflows.get_mut(workflow));
+        let variant = known.zip(spec.render()).map(|(known, render)| {
             known.jobs += 1;
-        }
+            render.variant(&known.workflow)
+        });
         if !spec.request_id.is_empty() {
             self.requests.insert(spec.request_id.clone(), id);
         }
         self.dependents.extend(spec.after.map(|after| (after, id)));
         self.batches.extend(spec.batch.map(|first| (first, id)));
+        (self.classes.enter(spec).unwrap_or_default(), variant.unwrap_or_default())
     }
 
-    /// Undoes [`Farm::index`].
-    pub(super) fn unindex(&mut self, id: JobId, spec: &JobSpec) {
+    /// Undoes [`Farm::index`] for a job that is no more.
+    pub(super) fn unindex(&mut self, id: JobId, job: &Job) {
+        let spec = &job.spec;
         if let Some(known) = spec.workflow().and_then(|workflow| self.workflows.get_mut(workflow)) {
             known.jobs -= 1;
         }
         self.requests.remove(&spec.request_id);
         spec.after.map(|after| self.dependents.remove(&(after, id)));
         spec.batch.map(|first| self.batches.remove(&(first, id)));
+        if self.classes.leave(job.class) {
+            for node in self.nodes.values_mut() {
+                node.fits.remove(&job.class);
+            }
+        }
     }
 
     /// The jobs that work on the result of `id`.
@@ -169,21 +190,19 @@ impl Farm {
             node.session = None;
             self.reopen(name);
             self.nodes.remove(name);
+            self.workflows.values_mut().for_each(|known| known.pace.forget(name));
         }
     }
 
     fn forget_job(&mut self, ended: Timestamp, id: JobId, step: &mut Step) {
         self.ended.remove(&(ended, id));
         let Some(job) = self.jobs.remove(&id) else { return };
-        self.unindex(id, &job.spec);
+        self.unindex(id, &job);
         step.changes.extend([Key::Spec(id), Key::Job(id)]);
         step.changes.extend(job.pieces.keys().map(|number| Key::Piece(job_attempt(id, *number))));
         let Some(workflow) = job.spec.workflow() else { return };
         if self.workflows.get(workflow).is_some_and(|known| known.jobs == 0) {
             self.workflows.remove(workflow);
-            for node in self.nodes.values_mut() {
-                node.fits.remove(workflow);
-            }
             step.changes.push(Key::Workflow(workflow.clone()));
         }
     }

@@ -1,12 +1,16 @@
 //! The farm as people see it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use hearth_workflows::{FrameSet, Workflow};
 
 use super::{
     Farm,
-    attempt::{Progress, Work},
+    attempt::Progress,
     command::Segment,
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
     job::{Ended, Failure, Job, Phase},
@@ -150,24 +154,20 @@ impl Farm {
 
     /// How many jobs wait for a chunk at each priority, and how many frames those are.
     pub fn queue_depth(&self) -> Vec<(u8, usize, u64)> {
-        let mut depth: Vec<(u8, usize, u64)> = Vec::new();
-        for rank in &self.queue {
-            let Some(job) = self.jobs.get(&rank.job) else { continue };
-            let priority = job.priority.get();
-            match depth.last_mut().filter(|(last, ..)| *last == priority) {
-                Some((_, jobs, frames)) => {
-                    *jobs += 1;
-                    *frames += job.waiting.len();
-                }
-                None => depth.push((priority, 1, job.waiting.len())),
-            }
+        let mut depth: BTreeMap<Reverse<u8>, (usize, u64)> = BTreeMap::new();
+        for (level, id) in self.queue.jobs() {
+            let Some(job) = self.jobs.get(&id) else { continue };
+            let (jobs, frames) = depth.entry(Reverse(level.priority().get())).or_default();
+            *jobs += 1;
+            *frames += job.waiting.len();
         }
-        depth
+        depth.into_iter().map(|(Reverse(priority), (jobs, frames))| (priority, jobs, frames)).collect()
     }
 
     fn view(&self, id: JobId, job: &Job) -> JobView {
         let attempts: Vec<AttemptView> = job.running.iter().filter_map(|id| self.attempt_view(*id)).collect();
-        let mut running = attempts.iter().map(|attempt| attempt.frames.len()).sum();
+        let answered = |id: &AttemptId| Some(self.attempts.get(id)?.work.frames()?.len());
+        let mut running = job.running.iter().filter_map(answered).sum();
         let (mut waiting, mut done) = (job.waiting.len(), job.done.len());
         if let (Phase::Delivering, Some(attempt)) = (job.phase, attempts.first()) {
             // Its frames have no life of their own: they are as far as the encoder is.
@@ -188,7 +188,7 @@ impl Farm {
         let known = job.spec.workflow().and_then(|id| self.workflows.get(id));
         let message = match (state, job.message.is_empty(), known) {
             (JobState::Waiting, true, _) if !self.may_begin(&job.spec) => self.what_for(&job.spec),
-            (JobState::Waiting, true, Some(known)) => self.why_waiting(&job.spec, &known.workflow),
+            (JobState::Waiting, true, Some(known)) => self.why_waiting(job, &known.workflow),
             (JobState::Waiting, true, None) => self.why_not_delivered(&job.spec),
             _ => job.message.clone(),
         };
@@ -217,10 +217,7 @@ impl Farm {
         Some(AttemptView {
             id,
             node: attempt.node.clone(),
-            frames: match &attempt.work {
-                Work::Chunk(frames) => frames.clone(),
-                Work::Assembly | Work::Delivery | Work::CleanUp => FrameSet::new(),
-            },
+            frames: attempt.work.rendered().cloned().unwrap_or_default(),
             assigned: attempt.assigned,
             progress: attempt.progress.clone(),
         })
@@ -280,7 +277,8 @@ impl Farm {
     }
 
     /// Why no node runs it: empty when some node could.
-    fn why_waiting(&self, spec: &JobSpec, workflow: &Workflow) -> String {
+    fn why_waiting(&self, job: &Job, workflow: &Workflow) -> String {
+        let (spec, class) = (&job.spec, job.class);
         let online: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
         if online.is_empty() {
             return "no node is connected to the farm".to_owned();
@@ -291,7 +289,8 @@ impl Farm {
         }
         let mut lacks: HashSet<String> = HashSet::new();
         for node in &online {
-            let fit = node.capabilities.lacks_place(spec).and_then(|()| match node.fits.get(workflow.id()) {
+            let place = node.capabilities.lacks_place(&spec.pool, spec.roots());
+            let fit = place.and_then(|()| match node.fits.get(&class) {
                 Some(Err(Lack::Tried(reason))) => Err(Lack::Tried(reason.clone())),
                 _ => node.capabilities.lacks(workflow),
             });

@@ -163,6 +163,7 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
         after_job_id: spec.after.map_or(0, |job| job.0),
         batch: spec.batch.map_or(0, |job| job.0),
         delivery,
+        urgent: spec.urgent,
     }
 }
 

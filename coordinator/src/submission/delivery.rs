@@ -128,6 +128,7 @@ pub fn check_clip(
                 task: Task::Deliver(deliver),
                 frames: frames.clone(),
                 output,
+                urgent: false,
                 overwrite,
                 after: None,
                 batch: None,

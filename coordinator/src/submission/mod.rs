@@ -5,7 +5,7 @@ mod delivery;
 
 use std::{path::Path, sync::Arc};
 
-use hearth_pictures::NoRate;
+use hearth_pictures::{NoRate, Picture};
 use hearth_proto::v1;
 use hearth_storage::{Clip, ClipError, Roots, RootsError, manifest::SequenceManifest};
 use hearth_workflows::{
@@ -147,6 +147,7 @@ pub fn check(
             task: Task::Render(render),
             frames: input.results.clone(),
             output,
+            urgent: request.urgent,
             overwrite: request.overwrite,
             after: None,
             batch: None,
@@ -191,10 +192,11 @@ fn input(
     let (frames, range) = worked_on(workflow, split, frames, clip_range)?;
     let results = split.results(&frames);
     let picture = clip.check(&needed(workflow, split, &results, range))?;
-    let format = picture.map(|picture| picture.format).ok_or(SubmissionError::Aborted)?;
+    let Picture { format, width, height, .. } = picture.ok_or(SubmissionError::Aborted)?;
+    let pixels = u64::from(width) * u64::from(height);
     let encoding = Encoding { format, colour: colour_of(&request.colour_space, format)? };
     check_format(workflow, &sequence, encoding)?;
-    Ok(Input { clip: Some(JobClip { path: sequence, encoding }), range, results })
+    Ok(Input { clip: Some(JobClip { path: sequence, encoding, pixels }), range, results })
 }
 
 fn no_input(

@@ -10,7 +10,7 @@ use std::{
 
 use hearth_coordinator::farm::{
     Capabilities, Command, Deliver, Farm, FarmConfig, FarmTag, JobClip, JobSpec, Key, NodeAbout, Priority,
-    Record, Render, Session, Step, Submission, Submitted, Task, Timestamp, invariants,
+    Record, Render, Session, ShowPolicy, Step, Submission, Submitted, Task, Timestamp, invariants,
 };
 use hearth_workflows::{
     FrameSet, Workflow,
@@ -30,6 +30,12 @@ pub(crate) fn config() -> FarmConfig {
         first_chunk_frames: 4,
         max_tries: 3,
         retry_delay: Duration::from_secs(2),
+        shows: [
+            ("double".to_owned(), ShowPolicy { weight: 2.0, ..ShowPolicy::default() }),
+            ("narrow".to_owned(), ShowPolicy { max_nodes: 1, ..ShowPolicy::default() }),
+            ("patient".to_owned(), ShowPolicy { preemptible: true, ..ShowPolicy::default() }),
+        ]
+        .into(),
         ..FarmConfig::default()
     }
 }
@@ -160,6 +166,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
             clip: Some(JobClip {
                 path: "plates/plate.%04d.png".parse().expect("path"),
                 encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
+                pixels: 0,
             }),
             clip_range: hearth_workflows::FrameRange {
                 first: frames.first().expect("frames"),
@@ -169,6 +176,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
         }),
         frames,
         output: format!("comps/{name}").parse().expect("path"),
+        urgent: false,
         overwrite: false,
         after: None,
         batch: None,

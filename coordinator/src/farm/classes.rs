@@ -1,0 +1,90 @@
+//! Jobs that need the same of a node: workflow, pool and storage. Whether a node has it is found out once for all
+//! of them.
+
+use std::collections::HashMap;
+
+use hearth_workflows::WorkflowId;
+
+use super::{queue::ClassId, spec::JobSpec};
+
+/// What a node must have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Needs {
+    workflow: WorkflowId,
+    pool: String,
+    roots: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Class {
+    needs: Needs,
+    jobs: usize,
+    /// Frames of all its jobs that may be handed out.
+    waiting: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Classes {
+    ids: HashMap<Needs, ClassId>,
+    known: HashMap<ClassId, Class>,
+    last: ClassId,
+    all_waiting: u64,
+}
+
+impl Classes {
+    /// The class of a job that is new; `None` for a delivery.
+    pub(super) fn enter(&mut self, spec: &JobSpec) -> Option<ClassId> {
+        let workflow = spec.workflow()?.clone();
+        let roots = spec.roots().map(str::to_owned).collect();
+        let needs = Needs { workflow, pool: spec.pool.clone(), roots };
+        let id = *self.ids.entry(needs.clone()).or_insert_with(|| {
+            self.last += 1;
+            self.last
+        });
+        self.known.entry(id).or_insert(Class { needs, jobs: 0, waiting: 0 }).jobs += 1;
+        Some(id)
+    }
+
+    /// A job of it is gone; true when it was the last.
+    pub(super) fn leave(&mut self, id: ClassId) -> bool {
+        let Some(class) = self.known.get_mut(&id) else { return false };
+        class.jobs -= 1;
+        if class.jobs > 0 {
+            return false;
+        }
+        self.ids.remove(&class.needs);
+        self.known.remove(&id);
+        true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = (ClassId, &WorkflowId)> {
+        self.known.iter().map(|(id, class)| (*id, &class.needs.workflow))
+    }
+
+    /// Pool and storage roots of its jobs.
+    pub(super) fn place(&self, id: ClassId) -> Option<(&str, &[String])> {
+        let needs = &self.known.get(&id)?.needs;
+        Some((&needs.pool, &needs.roots))
+    }
+
+    pub(super) fn waiting(&self, id: ClassId) -> u64 {
+        self.known.get(&id).map_or(0, |class| class.waiting)
+    }
+
+    /// Frames of all jobs that may be handed out.
+    pub(super) fn all_waiting(&self) -> u64 {
+        self.all_waiting
+    }
+
+    /// So many frames of it wait more, or less, than before.
+    pub(super) fn wait(&mut self, id: ClassId, before: u64, now: u64) {
+        if let Some(class) = self.known.get_mut(&id) {
+            class.waiting = (class.waiting + now).saturating_sub(before);
+            self.all_waiting = (self.all_waiting + now).saturating_sub(before);
+        }
+    }
+}

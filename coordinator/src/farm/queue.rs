@@ -1,0 +1,104 @@
+//! Jobs with frames to hand out, in the order in which they may have a node: urgent ones first, then by show, and
+//! within a show by priority. Jobs that need the same of a node stand together, so that what does not fit a node is
+//! passed over at once.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::ids::{JobId, Priority};
+
+/// Jobs that need the same of a node; see [`super::classes::Classes`].
+pub(super) type ClassId = u32;
+
+/// Urgent before all others, then by priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Level(Reverse<(bool, Priority)>);
+
+impl Level {
+    pub(super) fn new(urgent: bool, priority: Priority) -> Self {
+        Self(Reverse((urgent, priority)))
+    }
+
+    pub(super) fn is_urgent(self) -> bool {
+        self.0.0.0
+    }
+
+    pub(super) fn priority(self) -> Priority {
+        self.0.0.1
+    }
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) show: String,
+    pub(super) level: Level,
+    pub(super) class: ClassId,
+    pub(super) user: String,
+}
+
+/// Jobs of one level, first come first, by what they need and whose they are.
+pub(super) type AtLevel = BTreeMap<(ClassId, String), BTreeSet<JobId>>;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Queue {
+    shows: BTreeMap<String, BTreeMap<Level, AtLevel>>,
+    len: usize,
+    urgent: usize,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn has_urgent(&self) -> bool {
+        self.urgent > 0
+    }
+
+    pub(super) fn insert(&mut self, place: &Place, job: JobId) {
+        let show = self.shows.entry(place.show.clone()).or_default();
+        let level = show.entry(place.level).or_default();
+        let jobs = level.entry((place.class, place.user.clone())).or_default();
+        let new = usize::from(jobs.insert(job));
+        self.len += new;
+        self.urgent += if place.level.is_urgent() { new } else { 0 };
+    }
+
+    pub(super) fn remove(&mut self, place: &Place, job: JobId) {
+        let Some(show) = self.shows.get_mut(&place.show) else { return };
+        let Some(level) = show.get_mut(&place.level) else { return };
+        let key = (place.class, place.user.clone());
+        let Some(jobs) = level.get_mut(&key) else { return };
+        let gone = usize::from(jobs.remove(&job));
+        self.len -= gone;
+        self.urgent -= if place.level.is_urgent() { gone } else { 0 };
+        // What is empty is not looked through again and again.
+        if jobs.is_empty() {
+            level.remove(&key);
+        }
+        if level.is_empty() {
+            show.remove(&place.level);
+        }
+        if show.is_empty() {
+            self.shows.remove(&place.show);
+        }
+    }
+
+    pub(super) fn has_show(&self, show: &str) -> bool {
+        self.shows.contains_key(show)
+    }
+
+    /// Every show with its levels, best first.
+    pub(super) fn shows(&self) -> impl Iterator<Item = (&String, &BTreeMap<Level, AtLevel>)> {
+        self.shows.iter()
+    }
+
+    /// Every job, in no order.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = (Level, JobId)> {
+        let levels = self.shows.values().flatten();
+        levels.flat_map(|(level, classes)| classes.values().flatten().map(|job| (*level, *job)))
+    }
+}

@@ -1,0 +1,124 @@
+//! What shows and users have had lately, in GPU seconds that fade: who had little goes first.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::ids::{NodeName, Timestamp};
+
+/// Shows and users that are remembered after their last job; those that used least are forgotten first.
+const KEPT: usize = 10_000;
+
+/// A show's part of the farm.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShowPolicy {
+    /// Twice the weight is twice the GPUs, where both have enough to do.
+    pub weight: f64,
+    /// It never has more nodes at a time; 0: no limit.
+    pub max_nodes: usize,
+    /// An urgent job of another show may interrupt its chunks.
+    pub preemptible: bool,
+}
+
+impl Default for ShowPolicy {
+    fn default() -> Self {
+        Self { weight: 1.0, max_nodes: 0, preemptible: false }
+    }
+}
+
+/// Seconds of which half count after each half-life.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faded {
+    seconds: f64,
+    at: Timestamp,
+}
+
+impl Faded {
+    fn at(self, now: Timestamp, half_life: Duration) -> f64 {
+        let age = now.since(self.at).as_secs_f64() / half_life.as_secs_f64().max(1.0);
+        self.seconds * 0.5_f64.powf(age)
+    }
+
+    fn add(&mut self, now: Timestamp, half_life: Duration, seconds: f64) {
+        // What was charged too much is given back; nobody is owed more than nothing.
+        *self = Self { seconds: (self.at(now, half_life) + seconds).max(0.0), at: now };
+    }
+}
+
+/// What everybody has had.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shares {
+    shows: HashMap<String, Faded>,
+    users: HashMap<(String, String), Faded>,
+    /// Chunks of each show on each node.
+    nodes: HashMap<String, HashMap<NodeName, u32>>,
+}
+
+impl Shares {
+    pub(super) fn charge(
+        &mut self,
+        now: Timestamp,
+        half_life: Duration,
+        (show, user): (&str, &str),
+        seconds: f64,
+    ) {
+        if self.shows.len() + self.users.len() > KEPT {
+            self.shows.retain(|_, used| used.at(now, half_life) > 1.0);
+            self.users.retain(|_, used| used.at(now, half_life) > 1.0);
+        }
+        let user = (show.to_owned(), user.to_owned());
+        self.shows.entry(show.to_owned()).or_default().add(now, half_life, seconds);
+        self.users.entry(user).or_default().add(now, half_life, seconds);
+    }
+
+    /// GPU seconds of a show, for each unit of its weight.
+    pub(super) fn of_show(&self, now: Timestamp, half_life: Duration, show: &str, weight: f64) -> f64 {
+        self.shows.get(show).map_or(0.0, |used| used.at(now, half_life)) / weight.max(1e-6)
+    }
+
+    pub(super) fn of_user(&self, now: Timestamp, half_life: Duration, show: &str, user: &str) -> f64 {
+        let user = (show.to_owned(), user.to_owned());
+        self.users.get(&user).map_or(0.0, |used| used.at(now, half_life))
+    }
+
+    /// A show, and a user of it, that had nothing to do has something now: it goes first, but what it has not used
+    /// meanwhile is not owed to it. `least`: the least of those who have something to do; `ahead`: how far it may
+    /// be before them, both in GPU seconds for each unit of weight.
+    pub(super) fn wakes(
+        &mut self,
+        now: Timestamp,
+        half_life: Duration,
+        show: &str,
+        weight: f64,
+        (least, ahead): (f64, f64),
+    ) {
+        let used = self.of_show(now, half_life, show, weight);
+        let missing = (least - ahead - used) * weight;
+        if missing > 0.0 {
+            self.shows.entry(show.to_owned()).or_default().add(now, half_life, missing);
+        }
+    }
+
+    pub(super) fn begins(&mut self, show: &str, node: &NodeName) {
+        *self.nodes.entry(show.to_owned()).or_default().entry(node.clone()).or_insert(0) += 1;
+    }
+
+    pub(super) fn ends(&mut self, show: &str, node: &NodeName) {
+        let Some(nodes) = self.nodes.get_mut(show) else { return };
+        if let Some(chunks) = nodes.get_mut(node) {
+            *chunks -= 1;
+            if *chunks == 0 {
+                nodes.remove(node);
+            }
+        }
+        if nodes.is_empty() {
+            self.nodes.remove(show);
+        }
+    }
+
+    /// Whether the show may have a chunk on this node, too.
+    pub(super) fn has_room(&self, show: &str, policy: &ShowPolicy, node: &NodeName) -> bool {
+        let nodes = self.nodes.get(show);
+        policy.max_nodes == 0
+            || nodes.is_none_or(|nodes| nodes.len() < policy.max_nodes || nodes.contains_key(node))
+    }
+}
