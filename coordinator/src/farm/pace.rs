@@ -132,8 +132,10 @@ impl Pace {
         let slowness = self.slowness(runner);
         let rough = loading.is_some();
         let known = self.bases.get(&variant).filter(|base| rough || !base.rough);
-        match (known.map(|base| base.seconds_per_frame), slowness) {
-            (None, slowness) => {
+        // What its kind is like says little about a node that was measured itself.
+        let own = self.slowness.get(runner.name).copied();
+        match (known.map(|base| base.seconds_per_frame), own) {
+            (None, _) => {
                 if self.bases.len() >= KEPT_BASES {
                     self.bases.clear();
                 }
