@@ -7,9 +7,10 @@
 //! `changes` name the records that the command touched; the driver writes them as one group. `effects`
 //! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
 //!
-//! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `share` (what shows have had),
-//! `carve` (how many frames), `pace` (how long things take), `lease` (who holds what, and until when), `retry`,
-//! `finish`, `reconcile` (what a store or a connection has lost). Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
+//! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `share` (what shows have had), `carve`
+//! (how many frames), `pace` (how long things take), `urgent` (who makes room), `spare` (what is late), `hand_out` and
+//! `lease` (who holds what, and until when), `retry`, `finish`, `reconcile` (what a store or a connection has lost).
+//! Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
 //!
 //! `records` says what is durable, `restore` makes a farm of it again.
 
@@ -20,6 +21,7 @@ mod classes;
 mod command;
 mod control;
 mod finish;
+mod hand_out;
 mod ids;
 pub mod invariants;
 mod job;
