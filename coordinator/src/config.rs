@@ -131,3 +131,23 @@ fn state_home() -> PathBuf {
     let set = env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     set.or_else(|| env::home_dir().map(|home| home.join(".local/state"))).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_are_named_in_the_file_as_they_are_written() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let file = dir.path().join("coordinator.toml");
+        let text = "half_life_minutes = 30\n[shows.DUNE_2]\nweight = 2.0\nmax_nodes = 40\n[shows.\"late show\"]\npreemptible = true\n";
+        std::fs::write(&file, text).expect("written");
+        let flags: BTreeMap<String, String> = BTreeMap::new();
+        let config: Config = hearth_telemetry::configure("coordinator", Some(file), &flags).expect("read");
+        let farm = config.farm();
+        let dune = ShowPolicy { weight: 2.0, max_nodes: 40, preemptible: false };
+        assert_eq!(farm.shows.get("DUNE_2"), Some(&dune));
+        assert!(farm.shows["late show"].preemptible);
+        assert_eq!(farm.half_life, Duration::from_secs(1800));
+    }
+}

@@ -142,7 +142,7 @@ pub(crate) async fn deliver(
     });
     let (order, ready) = order.await?;
     if ready {
-        return Ok(());
+        return tidy(bench, &order).await;
     }
     let order = Arc::new(order);
     let encoded = encode(bench, &order, tell).await;
@@ -160,6 +160,11 @@ pub(crate) async fn deliver(
         let _ = tokio::fs::remove_file(&part).await;
     }
     placed?;
+    tidy(bench, &order).await
+}
+
+/// Removes what is left beside the delivery.
+async fn tidy(bench: &Workbench, order: &Order) -> Result<(), Failure> {
     let (roots, work_dir) = (bench.roots.clone(), order.work_dir.clone());
     blocking(move || sequence::clean_up(&roots, &work_dir)).await
 }
