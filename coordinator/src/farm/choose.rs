@@ -62,10 +62,8 @@ enum Fit {
     Fine,
     /// There is enough of it for one more node to load its models.
     Worth,
-    /// It ends sooner with one more node, though hardly.
+    /// It ends sooner with one more node, though hardly; or nobody is at it.
     Helps,
-    /// Those who have its models loaded end it sooner than this node could begin.
-    Useless,
 }
 
 impl Farm {
@@ -274,13 +272,12 @@ impl Farm {
                     Fit::Fine => 0.0,
                     Fit::Worth => BEHIND,
                     Fit::Helps => 2.0 * BEHIND,
-                    Fit::Useless => f64::INFINITY,
                 };
             if best.as_ref().is_none_or(|(highest, _)| score > *highest) {
                 best = Some((score, found));
             }
         }
-        best.map(|(_, found)| found).filter(|found| found.fit < Fit::Useless)
+        best.map(|(_, found)| found)
     }
 
     /// How many nodes each of `shows` should have: its part by weight, and as many more as make up within
@@ -356,6 +353,8 @@ impl Farm {
         Some(Candidate { job: id, count, fit, need })
     }
 
+    /// `None`: those who are at it end it sooner than this node could begin. With it the seconds that are left for
+    /// each node that has its models loaded.
     fn fit(&self, job: &Job, node: &Node) -> Option<(Fit, f64)> {
         let workflow = job.spec.workflow()?;
         let known = self.workflows.get(workflow)?;
@@ -376,10 +375,12 @@ impl Farm {
         let nodes = known.loaded_on as f64;
         let fit = if left / (nodes + 1.0) >= WORTH * load {
             Fit::Worth
-        } else if left / nodes > load + base / speed {
+        } else if left / nodes > load + base / speed || job.running.is_empty() {
+            // Those who have its models loaded may be drained, of another pool, or have failed it: as long as nobody
+            // is at it, nobody can be said to end it sooner.
             Fit::Helps
         } else {
-            Fit::Useless
+            return None;
         };
         Some((fit, left / nodes))
     }

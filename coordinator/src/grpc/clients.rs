@@ -14,7 +14,10 @@ use tracing::{Instrument as _, info, info_span};
 use super::{agents::Previews, convert, media, unavailable};
 use crate::{
     driver::{Driver, DriverError, Happened, Standing},
-    farm::{Answer, Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal},
+    farm::{
+        Answer, Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal,
+        Submission,
+    },
     submission::{self, SubmissionError},
     version::Versions,
 };
@@ -64,14 +67,18 @@ impl FarmService {
                 .await
                 .unwrap_or(Err(SubmissionError::Aborted))
                 .map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let (jobs, already_submitted) = self.take(checked).await?;
+        Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
+    }
+
+    /// Hands a checked submission to the farm: its jobs, and whether they were there before.
+    async fn take(&self, checked: Submission) -> Result<(Vec<v1::Job>, bool), Status> {
         let answer = self.driver.command(Command::Submit(Box::new(checked))).await.map_err(status)?;
         let Answer::Submitted { job, already } = answer else {
             return Err(Status::internal("a submission was answered as something else"));
         };
         info!(job = job.0, "submitted");
-        let jobs = self.batch(job).await?;
-        let job = jobs.first().cloned();
-        Ok(v1::SubmitJobResponse { job, already_submitted: already, jobs })
+        Ok((self.batch(job).await?, already))
     }
 
     /// The jobs that were submitted with this one.
@@ -124,12 +131,8 @@ impl FarmService {
         let checked = made
             .unwrap_or(Err(SubmissionError::Aborted))
             .map_err(|error| Status::invalid_argument(chain(&error)))?;
-        let answer = self.driver.command(Command::Submit(Box::new(checked))).await.map_err(status)?;
-        let Answer::Submitted { job, already } = answer else {
-            return Err(Status::internal("a submission was answered as something else"));
-        };
-        info!(job = job.0, "delivery submitted");
-        Ok(v1::DeliverResponse { jobs: self.batch(job).await?, already_submitted: already })
+        let (jobs, already_submitted) = self.take(checked).await?;
+        Ok(v1::DeliverResponse { jobs, already_submitted })
     }
 }
 
