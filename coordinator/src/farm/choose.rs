@@ -375,7 +375,7 @@ impl Farm {
         let nodes = known.loaded_on as f64;
         let fit = if left / (nodes + 1.0) >= WORTH * load {
             Fit::Worth
-        } else if left / nodes > load + base / speed || job.running.is_empty() {
+        } else if left / nodes > load + base / speed || !self.classes.is_running(job.class) {
             // Those who have its models loaded may be drained, of another pool, or have failed it: as long as nobody
             // is at it, nobody can be said to end it sooner.
             Fit::Helps

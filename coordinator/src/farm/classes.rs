@@ -21,6 +21,8 @@ struct Class {
     jobs: usize,
     /// Frames of all its jobs that may be handed out.
     waiting: u64,
+    /// Chunks of them that nodes have.
+    running: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -41,7 +43,7 @@ impl Classes {
             self.last += 1;
             self.last
         });
-        self.known.entry(id).or_insert(Class { needs, jobs: 0, waiting: 0 }).jobs += 1;
+        self.known.entry(id).or_insert(Class { needs, jobs: 0, waiting: 0, running: 0 }).jobs += 1;
         Some(id)
     }
 
@@ -78,6 +80,23 @@ impl Classes {
     /// Frames of all jobs that may be handed out.
     pub(super) fn all_waiting(&self) -> u64 {
         self.all_waiting
+    }
+
+    /// Whether some node is at it.
+    pub(super) fn is_running(&self, id: ClassId) -> bool {
+        self.known.get(&id).is_some_and(|class| class.running > 0)
+    }
+
+    pub(super) fn begins(&mut self, id: ClassId) {
+        if let Some(class) = self.known.get_mut(&id) {
+            class.running += 1;
+        }
+    }
+
+    pub(super) fn ends(&mut self, id: ClassId) {
+        if let Some(class) = self.known.get_mut(&id) {
+            class.running = class.running.saturating_sub(1);
+        }
     }
 
     /// So many frames of it wait more, or less, than before.

@@ -72,13 +72,14 @@ impl Farm {
             Work::Delivery => AssignedWork::Delivery,
             Work::CleanUp => AssignedWork::CleanUp,
         };
-        let spec = job.spec.clone();
+        let (spec, class) = (job.spec.clone(), job.class);
         let assignment = Assignment { attempt, spec: spec.clone(), workflow, work: assigned };
         step.effects.push(Effect::Assign { session, assignment: Box::new(assignment) });
         if work.is_chunk() {
             let who = (spec.show.as_str(), spec.user.as_str());
             self.shares.charge(now, self.config.half_life, who, estimate.seconds);
             self.shares.begins(&spec.show, name);
+            self.classes.begins(class);
             let serving = spec.workflow().cloned().map(|workflow| (workflow, spec.show.clone()));
             self.set_serving(name, serving);
         }
