@@ -91,5 +91,5 @@ impl Watch {
 
 /// Whether nothing more will happen to the job by itself.
 fn has_ended(job: &v1::Job) -> bool {
-    matches!(job.state(), JobState::Done | JobState::Failed | JobState::Cancelled)
+    matches!(job.state(), JobState::Done | JobState::Partial | JobState::Failed | JobState::Cancelled)
 }

@@ -46,6 +46,10 @@ pub struct Config {
     pub max_tries: u32,
     /// How long a node that failed a job leaves it alone at first, in milliseconds.
     pub retry_delay_ms: u64,
+    /// How long a node that fails one job after another gets no work at first, in seconds.
+    pub quarantine_seconds: u64,
+    /// A chunk that has taken so many seconds more than 1.8 times what it should is given to another node, too.
+    pub late_seconds: u64,
     /// What shows have had counts half after so many minutes.
     pub half_life_minutes: u64,
     /// Shows that are not like the others, by name.
@@ -76,6 +80,8 @@ impl Default for Config {
             first_chunk_frames: farm.first_chunk_frames,
             max_tries: farm.max_tries,
             retry_delay_ms: farm.retry_delay.as_millis() as u64,
+            quarantine_seconds: farm.quarantine.as_secs(),
+            late_seconds: farm.late.as_secs(),
             half_life_minutes: farm.half_life.as_secs() / 60,
             shows: farm.shows,
             keep_ended_hours: farm.keep_ended.as_secs() / 3600,
@@ -119,6 +125,8 @@ impl Config {
             first_chunk_frames: self.first_chunk_frames.max(1),
             max_tries: self.max_tries.max(1),
             retry_delay: Duration::from_millis(self.retry_delay_ms),
+            quarantine: Duration::from_secs(self.quarantine_seconds.max(1)),
+            late: Duration::from_secs(self.late_seconds),
             keep_ended: Duration::from_secs(self.keep_ended_hours * 3600),
             half_life: Duration::from_secs(self.half_life_minutes.max(1) * 60),
             shows: self.shows.clone(),

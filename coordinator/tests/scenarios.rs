@@ -348,6 +348,10 @@ impl Story {
             let held: Vec<String> = node.attempts.iter().map(|a| a.id.to_string()).collect();
             let held = if held.is_empty() { String::new() } else { format!(", holds {}", held.join(" ")) };
             let _ = writeln!(text, "{} is {:?}{held}", node.about.name, node.state);
+            if let Some(until) = node.quarantined_until {
+                let left = until.since(self.now).as_secs();
+                let _ = writeln!(text, "for {left}s, because {}", node.message);
+            }
         }
         text
     }

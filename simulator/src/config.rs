@@ -21,6 +21,10 @@ pub struct Config {
     pub previews: bool,
     /// What goes wrong, one fault a prompt, in this order.
     pub faults: Vec<Fault>,
+    /// What goes wrong with every prompt after those.
+    pub always: Fault,
+    /// A node that works on a picture with this first pixel (RGB) raises an exception.
+    pub poison: Option<[u8; 3]>,
 }
 
 impl Default for Config {
@@ -41,6 +45,8 @@ impl Default for Config {
             without: Vec::new(),
             previews: false,
             faults: Vec::new(),
+            always: Fault::None,
+            poison: None,
         }
     }
 }

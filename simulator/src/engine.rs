@@ -296,7 +296,7 @@ impl Engine {
                     queue.gaps.pop_front();
                 }
             }
-            let fault = queue.faults.pop_front().unwrap_or(Fault::None);
+            let fault = queue.faults.pop_front().unwrap_or(self.config.always);
             let left = remaining(&queue);
             drop(queue);
             self.tell_status(left);

@@ -30,10 +30,22 @@ struct Flags {
     /// What goes wrong with the next prompt, e.g. hang, die, out-of-memory; can be given several times
     #[arg(long, value_parser = fault)]
     fault: Vec<Fault>,
+    /// What goes wrong with every prompt after those
+    #[arg(long, value_parser = fault, default_value = "none")]
+    always: Fault,
+    /// A node that works on a picture with this first pixel raises an exception, e.g. ff00ff
+    #[arg(long, value_parser = colour)]
+    poison: Option<[u8; 3]>,
 }
 
 fn fault(text: &str) -> Result<Fault, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+fn colour(text: &str) -> Result<[u8; 3], String> {
+    let number = u32::from_str_radix(text, 16).map_err(|error| error.to_string())?;
+    let [0, rgb @ ..] = number.to_be_bytes() else { return Err("a colour is written as rrggbb".to_owned()) };
+    Ok(rgb)
 }
 
 #[tokio::main]
@@ -47,6 +59,8 @@ async fn main() -> ExitCode {
         previews: flags.previews,
         without: flags.without,
         faults: flags.fault,
+        always: flags.always,
+        poison: flags.poison,
         ..Config::default()
     };
     match Simulator::start_process(flags.listen, config).await {

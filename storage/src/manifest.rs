@@ -77,6 +77,9 @@ pub struct SequenceManifest {
     /// For frames that stand for other times than the clip's: which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<TimesManifest>,
+    /// Frames that have failed for good and are not here. The job's work folder stays until they are.
+    #[serde(default, skip_serializing_if = "FrameSet::is_empty")]
+    pub missing: FrameSet,
     pub chunks: Vec<SegmentManifest>,
     /// Of each pass, by frame.
     #[serde(default)]

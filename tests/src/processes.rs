@@ -94,7 +94,8 @@ pub struct Processes {
     pub agent: Process,
     pub simulators: Vec<Process>,
     ports: Vec<u16>,
-    seconds_per_frame: f64,
+    /// Of each simulator.
+    options: Vec<Vec<String>>,
     environment: Vec<(String, String)>,
     /// Goes last, so that the logs are still there when the processes go.
     pub dir: tempfile::TempDir,
@@ -103,6 +104,15 @@ pub struct Processes {
 impl Processes {
     /// A farm of `count` nodes at this speed. `environment` is given to coordinator and agent.
     pub async fn start(count: usize, seconds_per_frame: f64, environment: &[(&str, &str)]) -> Self {
+        let speed = seconds_per_frame.to_string();
+        Self::start_with(&vec![vec!["--seconds-per-frame", &speed]; count], environment).await
+    }
+
+    /// A farm whose simulators each have options of their own.
+    pub async fn start_with(options: &[Vec<&str>], environment: &[(&str, &str)]) -> Self {
+        let count = options.len();
+        let owned = |options: &Vec<&str>| options.iter().map(|option| (*option).to_owned()).collect();
+        let options: Vec<Vec<String>> = options.iter().map(owned).collect();
         let dir = tempfile::tempdir().expect("tempdir");
         for root in ["plates", "comps"] {
             fs::create_dir_all(dir.path().join(root)).expect("root");
@@ -114,13 +124,12 @@ impl Processes {
         let simulators = ports
             .iter()
             .enumerate()
-            .map(|(index, port)| simulator(dir.path(), index, *port, seconds_per_frame))
+            .map(|(index, port)| simulator(dir.path(), index, *port, &options[index]))
             .collect();
         let coordinator = coordinator(dir.path(), &url, &environment);
         let agent = agent(dir.path(), &url, &ports, &environment);
         let client = FarmClient::new(&url).expect("client");
-        let farm =
-            Self { url, client, coordinator, agent, simulators, ports, seconds_per_frame, environment, dir };
+        let farm = Self { url, client, coordinator, agent, simulators, ports, options, environment, dir };
         crate::farm::wait_for_nodes(&farm.client, count).await;
         farm
     }
@@ -129,15 +138,30 @@ impl Processes {
         self.dir.path().join(below)
     }
 
+    /// Where a simulator listens.
+    pub fn port(&self, simulator: usize) -> u16 {
+        self.ports[simulator]
+    }
+
     pub fn restart_simulator(&mut self, index: usize) {
         self.simulators[index].kill();
         let port = self.ports[index];
-        self.simulators[index] = simulator(self.dir.path(), index, port, self.seconds_per_frame);
+        self.simulators[index] = simulator(self.dir.path(), index, port, &self.options[index]);
     }
 
     pub fn restart_agent(&mut self) {
         self.agent.kill();
         self.agent = agent(self.dir.path(), &self.url, &self.ports, &self.environment);
+    }
+
+    /// The agent anew, with `nodes` of its configuration file instead of all simulators.
+    pub async fn configure_agent(&mut self, nodes: &str) {
+        self.agent.kill();
+        let file = self.path("hearth/agent.toml");
+        fs::create_dir_all(self.path("hearth")).expect("folder");
+        fs::write(&file, nodes).expect("written");
+        self.agent = agent(self.dir.path(), &self.url, &[], &self.environment);
+        crate::farm::wait_for_nodes(&self.client, self.ports.len()).await;
     }
 
     pub fn restart_coordinator(&mut self) {
@@ -160,13 +184,13 @@ fn roots(dir: &Path) -> String {
     format!("plates={0}/plates,comps={0}/comps", dir.display())
 }
 
-fn simulator(dir: &Path, index: usize, port: u16, seconds_per_frame: f64) -> Process {
+fn simulator(dir: &Path, index: usize, port: u16, options: &[String]) -> Process {
     let mut command = Command::new(program("comfy-simulator"));
     command
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .arg("--base")
         .arg(dir.join(format!("comfyui{index}")))
-        .args(["--seconds-per-frame", &seconds_per_frame.to_string()]);
+        .args(options);
     Process::start(&mut command, &dir.join(format!("simulator{index}.log")))
 }
 
@@ -190,10 +214,13 @@ fn agent(dir: &Path, url: &str, ports: &[u16], environment: &[(String, String)])
     let mut command = Command::new(program("hearth-agent"));
     command
         .env("XDG_CONFIG_HOME", dir)
-        .args(["--coordinator", url, "--comfyui", &servers.join(","), "--host", "host"])
+        .args(["--coordinator", url, "--host", "host"])
         .args(["--metrics-listen", "127.0.0.1:0", "--dead-seconds", "2", "--roots", &roots(dir)])
         .arg("--state")
         .arg(dir.join("agent"));
+    if !servers.is_empty() {
+        command.args(["--comfyui", &servers.join(",")]);
+    }
     command.envs(environment.iter().cloned());
     Process::start(&mut command, &dir.join("agent.log"))
 }

@@ -37,6 +37,7 @@ pub(super) fn job(job: &v1::Job) -> Value {
             "done": counts.done,
             "failed": counts.failed,
             "failed_frames": job.failed_frames,
+            "lost": job.lost.iter().map(lost).collect::<Vec<_>>(),
         },
         "attempts": job.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "failures": job.failures.iter().map(failure).collect::<Vec<_>>(),
@@ -75,6 +76,7 @@ pub(super) fn node(node: &v1::Node) -> Value {
         "frames_done": node.frames_done,
         "chunks_done": node.chunks_done,
         "chunks_failed": node.chunks_failed,
+        "quarantined_until_unix_ms": node.quarantined_until_unix_ms,
     })
 }
 
@@ -131,13 +133,20 @@ fn attempt(attempt: &v1::Attempt) -> Value {
     })
 }
 
+fn lost(lost: &v1::LostFrames) -> Value {
+    json!({ "frames": lost.frames, "kind": kind(lost.kind()), "message": lost.message })
+}
+
+fn kind(kind: v1::FailureKind) -> String {
+    kind.as_str_name().trim_start_matches("FAILURE_KIND_").to_lowercase()
+}
+
 fn failure(failure: &v1::Failure) -> Value {
-    let kind = failure.kind().as_str_name().trim_start_matches("FAILURE_KIND_").to_lowercase();
     json!({
         "attempt": failure.attempt_id,
         "node": failure.node,
         "frames": failure.frames,
-        "kind": kind,
+        "kind": kind(failure.kind()),
         "message": failure.message,
         "at_unix_ms": failure.at_unix_ms,
     })

@@ -57,6 +57,8 @@ enum Outcome {
     Fine,
     JobFailed,
     JobCancelled,
+    /// Done but for some frames.
+    JobPartial,
     /// Another program has said why, with this code.
     Told(u8),
 }
@@ -70,6 +72,7 @@ pub async fn main() -> ExitCode {
         Ok(Outcome::Told(code)) => ExitCode::from(code),
         Ok(Outcome::JobFailed) => ExitCode::from(3),
         Ok(Outcome::JobCancelled) => ExitCode::from(4),
+        Ok(Outcome::JobPartial) => ExitCode::from(6),
         Err(error) => {
             let text = chain(&error);
             if json {
@@ -173,9 +176,18 @@ async fn submitted(
     json: bool,
 ) -> Result<Outcome, CliError> {
     let mut outcome = Outcome::Fine;
+    // What works on their result would be watched for ever.
+    let mut unfinished = Vec::new();
     for job in jobs {
+        if watch && unfinished.contains(&job.after_job_id) {
+            println!("job {} waits for job {}", job.job_id, job.after_job_id);
+            continue;
+        }
         if watch {
             let ended = follow(client, job.job_id, json).await?;
+            if !matches!(ended, Outcome::Fine) {
+                unfinished.push(job.job_id);
+            }
             outcome = if matches!(outcome, Outcome::Fine) { ended } else { outcome };
             continue;
         }
@@ -221,6 +233,7 @@ async fn follow(client: &FarmClient, job_id: u64, json: bool) -> Result<Outcome,
     }
     Ok(match last.state() {
         JobState::Failed => Outcome::JobFailed,
+        JobState::Partial => Outcome::JobPartial,
         JobState::Cancelled => Outcome::JobCancelled,
         _ => Outcome::Fine,
     })

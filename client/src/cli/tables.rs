@@ -20,6 +20,7 @@ pub(super) fn state_name(state: JobState) -> &'static str {
         JobState::Assembling => "assembling",
         JobState::Delivering => "delivering",
         JobState::Done => "done",
+        JobState::Partial => "partial",
         JobState::Failed => "failed",
         JobState::Cancelled => "cancelled",
     }
@@ -31,6 +32,7 @@ pub(super) fn node_state_name(state: NodeState) -> &'static str {
         NodeState::Idle => "idle",
         NodeState::Busy => "busy",
         NodeState::Drained => "drained",
+        NodeState::Quarantined => "quarantined",
         NodeState::Unready => "not ready",
         NodeState::Offline => "offline",
     }
@@ -94,6 +96,9 @@ pub(super) fn job(job: &v1::Job) -> String {
         ),
     );
     fact("failed", job.failed_frames.clone());
+    for lost in &job.lost {
+        fact("", format!("{}: {}", lost.frames, lost.message));
+    }
     fact("priority", if job.urgent { format!("{}, urgent", job.priority) } else { job.priority.to_string() });
     fact("pool", job.pool.clone());
     fact("show", job.show.clone());
@@ -194,15 +199,23 @@ pub(super) fn ending(job: &v1::Job) -> String {
             )
         }
         JobState::Done => {
-            let mut sequences: Vec<&str> = job.sequences.values().map(String::as_str).collect();
-            sequences.sort_unstable();
-            format!(
-                "job {}: {} frames in {}: {}",
+            format!("job {}: {} frames in {}: {}", job.job_id, counts.done, duration(seconds), sequences(job))
+        }
+        JobState::Partial => {
+            let mut text = format!(
+                "job {}: {} of {} frames in {}: {}\nfailed frames: {}",
                 job.job_id,
                 counts.done,
+                counts.total,
                 duration(seconds),
-                sequences.join(" ")
-            )
+                sequences(job),
+                job.failed_frames,
+            );
+            for lost in &job.lost {
+                let _ = write!(text, "\n  {}: {}", lost.frames, lost.message);
+            }
+            let _ = write!(text, "\ntry them again with: hearth retry {}", job.job_id);
+            text
         }
         JobState::Failed => format!(
             "job {} failed: {}\n{} of {} frames are rendered and kept; try the rest again with: hearth retry {}",
@@ -210,6 +223,12 @@ pub(super) fn ending(job: &v1::Job) -> String {
         ),
         state => format!("job {} is {}", job.job_id, state_name(state)),
     }
+}
+
+fn sequences(job: &v1::Job) -> String {
+    let mut sequences: Vec<&str> = job.sequences.values().map(String::as_str).collect();
+    sequences.sort_unstable();
+    sequences.join(" ")
 }
 
 /// `frames 12-20: out of memory`.

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
 };
 
-use hearth_workflows::WorkflowId;
+use hearth_workflows::{FrameSet, WorkflowId};
 
 use super::{
     Farm,
@@ -210,6 +210,9 @@ impl Farm {
     /// Gives one node what it has room for.
     pub(super) fn fill_node(&mut self, now: Timestamp, name: &NodeName, step: &mut Step) {
         while self.nodes.get(name).is_some_and(super::Node::is_open) && self.assign_one(now, name, step) {}
+        if !self.behind.is_empty() {
+            self.take_over(now, name, step);
+        }
     }
 
     /// Hands one chunk to the node; false when there is none for it.
@@ -223,7 +226,16 @@ impl Farm {
         let Some(render) = job.spec.render() else { return false };
         let Some(known) = self.workflows.get(&render.workflow) else { return false };
         let split = render.split(&known.workflow);
-        let frames = split.carve(&mut job.waiting, count, known.workflow.manifest().shape());
+        let shape = known.workflow.manifest().shape();
+        let frames = if job.suspects.is_empty() {
+            split.carve(&mut job.waiting, count, shape)
+        } else {
+            let Some((mut apart, count)) = apart(job, now, name, count) else { return false };
+            let frames = split.carve(&mut apart, count, shape);
+            job.waiting.remove_all(&frames);
+            job.suspects.remove(&frames);
+            frames
+        };
         self.hand_out(now, name, id, Work::Chunk(frames), step);
         true
     }
@@ -349,7 +361,14 @@ impl Farm {
             return None;
         }
         let count = super::carve::chunk_size(self, job, node)?;
-        let (fit, need) = self.fit(job, node)?;
+        let mut fit = self.fit(job, node);
+        if !job.suspects.is_empty() {
+            apart(job, now, name, count)?;
+            // Those who are at it may be those who have failed it.
+            let tries_suspects = job.suspects.next_for(now, name).is_some();
+            fit = fit.or(tries_suspects.then_some((Fit::Helps, 0.0)));
+        }
+        let (fit, need) = fit?;
         Some(Candidate { job: id, count, fit, need })
     }
 
@@ -384,6 +403,17 @@ impl Farm {
         };
         Some((fit, left / nodes))
     }
+}
+
+/// What of a job with suspects the node may carve from, and how many frames at most: suspects first, so that people
+/// know early what is wrong.
+fn apart(job: &Job, now: Timestamp, node: &NodeName, count: u64) -> Option<(FrameSet, u64)> {
+    if let Some((frames, at_most)) = job.suspects.next_for(now, node) {
+        return Some((frames.clone(), count.min(at_most)));
+    }
+    let mut others = job.waiting.clone();
+    others.remove_all(&job.suspects.frames());
+    (!others.is_empty()).then_some((others, count))
 }
 
 fn place(job: &Job) -> Place {

@@ -11,6 +11,8 @@ use super::{
     records::Key,
 };
 
+const PARTIAL: &str = "finished, but for some frames; `hearth retry` tries those again";
+
 impl Farm {
     pub(super) fn pause(&mut self, id: JobId, step: &mut Step) -> Result<Answer, Refusal> {
         self.active(id)?.paused = true;
@@ -51,6 +53,9 @@ impl Farm {
         match job.phase {
             Phase::Ended(Ended::Done) => {
                 return Err(Refusal::AlreadyEnded { job: id, how: "finished" });
+            }
+            Phase::Ended(Ended::Partial) => {
+                return Err(Refusal::AlreadyEnded { job: id, how: PARTIAL });
             }
             // Asking twice is no mistake.
             Phase::Ended(Ended::Cancelled { .. }) => return Ok(Answer::Done),
@@ -104,12 +109,26 @@ impl Farm {
             Phase::Rendering | Phase::Assembling | Phase::Delivering if job.failed.is_empty() => {
                 return Err(Refusal::NothingToRetry { job: id });
             }
-            Phase::Rendering | Phase::Assembling | Phase::Delivering | Phase::Ended(Ended::Failed) => {}
+            Phase::Rendering
+            | Phase::Assembling
+            | Phase::Delivering
+            | Phase::Ended(Ended::Failed | Ended::Partial) => {}
         }
         let output = job.spec.output.to_string();
         if let Some(&other) = self.outputs.get(&output).filter(|other| **other != id) {
             return Err(Refusal::OutputTaken { other, output });
         }
+        if job.phase == Phase::Assembling {
+            // It would be put together without them. Another one may begin once this one cannot be writing any more.
+            let assembly = job.running.clone();
+            for attempt in &assembly {
+                self.withdraw(now, *attempt, "frames that it lacks are tried again", step);
+            }
+            if let Some(job) = self.jobs.get_mut(&id).filter(|_| !assembly.is_empty()) {
+                job.chore_not_before = now.after(self.config.lease);
+            }
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return Err(Refusal::NoSuchJob(id)) };
         let frames = std::mem::take(&mut job.failed);
         let ended = job.ended.take();
         job.forgive(&frames);
@@ -118,7 +137,13 @@ impl Farm {
         job.paused = false;
         job.message.clear();
         job.avoid.clear();
-        (job.rest_until, job.chore_not_before) = (Timestamp(0), Timestamp(0));
+        job.suspects.clear();
+        job.in_a_row = 0;
+        job.in_a_row_on.clear();
+        job.rest_until = Timestamp(0);
+        if job.phase != Phase::Assembling {
+            job.chore_not_before = Timestamp(0);
+        }
         job.phase = job.open_phase();
         if let Some(ended) = ended {
             self.ended.remove(&(ended, id));
@@ -139,6 +164,10 @@ impl Farm {
     ) -> Result<Answer, Refusal> {
         let node = self.nodes.get_mut(name).ok_or_else(|| Refusal::NoSuchNode(name.clone()))?;
         node.drained = drained;
+        if !drained {
+            // Somebody has looked at it.
+            (node.quarantine, node.record) = (None, super::quarantine::Record::default());
+        }
         step.changes.push(Key::Node(name.clone()));
         self.reopen(name);
         if !drained {
@@ -163,11 +192,15 @@ impl Farm {
         }
         job.phase = Phase::Ended(ended);
         job.avoid.clear();
+        job.suspects.clear();
         self.ended.insert((now, id));
         let output = job.spec.output.as_str();
         // Another job may have the place by now.
         if self.outputs.get(output) == Some(&id) {
             self.outputs.remove(output);
+        }
+        if let Some(workflow) = job.spec.workflow().cloned() {
+            self.keep_pace(&workflow, step);
         }
         self.changed(id, step);
         for dependent in self.dependents_of(id) {
@@ -175,7 +208,7 @@ impl Farm {
             match ended {
                 Ended::Done => self.rank(dependent),
                 Ended::Cancelled { .. } if open => self.abandon(now, dependent, step),
-                Ended::Failed | Ended::Cancelled { .. } => {}
+                Ended::Partial | Ended::Failed | Ended::Cancelled { .. } => {}
             }
             step.event(dependent, JobEvent::Changed);
         }
@@ -205,6 +238,7 @@ impl Farm {
         match job.phase {
             Phase::Rendering | Phase::Assembling | Phase::Delivering => Ok(job),
             Phase::Ended(Ended::Done) => Err(Refusal::AlreadyEnded { job: id, how: "finished" }),
+            Phase::Ended(Ended::Partial) => Err(Refusal::AlreadyEnded { job: id, how: PARTIAL }),
             Phase::Ended(Ended::Failed) => Err(Refusal::AlreadyEnded {
                 job: id,
                 how: "failed; `hearth retry` makes its failed frames wait again",

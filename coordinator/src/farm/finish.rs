@@ -7,10 +7,13 @@ use super::{
     attempt::{Estimate, Work},
     command::{Effect, JobEvent, Outcome, Step},
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
-    job::{Ended, Phase, Piece},
+    job::{Ended, Job, Phase, Piece},
     pace::Runner,
     records::Key,
 };
+
+/// Different reasons that a job's message names.
+const TOLD_REASONS: usize = 3;
 
 impl Farm {
     /// An attempt has ended, well or not. The report may be late (its lease has run out) or come twice.
@@ -93,7 +96,8 @@ impl Farm {
     ) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let known_number = id.number < job.next_attempt && !job.pieces.contains_key(&id.number);
-        if job.phase != Phase::Rendering && job.phase != Phase::Ended(Ended::Failed) || !known_number {
+        let takes_more = matches!(job.phase, Phase::Rendering | Phase::Ended(Ended::Failed | Ended::Partial));
+        if !takes_more || !known_number {
             return;
         }
         let mut fresh = frames.intersection(&job.spec.frames);
@@ -103,6 +107,8 @@ impl Farm {
         }
         job.finish(&fresh);
         job.note_speed(now, fresh.len());
+        job.in_a_row = 0;
+        job.in_a_row_on.remove(name);
         job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone() });
         step.changes.push(Key::Piece(id));
         // Before any node is given work below, the queue must know that these frames wait no more.
@@ -111,6 +117,7 @@ impl Farm {
             node.frames_done += fresh.len();
             node.chunks_done += 1;
         }
+        self.clear_record(name, step);
         if !fresh.is_subset(leased) {
             self.shrink_others(now, id, &fresh, step);
         }
@@ -146,26 +153,36 @@ impl Farm {
     /// A late result may bring what another node is rendering again by now: that node answers for less, or is
     /// told to stop.
     pub(super) fn shrink_others(&mut self, now: Timestamp, id: AttemptId, fresh: &FrameSet, step: &mut Step) {
-        let others = self.jobs.get(&id.job).map(|job| job.running.clone());
-        for other in others.into_iter().flatten() {
+        // A node that is freed may take over a chunk from another one: looked up anew each time.
+        while let Some(other) = self.jobs.get(&id.job).and_then(|job| {
+            let shares = |other: &&AttemptId| {
+                let theirs = self.attempts.get(*other).and_then(|held| held.work.rendered());
+                theirs.is_some_and(|theirs| !theirs.intersection(fresh).is_empty())
+            };
+            job.running.iter().find(shares).copied()
+        }) {
             let held = self.attempts.get_mut(&other).map(|held| &mut held.work);
-            let Some(Work::Chunk(theirs) | Work::Spare { frames: theirs, .. }) = held else { continue };
-            let before = theirs.len();
+            let Some(Work::Chunk(theirs) | Work::Spare { frames: theirs, .. }) = held else { return };
             theirs.remove_all(fresh);
             if theirs.is_empty() {
                 self.withdraw(now, other, "another attempt has finished its frames", step);
-            } else if theirs.len() < before {
+            } else {
                 step.changes.push(Key::Attempt(other));
             }
         }
     }
 
-    /// A failed job whose last missing frames came late after all is not failed any more.
+    /// A failed job whose last missing frames came late after all is not failed any more; a sequence that is there
+    /// but for some frames is put together again with one of them.
     pub(super) fn revive(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let place_is_free = self.outputs.get(job.spec.output.as_str()).is_none_or(|other| *other == id);
-        let missing = !job.failed.is_empty() || job.spec.render().is_none();
-        if job.phase == Phase::Ended(Ended::Failed) && !missing && place_is_free {
+        let goes_on = match job.phase {
+            Phase::Ended(Ended::Failed) => job.failed.is_empty() && job.spec.render().is_some(),
+            Phase::Ended(Ended::Partial) => true,
+            _ => false,
+        };
+        if goes_on && place_is_free {
             job.phase = Phase::Rendering;
             job.message.clear();
             if let Some(ended) = job.ended.take() {
@@ -178,6 +195,11 @@ impl Farm {
     pub(super) fn chore_done(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         match job.phase {
+            Phase::Assembling if !job.failed.is_empty() => {
+                // What was rendered is kept: a retry puts the sequence together anew.
+                job.message = partial(job);
+                self.end(now, id, Ended::Partial, step);
+            }
             Phase::Assembling => {
                 // The sequence's own manifest tells who made what from now on.
                 let pieces = std::mem::take(&mut job.pieces);
@@ -209,13 +231,34 @@ impl Farm {
         if !rendered {
             return;
         }
-        if job.failed.is_empty() {
+        if !job.done.is_empty() {
             job.phase = Phase::Assembling;
             self.changed(id, step);
             return;
         }
-        let latest = job.failures.back().map_or("", |failure| failure.message.as_str());
-        job.message = format!("frames {} failed: {latest}", job.failed);
+        if job.message.is_empty() {
+            job.message = format!("every frame has failed: {}", reasons(job));
+        }
         self.end(now, id, Ended::Failed, step);
     }
+}
+
+/// What people are told of a sequence that is there but for some frames.
+fn partial(job: &Job) -> String {
+    let stopped = if job.message.is_empty() { String::new() } else { format!("{}; ", job.message) };
+    format!("{stopped}done with failed frames {}: {}", job.failed, reasons(job))
+}
+
+/// Why frames have failed for good.
+fn reasons(job: &Job) -> String {
+    let told = match &job.lost[..] {
+        [only] => only.message.clone(),
+        several => {
+            let few = several.iter().take(TOLD_REASONS);
+            let few: Vec<String> = few.map(|lost| format!("{}: {}", lost.frames, lost.message)).collect();
+            few.join("; ")
+        }
+    };
+    let more = job.lost.len().saturating_sub(TOLD_REASONS);
+    if more > 0 { format!("{told}; and {more} more reasons") } else { told }
 }

@@ -19,6 +19,11 @@ pub fn check(farm: &Farm) -> Result<(), String> {
         check_queues(farm, *id, job).map_err(|what| format!("job {id}: {what}"))?;
     }
     check_nodes(farm)?;
+    for id in &farm.behind {
+        if farm.attempts.get(id).is_none_or(|held| held.begun.is_some() || !held.work.is_chunk()) {
+            return Err(format!("attempt {id} does not wait behind another"));
+        }
+    }
     if farm.leases.len() != farm.attempts.len() {
         return Err(format!("{} leases for {} attempts", farm.leases.len(), farm.attempts.len()));
     }
@@ -72,7 +77,12 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
         }
         // A chunk that is late elsewhere goes before.
         let is_spare = farm.attempts.get(&id).is_some_and(|held| matches!(held.work, Work::Spare { .. }));
-        let by_rank = by_rank && !is_spare;
+        // What has failed is tried by somebody else as soon as possible.
+        let has_failed = match &assignment.work {
+            AssignedWork::Chunk(frames) => frames.first().is_some_and(|frame| job.tries_of(frame) > 0),
+            _ => false,
+        };
+        let by_rank = by_rank && !is_spare && !has_failed;
         let passed = farm.queue.jobs().filter_map(|(_, id)| farm.jobs.get(&id).map(|job| (id, job)));
         // Within a show; and a node need not load other models for a handful of frames that others are at.
         let mut better = passed.filter(|(_, other)| {
@@ -100,7 +110,9 @@ fn could_have(farm: &Farm, now: Timestamp, node: &Node, job: &Job) -> bool {
         && node.capabilities.lacks(&known.workflow).is_ok()
         && !matches!(node.fits.get(&job.class), Some(Err(_)));
     // One that has a chunk by now had none before, or had room for one more.
-    fits && !left_alone && node.chunks.len() > 1 && chunk_size(farm, job, node).is_some()
+    // Suspects are for some nodes and not for others.
+    let has_suspects = !job.suspects.is_empty();
+    fits && !left_alone && !has_suspects && node.chunks.len() > 1 && chunk_size(farm, job, node).is_some()
 }
 
 /// Every frame is in exactly one of waiting, running, done, failed; done is exactly what the pieces say.
@@ -128,6 +140,9 @@ fn check_frames(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
             job.spec.frames, job.waiting, job.done, job.failed
         ));
     }
+    if !job.suspects.frames().is_subset(&job.waiting) {
+        return Err(format!("suspects {:?} do not wait: {:?}", job.suspects.frames(), job.waiting));
+    }
     let mut pieces = FrameSet::new();
     let mut piece_sum = 0;
     for (number, piece) in &job.pieces {
@@ -144,7 +159,12 @@ fn check_frames(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
     match job.phase {
         Phase::Rendering if job.spec.render().is_some() => Ok(()),
         Phase::Delivering if job.done.is_empty() && job.failed.is_empty() => Ok(()),
-        Phase::Assembling | Phase::Ended(Ended::Done) if job.done == job.spec.frames => Ok(()),
+        Phase::Ended(Ended::Done) if job.done == job.spec.frames => Ok(()),
+        Phase::Assembling | Phase::Ended(Ended::Partial)
+            if job.waiting.is_empty() && running.is_empty() && !job.done.is_empty() =>
+        {
+            Ok(())
+        }
         Phase::Ended(Ended::Failed) if job.running.is_empty() => Ok(()),
         Phase::Ended(Ended::Cancelled { .. }) if running.is_empty() && job.done.is_empty() => Ok(()),
         phase => Err(format!("in {phase:?} with done {:?}, running {running:?}", job.done)),

@@ -11,10 +11,14 @@ use super::{
     pace::Variant,
     queue::ClassId,
     spec::{JobSpec, Task},
+    suspects::Suspects,
 };
 
 /// Failures that a job remembers.
 pub(super) const KEPT_FAILURES: usize = 20;
+
+/// Different reasons for lost frames that a job remembers.
+const KEPT_REASONS: usize = 32;
 
 /// Finished chunks by which the job's present speed is told.
 const KEPT_RECENT: usize = 64;
@@ -25,7 +29,7 @@ const KEPT_RECENT: usize = 64;
 pub enum Phase {
     /// Frames wait or run.
     Rendering,
-    /// Every frame is done; the sequence is being put together.
+    /// No frame waits or runs any more; the sequence is being put together of those that are done.
     Assembling,
     /// A finished sequence is encoded, or waits for that.
     Delivering,
@@ -36,7 +40,9 @@ pub enum Phase {
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     Done,
-    /// Some frames, or the assembly, failed for good. What was rendered is kept for a retry.
+    /// The sequence is there but for frames that failed for good. What was rendered is kept for a retry.
+    Partial,
+    /// Every frame, or the assembly, failed for good. What was rendered is kept for a retry.
     Failed,
     /// `cleaned`: nothing of it is left on storage.
     Cancelled {
@@ -74,6 +80,14 @@ pub struct Failure {
     pub at: Timestamp,
 }
 
+/// Frames that were given up for the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostFrames {
+    pub frames: FrameSet,
+    pub kind: FailureKind,
+    pub message: String,
+}
+
 /// Frames that one attempt has finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
@@ -103,6 +117,8 @@ pub struct Job {
     pub next_attempt: u32,
     /// Latest last.
     pub failures: VecDeque<Failure>,
+    /// Why frames were given up; together they are `failed`, as far as the job remembers.
+    pub lost: Vec<LostFrames>,
     /// Why it failed for good, for people.
     pub message: String,
     pub submitted: Timestamp,
@@ -112,6 +128,12 @@ pub struct Job {
     pub recent: VecDeque<(Timestamp, u64)>,
     /// Nodes that failed it, and until when they leave it alone. Not durable.
     pub avoid: BTreeMap<NodeName, Timestamp>,
+    /// Waiting frames that are tried apart from the others. Not durable.
+    pub(super) suspects: Suspects,
+    /// Chunks of it that have failed since one was finished; and of each node that has failed it since it finished
+    /// one, how many. Not durable.
+    pub(super) in_a_row: u32,
+    pub(super) in_a_row_on: BTreeMap<NodeName, u32>,
     /// No node gets a chunk of it before this time. Not durable.
     pub rest_until: Timestamp,
     /// The chore is not tried before this time. Not durable.
@@ -140,12 +162,16 @@ impl Job {
             running: BTreeSet::new(),
             next_attempt: 1,
             failures: VecDeque::new(),
+            lost: Vec::new(),
             message: String::new(),
             submitted: now,
             started: None,
             ended: None,
             recent: VecDeque::new(),
             avoid: BTreeMap::new(),
+            suspects: Suspects::default(),
+            in_a_row: 0,
+            in_a_row_on: BTreeMap::new(),
             rest_until: Timestamp(0),
             chore_not_before: Timestamp(0),
             class: 0,
@@ -217,12 +243,34 @@ impl Job {
     pub(super) fn finish(&mut self, frames: &FrameSet) {
         self.done.insert_all(frames);
         self.waiting.remove_all(frames);
+        self.suspects.remove(frames);
         self.failed.remove_all(frames);
         self.forgive(frames);
     }
 
+    /// These frames have failed for good, and this is why.
+    pub(super) fn give_up(&mut self, frames: &FrameSet, kind: FailureKind, message: &str) {
+        if frames.is_empty() {
+            return;
+        }
+        self.waiting.remove_all(frames);
+        self.suspects.remove(frames);
+        self.failed.insert_all(frames);
+        let alike = self.lost.iter().position(|lost| lost.kind == kind && lost.message == message);
+        if alike.is_none() && self.lost.len() < KEPT_REASONS {
+            self.lost.push(LostFrames { frames: frames.clone(), kind, message: message.to_owned() });
+        } else if let Some(lost) = self.lost.get_mut(alike.unwrap_or(KEPT_REASONS - 1)) {
+            lost.frames.insert_all(frames);
+            if alike.is_none() {
+                "one of many reasons; the farm's log has them all".clone_into(&mut lost.message);
+            }
+        }
+    }
+
     /// Forgets earlier failures of `frames`.
     pub(super) fn forgive(&mut self, frames: &FrameSet) {
+        self.lost.iter_mut().for_each(|lost| lost.frames.remove_all(frames));
+        self.lost.retain(|lost| !lost.frames.is_empty());
         for level in &mut self.tries {
             level.remove_all(frames);
         }

@@ -90,6 +90,7 @@ impl Farm {
         // Its lease had run out, but nobody has taken the frames since.
         if let Some(job) = self.jobs.get_mut(&id.job) {
             job.waiting.remove_all(frames);
+            job.suspects.remove(frames);
             job.running.insert(id);
         }
         if let Some(node) = self.nodes.get_mut(name) {
@@ -222,6 +223,9 @@ impl Farm {
     }
 
     pub(super) fn enter(&mut self, id: AttemptId, attempt: Attempt) {
+        if attempt.work.is_chunk() && attempt.begun.is_none() {
+            self.behind.insert(id);
+        }
         self.leases.insert((attempt.lease_until, id));
         self.attempts.insert(id, attempt);
     }
@@ -238,14 +242,18 @@ impl Farm {
     pub(super) fn release(&mut self, now: Timestamp, id: AttemptId, step: &mut Step) -> Option<Attempt> {
         let mut attempt = self.attempts.remove(&id)?;
         self.leases.remove(&(attempt.lease_until, id));
+        self.behind.remove(&id);
         if let Some(job) = self.jobs.get_mut(&id.job) {
             job.running.remove(&id);
         }
         if let Some(node) = self.nodes.get_mut(&attempt.node) {
             node.chunks.remove(&id);
             let next = node.chunks.iter().filter_map(|id| Some((self.attempts.get(id)?.assigned, *id))).min();
-            if let Some(attempt) = next.and_then(|(_, next)| self.attempts.get_mut(&next)) {
-                attempt.begun.get_or_insert(now);
+            if let Some((_, next)) = next {
+                self.behind.remove(&next);
+                if let Some(attempt) = self.attempts.get_mut(&next) {
+                    attempt.begun.get_or_insert(now);
+                }
             }
             node.chore.take_if(|chore| *chore == id);
         }
@@ -288,8 +296,8 @@ impl Farm {
     }
 
     /// No node gets the job for a while.
-    pub(super) fn rest(&mut self, now: Timestamp, id: JobId, tries: u32) {
-        let until = self.after_tries(now, tries);
+    pub(super) fn rest(&mut self, now: Timestamp, id: JobId, failures: u32) {
+        let until = self.after_failures(now, failures);
         if let Some(job) = self.jobs.get_mut(&id) {
             job.rest_until = until;
             self.wakeups.insert((until, id));
@@ -297,13 +305,13 @@ impl Farm {
     }
 
     /// Longer with every failure.
-    fn after_tries(&self, now: Timestamp, tries: u32) -> Timestamp {
-        now.after(self.config.retry_delay.saturating_mul(2_u32.pow(tries.min(8))))
+    pub(super) fn after_failures(&self, now: Timestamp, failures: u32) -> Timestamp {
+        now.after(self.config.retry_delay.saturating_mul(2_u32.pow(failures.min(8))))
     }
 
     /// The job leaves the node alone for a while.
-    pub(super) fn keep_apart(&mut self, now: Timestamp, id: JobId, node: &NodeName, tries: u32) {
-        let until = self.after_tries(now, tries);
+    pub(super) fn keep_apart(&mut self, now: Timestamp, id: JobId, node: &NodeName, failures: u32) {
+        let until = self.after_failures(now, failures);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.avoid.insert(node.clone(), until);
         job.chore_not_before = now.after(self.config.retry_delay);

@@ -8,8 +8,9 @@
 //! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
 //!
 //! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `share` (what shows have had), `carve`
-//! (how many frames), `pace` (how long things take), `urgent` (who makes room), `spare` (what is late), `hand_out` and
-//! `lease` (who holds what, and until when), `retry`, `finish`, `reconcile` (what a store or a connection has lost).
+//! (how many frames), `pace` (how long things take), `urgent` (who makes room), `spare` (what idle nodes do for others), `hand_out` and
+//! `lease` (who holds what, and until when), `retry` and `suspects` (what has failed), `quarantine` (who has failed),
+//! `finish`, `reconcile` (what a store or a connection has lost).
 //! Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
 //!
 //! `records` says what is durable, `restore` makes a farm of it again.
@@ -28,6 +29,7 @@ mod job;
 mod lease;
 mod node;
 mod pace;
+mod quarantine;
 mod queue;
 mod reconcile;
 mod records;
@@ -37,6 +39,7 @@ mod share;
 mod spare;
 mod spec;
 mod submit;
+mod suspects;
 mod urgent;
 mod view;
 
@@ -54,7 +57,7 @@ pub use command::{
     Step, Submission, Submitted,
 };
 pub use ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Session, Timestamp};
-pub use job::{Ended, Failure, FailureKind, Job, Phase};
+pub use job::{Ended, Failure, FailureKind, Job, LostFrames, Phase};
 pub use node::{Capabilities, Lack, Node, NodeAbout};
 pub use reconcile::ToSurvey;
 pub use records::{Key, Record, RecordError};
@@ -63,9 +66,12 @@ pub use spec::{Deliver, JobClip, JobSpec, PassFiles, Render, Task};
 pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
 
 use classes::Classes;
-use pace::Pace;
+use pace::{Pace, PaceRecord};
 use queue::Queue;
-use share::Shares;
+use share::{Shares, SharesRecord};
+
+/// How often what shows have had is written down.
+const KEEP_SHARES: Duration = Duration::from_secs(60);
 
 /// Numbers of the farm's rules.
 #[derive(Debug, Clone)]
@@ -80,6 +86,10 @@ pub struct FarmConfig {
     pub max_tries: u32,
     /// How long a node that failed a job is not given it again; doubles with every try.
     pub retry_delay: Duration,
+    /// How long a node that fails one job after another gets no work; doubles every time.
+    pub quarantine: Duration,
+    /// A chunk is late so much later than 1.8 times its estimate.
+    pub late: Duration,
     /// Ended jobs older than this are forgotten.
     pub keep_ended: Duration,
     /// At most so many ended jobs are kept.
@@ -104,6 +114,8 @@ impl Default for FarmConfig {
             first_chunk_frames: 4,
             max_tries: 4,
             retry_delay: Duration::from_secs(2),
+            quarantine: Duration::from_secs(60),
+            late: Duration::from_secs(10),
             keep_ended: Duration::from_secs(7 * 24 * 3600),
             max_ended: 10_000,
             max_active: 100_000,
@@ -122,13 +134,15 @@ struct KnownWorkflow {
     /// Jobs that name it; forgotten with the last.
     jobs: usize,
     pace: Pace,
+    /// What of it is durable.
+    kept: Option<PaceRecord>,
     /// Nodes that have its models loaded, or will have them.
     loaded_on: usize,
 }
 
 impl KnownWorkflow {
     fn new(workflow: Arc<Workflow>) -> Self {
-        Self { workflow, jobs: 0, pace: Pace::default(), loaded_on: 0 }
+        Self { workflow, jobs: 0, pace: Pace::default(), kept: None, loaded_on: 0 }
     }
 
     /// Seconds that loading its models costs.
@@ -164,11 +178,16 @@ pub struct Farm {
     ready: usize,
     ready_kinds: HashMap<String, usize>,
     shares: Shares,
+    /// What of them is durable, and since when.
+    kept_shares: Option<SharesRecord>,
+    shares_kept_at: Timestamp,
     /// Nodes that work for a show, or did so last.
     served: HashMap<String, usize>,
     leases: BTreeSet<(Timestamp, AttemptId)>,
     /// Chunks that take far longer than they should.
     late: BTreeSet<AttemptId>,
+    /// Chunks that wait behind another one on their node.
+    behind: BTreeSet<AttemptId>,
     /// When a job that a node has to leave alone may be given to it again.
     wakeups: BTreeSet<(Timestamp, JobId)>,
     /// Submissions by the client's own id.
@@ -201,9 +220,12 @@ impl Farm {
             ready: 0,
             ready_kinds: HashMap::new(),
             shares: Shares::default(),
+            kept_shares: None,
+            shares_kept_at: Timestamp(0),
             served: HashMap::new(),
             leases: BTreeSet::new(),
             late: BTreeSet::new(),
+            behind: BTreeSet::new(),
             wakeups: BTreeSet::new(),
             requests: HashMap::new(),
             outputs: HashMap::new(),
@@ -218,6 +240,16 @@ impl Farm {
 
     pub fn config(&self) -> &FarmConfig {
         &self.config
+    }
+
+    /// What was learned about a workflow outlives this coordinator.
+    fn keep_pace(&mut self, workflow: &WorkflowId, step: &mut Step) {
+        let Some(known) = self.workflows.get_mut(workflow) else { return };
+        let record = Some(known.pace.record());
+        if known.kept != record {
+            known.kept = record;
+            step.changes.push(Key::Pace(workflow.clone()));
+        }
     }
 
     /// How a show is treated.
@@ -286,12 +318,27 @@ impl Farm {
     /// Time has passed: leases run out, nodes may be given again what they failed, old jobs are forgotten.
     fn tick(&mut self, now: Timestamp, step: &mut Step) {
         self.expire_leases(now, step);
+        self.end_quarantines(now, step);
         if self.wake(now) {
             self.fill_open(now, step);
         }
         self.make_room(now, step);
-        self.give_spares(now, step);
+        self.help_out(now, step);
         self.fill_chores(now, step);
         self.forget(now, step);
+        self.keep_shares(now, step);
+    }
+
+    /// What shows have had outlives this coordinator, but for the last minute.
+    fn keep_shares(&mut self, now: Timestamp, step: &mut Step) {
+        if now.since(self.shares_kept_at) < KEEP_SHARES {
+            return;
+        }
+        self.shares_kept_at = now;
+        let record = Some(self.shares.record());
+        if self.kept_shares != record {
+            self.kept_shares = record;
+            step.changes.push(Key::Shares);
+        }
     }
 }

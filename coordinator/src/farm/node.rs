@@ -10,6 +10,7 @@ use hearth_workflows::{Workflow, WorkflowId};
 
 use super::{
     ids::{AttemptId, NodeName, Session, Timestamp},
+    quarantine::{Quarantine, Record},
     queue::ClassId,
     view::NodeState,
 };
@@ -82,6 +83,7 @@ pub struct Node {
     /// Why it is not ready.
     pub reason: String,
     pub drained: bool,
+    pub quarantine: Option<Quarantine>,
     pub chunks: BTreeSet<AttemptId>,
     /// An assembly, a delivery or a clean-up; it takes no slot, since it needs no GPU.
     pub chore: Option<AttemptId>,
@@ -89,6 +91,7 @@ pub struct Node {
     pub frames_done: u64,
     pub chunks_done: u64,
     pub chunks_failed: u64,
+    pub(super) record: Record,
     /// Whether it has what jobs need, by class; and what it found missing when it tried.
     pub(super) fits: HashMap<ClassId, Result<(), Lack>>,
     /// The workflow of the last chunk it was given.
@@ -112,12 +115,14 @@ impl Node {
             slots: 0,
             reason: String::new(),
             drained: false,
+            quarantine: None,
             chunks: BTreeSet::new(),
             chore: None,
             last_seen: now,
             frames_done: 0,
             chunks_done: 0,
             chunks_failed: 0,
+            record: Record::default(),
             fits: HashMap::new(),
             loaded: None,
             serves: None,
@@ -132,6 +137,7 @@ impl Node {
             (None, ..) => NodeState::Offline,
             (_, true, _) => NodeState::Drained,
             (.., 0) => NodeState::Unready,
+            _ if self.quarantine.is_some() => NodeState::Quarantined,
             _ if self.chunks.is_empty() => NodeState::Idle,
             _ => NodeState::Busy,
         }
@@ -139,7 +145,7 @@ impl Node {
 
     /// Whether it could be working.
     pub fn is_ready(&self) -> bool {
-        self.session.is_some() && !self.drained && self.slots > 0
+        self.session.is_some() && !self.drained && self.quarantine.is_none() && self.slots > 0
     }
 
     /// Whether it can take another chunk.

@@ -1,11 +1,14 @@
 //! How long things take, learned from results: a frame of each job, each node against the others, loading the
-//! models of each workflow. In memory only: a restarted coordinator learns again within a chunk.
+//! models of each workflow. What was learned is kept when a job ends and after a lack of memory; each node's own speed
+//! is not, since it is learned again within a chunk.
 //!
 //! A frame takes `base × slowness` seconds: the base is the job's (workflow, parameters, size of the picture), the
 //! slowness the node's for that workflow. So one measurement of a job tells of it on every node that is known, and
 //! a new node of a known kind of GPU is known before its first chunk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
 
 use super::ids::NodeName;
 
@@ -45,6 +48,16 @@ struct Base {
     rough: bool,
 }
 
+/// What is kept of a workflow's pace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PaceRecord {
+    /// Seconds a frame of each kind of job, on a node of slowness 1.
+    bases: BTreeMap<Variant, f64>,
+    kinds: BTreeMap<String, (f64, u32)>,
+    load: Option<f64>,
+    caps: BTreeMap<String, u64>,
+}
+
 /// A node, as far as its speed goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Runner<'a> {
@@ -54,6 +67,27 @@ pub(super) struct Runner<'a> {
 }
 
 impl Pace {
+    pub(super) fn record(&self) -> PaceRecord {
+        let sure = self.bases.iter().filter(|(_, base)| !base.rough);
+        PaceRecord {
+            bases: sure.map(|(variant, base)| (*variant, base.seconds_per_frame)).collect(),
+            kinds: self.kinds.clone().into_iter().collect(),
+            load: self.load,
+            caps: self.caps.clone().into_iter().collect(),
+        }
+    }
+
+    pub(super) fn restored(record: PaceRecord) -> Self {
+        let base = |(variant, seconds_per_frame)| (variant, Base { seconds_per_frame, rough: false });
+        Self {
+            bases: record.bases.into_iter().map(base).collect(),
+            slowness: HashMap::new(),
+            kinds: record.kinds.into_iter().collect(),
+            load: record.load,
+            caps: record.caps.into_iter().collect(),
+        }
+    }
+
     /// Seconds a frame; `None` before anything of the kind was measured.
     pub(super) fn seconds_per_frame(&self, variant: Variant, runner: Runner) -> Option<f64> {
         Some(self.base(variant)? * self.slowness(runner).unwrap_or(1.0))

@@ -141,20 +141,24 @@ impl Farm {
     }
 
     fn was_assembled(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
-        let running = self.jobs.get(&id).map(|job| job.running.clone());
-        for attempt in running.into_iter().flatten() {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let running = job.running.clone();
+        // The nodes that are freed must not get anything of it.
+        job.phase = Phase::Assembling;
+        self.rank(id);
+        for attempt in running {
             self.withdraw(now, attempt, "the sequence is in its place already", step);
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.waiting = FrameSet::new();
+        job.suspects.clear();
         job.failed = FrameSet::new();
         job.done = job.spec.frames.clone();
-        job.phase = Phase::Assembling;
         self.chore_done(now, id, step);
     }
 }
 
 /// What a cancelled job has left is cleaned up without looking; what is done is done.
 fn needs_survey(phase: Phase) -> bool {
-    matches!(phase, Phase::Rendering | Phase::Assembling | Phase::Ended(Ended::Failed))
+    matches!(phase, Phase::Rendering | Phase::Assembling | Phase::Ended(Ended::Failed | Ended::Partial))
 }

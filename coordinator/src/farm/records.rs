@@ -1,4 +1,6 @@
-//! What of the farm is durable, as records under keys. Leases, progress and measured speeds are not.
+//! What of the farm is durable, as records under keys. Leases and progress are not.
+//!
+//! Members of a record that changes are never left out when it is written: a store may keep them one by one.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -9,17 +11,22 @@ use super::{
     Farm,
     attempt::Work,
     ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Timestamp},
-    job::{Failure, Phase},
+    job::{Failure, LostFrames, Phase},
+    quarantine::Quarantine,
 };
 
 /// Version of the records. A store with a newer one is refused.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 /// Names a record. Its text is the key in the store: `job:12`, `attempt:12-34`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     Meta,
+    /// What shows and users have had lately.
+    Shares,
     Workflow(WorkflowId),
+    /// What was learned about a workflow.
+    Pace(WorkflowId),
     Spec(JobId),
     Job(JobId),
     Piece(AttemptId),
@@ -31,7 +38,9 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Meta => f.write_str("meta"),
+            Self::Shares => f.write_str("shares"),
             Self::Workflow(id) => write!(f, "workflow:{id}"),
+            Self::Pace(id) => write!(f, "pace:{id}"),
             Self::Spec(id) => write!(f, "spec:{id}"),
             Self::Job(id) => write!(f, "job:{id}"),
             Self::Piece(id) => write!(f, "piece:{id}"),
@@ -46,14 +55,17 @@ impl FromStr for Key {
 
     fn from_str(text: &str) -> Result<Self, RecordError> {
         let unknown = || RecordError::UnknownKey { key: text.to_owned() };
-        if text == "meta" {
-            return Ok(Self::Meta);
+        match text {
+            "meta" => return Ok(Self::Meta),
+            "shares" => return Ok(Self::Shares),
+            _ => {}
         }
         let (kind, name) = text.split_once(':').ok_or_else(unknown)?;
         let job = || name.parse().map(JobId).map_err(|_| unknown());
         let attempt = || name.parse::<AttemptId>().map_err(|()| unknown());
         Ok(match kind {
             "workflow" => Self::Workflow(WorkflowId(name.to_owned())),
+            "pace" => Self::Pace(WorkflowId(name.to_owned())),
             "spec" => Self::Spec(job()?),
             "job" => Self::Job(job()?),
             "piece" => Self::Piece(attempt()?),
@@ -117,6 +129,8 @@ pub(super) struct JobRecord {
     pub(super) chore_tries: u32,
     pub(super) next_attempt: u32,
     pub(super) failures: Vec<Failure>,
+    #[serde(default)]
+    pub(super) lost: Vec<LostFrames>,
     pub(super) message: String,
     pub(super) submitted: Timestamp,
     pub(super) started: Option<Timestamp>,
@@ -133,6 +147,8 @@ pub(super) struct AttemptRecord {
 #[derive(Serialize, Deserialize)]
 pub(super) struct NodeRecord {
     pub(super) drained: bool,
+    #[serde(default)]
+    pub(super) quarantine: Option<Quarantine>,
     /// Whether its agent is connected: for those who follow, and for people who look.
     pub(super) online: bool,
     pub(super) host: String,
@@ -153,6 +169,7 @@ impl Farm {
             Key::Meta => {
                 encode(&MetaRecord { schema: SCHEMA, tag: self.tag.clone(), next_job: self.next_job })
             }
+            Key::Shares => encode(self.kept_shares.as_ref()?),
             Key::Workflow(id) => {
                 let workflow = &self.workflows.get(id)?.workflow;
                 encode(&WorkflowRecord {
@@ -161,6 +178,7 @@ impl Farm {
                     graph: workflow.graph_text().to_owned(),
                 })
             }
+            Key::Pace(id) => encode(self.workflows.get(id)?.kept.as_ref()?),
             Key::Spec(id) => encode(self.jobs.get(id)?.spec.as_ref()),
             Key::Job(id) => {
                 let job = self.jobs.get(id)?;
@@ -174,6 +192,7 @@ impl Farm {
                     chore_tries: job.chore_tries,
                     next_attempt: job.next_attempt,
                     failures: job.failures.iter().cloned().collect(),
+                    lost: job.lost.clone(),
                     message: job.message.clone(),
                     submitted: job.submitted,
                     started: job.started,
@@ -193,6 +212,7 @@ impl Farm {
                 let node = self.nodes.get(name)?;
                 encode(&NodeRecord {
                     drained: node.drained,
+                    quarantine: node.quarantine.clone(),
                     online: node.session.is_some(),
                     host: node.about.host.clone(),
                     agent_version: node.about.agent_version.clone(),
@@ -211,7 +231,10 @@ impl Farm {
     /// Every record of the farm, for a snapshot.
     pub fn keys(&self) -> Vec<Key> {
         let mut keys = vec![Key::Meta];
+        keys.extend(self.kept_shares.as_ref().map(|_| Key::Shares));
         keys.extend(self.workflows.keys().cloned().map(Key::Workflow));
+        let learned = self.workflows.iter().filter(|(_, known)| known.kept.is_some());
+        keys.extend(learned.map(|(id, _)| Key::Pace(id.clone())));
         for (id, job) in &self.jobs {
             keys.extend([Key::Spec(*id), Key::Job(*id)]);
             keys.extend(job.pieces.keys().map(|n| Key::Piece(AttemptId { job: *id, number: *n })));

@@ -14,10 +14,12 @@ use super::{
     ids::{AttemptId, FarmTag, JobId, NodeName, Session, Timestamp},
     job::{Ended, Job, Phase, Piece},
     node::{Node, NodeAbout},
+    pace::{Pace, PaceRecord},
     records::{
         AttemptRecord, JobRecord, Key, MetaRecord, NodeRecord, Record, RecordError, SCHEMA, WorkflowRecord,
         decode, missing,
     },
+    share::SharesRecord,
     spec::JobSpec,
 };
 
@@ -56,9 +58,21 @@ impl Farm {
                     }
                     (self.tag, self.next_job) = (meta.tag, meta.next_job);
                 }
+                (Key::Shares, Some(record)) => {
+                    let record: SharesRecord = decode(key, record)?;
+                    self.shares.restore(record.clone());
+                    self.kept_shares = Some(record);
+                }
                 (Key::Workflow(id), Some(record)) => self.absorb_workflow(key, id, record)?,
                 (Key::Workflow(id), None) => {
                     self.workflows.remove(id);
+                }
+                (Key::Pace(id), Some(record)) => {
+                    let record: PaceRecord = decode(key, record)?;
+                    if let Some(known) = self.workflows.get_mut(id) {
+                        known.pace = Pace::restored(record.clone());
+                        known.kept = Some(record);
+                    }
                 }
                 (Key::Spec(id), Some(record)) => {
                     specs.insert(*id, decode(key, record)?);
@@ -78,7 +92,7 @@ impl Farm {
                 }
                 (Key::Node(name), Some(record)) => self.absorb_node(now, key, name, record)?,
                 (Key::Node(name), None) => self.drop_node(name),
-                (Key::Meta | Key::Spec(_), None) => {}
+                (Key::Meta | Key::Shares | Key::Pace(_) | Key::Spec(_), None) => {}
             }
         }
         for id in &touched {
@@ -133,6 +147,7 @@ impl Farm {
         job.chore_tries = record.chore_tries;
         job.next_attempt = record.next_attempt;
         job.failures = record.failures.into();
+        job.lost = record.lost;
         job.message = record.message;
         job.submitted = record.submitted;
         job.started = record.started;
@@ -243,6 +258,7 @@ impl Farm {
         let record: NodeRecord = decode(key, record)?;
         let node = self.absorbed_node(now, name);
         node.drained = record.drained;
+        node.quarantine = record.quarantine;
         node.session = record.online.then_some(Session::ELSEWHERE);
         node.about.host = record.host;
         node.about.agent_version = record.agent_version;

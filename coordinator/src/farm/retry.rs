@@ -1,4 +1,7 @@
 //! What a failure means: whose fault it is, what is tried again and what is given up.
+//!
+//! Frames that fail together are halved until the bad ones stand alone (`suspects`); only those are given up, and the
+//! job ends with all others. A job of which nothing succeeds anywhere is stopped.
 
 use hearth_workflows::FrameSet;
 
@@ -6,16 +9,25 @@ use super::{
     Farm,
     attempt::Work,
     command::{JobEvent, Step},
-    ids::{AttemptId, NodeName, Timestamp},
+    ids::{AttemptId, JobId, NodeName, Timestamp},
     job::{Ended, Failure, FailureKind, Phase},
     node::Lack,
     records::Key,
 };
 
+/// A job that has failed on so many nodes, and as often as a frame may, is stopped when nothing of it has succeeded;
+/// on fewer nodes after twice as many failures.
+const HOPELESS_NODES: usize = 3;
+
+/// A job that has begun well is stopped when so many times as many chunks in a row have failed.
+const HOPELESS_LATE: u32 = 10;
+
 /// What is held against the frames of a failed chunk.
 enum Blame {
-    /// Every frame of it has failed once more.
+    /// Every frame of it has failed once more, and would fail alone, too.
     Chunk,
+    /// Some frame of it, which nobody can tell from the others yet.
+    Some,
     /// Only these have; the others did nothing wrong.
     Frames(FrameSet),
     /// None: the node could not have done it.
@@ -24,25 +36,56 @@ enum Blame {
     Size,
 }
 
-fn blame(kind: FailureKind, chunk: &FrameSet, named: &FrameSet, can_shrink: bool) -> Blame {
+/// `divisible`: it has more than one frame, and may have fewer. `last_try`: one more failure is the last.
+fn blame(kind: FailureKind, chunk: &FrameSet, named: &FrameSet, divisible: bool, last_try: bool) -> Blame {
+    let own = named.intersection(chunk);
     match kind {
         FailureKind::Missing => Blame::Node,
-        FailureKind::OutOfMemory if chunk.len() > 1 && can_shrink => Blame::Size,
-        FailureKind::BadFrame => {
-            // A frame of the handles may be the bad one: then the chunk cannot be rendered as it is.
-            let own = named.intersection(chunk);
-            if own.is_empty() { Blame::Chunk } else { Blame::Frames(own) }
+        FailureKind::OutOfMemory if divisible => Blame::Size,
+        FailureKind::BadFrame | FailureKind::BadOutput if !own.is_empty() && own != *chunk => {
+            Blame::Frames(own)
         }
+        FailureKind::BadFrame
+        | FailureKind::BadOutput
+        | FailureKind::Execution
+        | FailureKind::ComfyDied
+        | FailureKind::Hung
+        | FailureKind::Internal
+            if divisible =>
+        {
+            Blame::Some
+        }
+        // Hosts go down for many reasons. Frames that were lost again and again may be one of them.
+        FailureKind::Lost if divisible && last_try => Blame::Some,
         FailureKind::Refused
+        | FailureKind::BadFrame
+        | FailureKind::BadOutput
         | FailureKind::Execution
         | FailureKind::OutOfMemory
         | FailureKind::ComfyDied
         | FailureKind::Hung
         | FailureKind::Storage
-        | FailureKind::BadOutput
         | FailureKind::Lost
         | FailureKind::Interrupted
         | FailureKind::Internal => Blame::Chunk,
+    }
+}
+
+/// Whether it tells something about the job: another node might well fail it, too.
+fn tells_of_job(kind: FailureKind) -> bool {
+    match kind {
+        FailureKind::Refused
+        | FailureKind::Execution
+        | FailureKind::OutOfMemory
+        | FailureKind::ComfyDied
+        | FailureKind::Hung
+        | FailureKind::BadOutput
+        | FailureKind::BadFrame => true,
+        FailureKind::Missing
+        | FailureKind::Storage
+        | FailureKind::Lost
+        | FailureKind::Interrupted
+        | FailureKind::Internal => false,
     }
 }
 
@@ -74,10 +117,10 @@ impl Farm {
             // The chunk itself may still come.
             Work::Spare { .. } => {}
             Work::Chunk(frames) => {
-                self.fail_chunk(now, id, &node, &frames, (kind, message), named);
+                self.fail_chunk(now, id, &node, &frames, (kind, message), named, step);
             }
             Work::Assembly => self.fail_assembly(now, id, &node, (kind, message), named, step),
-            Work::Delivery => self.fail_delivery(now, id, &node, message, step),
+            Work::Delivery => self.fail_delivery(now, id, &node, (kind, message), step),
             Work::CleanUp => self.fail_clean_up(now, id, &node, step),
         }
         step.event(id.job, JobEvent::ChunkFailed(failure));
@@ -95,47 +138,124 @@ impl Farm {
         frames: &FrameSet,
         (kind, message): (FailureKind, String),
         named: &FrameSet,
+        step: &mut Step,
     ) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let limit = self.config.max_tries;
         let Some(render) = job.spec.render().cloned() else { return };
         let known = self.workflows.get(&render.workflow);
-        let can_shrink = known.is_some_and(|known| !render.split(&known.workflow).is_whole());
-        let blame = blame(kind, frames, named, can_shrink);
+        let may_shrink = known.is_some_and(|known| !render.split(&known.workflow).is_whole());
+        let before = frames.first().map_or(0, |frame| job.tries_of(frame) as u32);
+        let divisible = may_shrink && frames.len() > 1;
+        let blame = blame(kind, frames, named, divisible, before + 1 >= limit);
         let too_big = matches!(blame, Blame::Size);
-        let given_up = match blame {
-            Blame::Chunk => job.count_failure(frames, limit),
-            Blame::Frames(bad) => job.count_failure(&bad, limit),
+        let about_frames = tells_of_job(kind) && kind != FailureKind::Refused;
+        job.waiting.insert_all(frames);
+        let until = self.after_failures(now, before + 1);
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        match blame {
+            Blame::Chunk => {
+                let given_up = job.count_failure(frames, limit);
+                job.give_up(&given_up, kind, &message);
+                let mut again = frames.clone();
+                again.remove_all(&given_up);
+                if about_frames {
+                    // Alone already: they stay so.
+                    job.suspects.add(again, name.clone(), until);
+                }
+            }
+            Blame::Some => {
+                // Counted, so that what fails alone in the end is not tried as often again.
+                job.count_failure(frames, limit);
+                job.suspects.add(frames.clone(), name.clone(), until);
+            }
+            Blame::Frames(bad) => {
+                let given_up = job.count_failure(&bad, limit);
+                job.give_up(&given_up, kind, &message);
+                let mut again = bad;
+                again.remove_all(&given_up);
+                job.suspects.add(again, name.clone(), until);
+            }
             Blame::Node => {
                 let alike = self.classes.ids().filter(|(_, workflow)| **workflow == render.workflow);
                 if let Some(node) = self.nodes.get_mut(name) {
                     node.fits.extend(alike.map(|(class, _)| (class, Err(Lack::Tried(message.clone())))));
                 }
-                FrameSet::new()
             }
             Blame::Size => {
                 if let Some(known) = self.workflows.get_mut(&render.workflow) {
                     let kind = self.nodes.get(name).map_or("", |node| node.capabilities.device.as_str());
                     known.pace.too_much(kind, frames.len());
                 }
-                FrameSet::new()
+                self.keep_pace(&render.workflow, step);
             }
-        };
-        let mut again = frames.clone();
-        again.remove_all(&given_up);
-        let tries = again.first().map_or(0, |frame| job.tries_of(frame));
-        job.waiting.insert_all(&again);
-        job.failed.insert_all(&given_up);
+        }
         if let Some(node) = self.nodes.get_mut(name) {
             node.chunks_failed += 1;
         }
+        self.wakeups.insert((until, id.job));
         if kind == FailureKind::Storage {
             // Storage is the same for every node: the next one would fail as fast.
-            self.rest(now, id.job, tries as u32);
+            self.rest(now, id.job, before + 1);
         }
-        if !too_big {
-            self.keep_apart(now, id.job, name, tries as u32);
+        if too_big {
+            return;
         }
+        let nobody_else = self.jobs.get(&id.job).is_some_and(|job| {
+            let same = job.failures.iter().filter(|failure| !failure.frames.intersection(frames).is_empty());
+            same.map(|failure| &failure.node).all(|node| node == name)
+        });
+        if nobody_else {
+            self.hold_against(now, name, id.job, &message, step);
+        }
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        let row = job.in_a_row_on.entry(name.clone()).or_insert(0);
+        *row += 1;
+        // One bad frame is no reason to leave everything else alone.
+        let row = *row;
+        if row > 1 || !about_frames {
+            self.keep_apart(now, id.job, name, row);
+        }
+        if tells_of_job(kind) {
+            self.stop_if_hopeless(now, id.job, (kind, &message), step);
+        }
+    }
+
+    /// One more chunk of the job has failed. Where nothing of it succeeds anywhere, it is not tried on every frame.
+    fn stop_if_hopeless(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        (kind, message): (FailureKind, &str),
+        step: &mut Step,
+    ) {
+        let limit = self.config.max_tries;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.in_a_row += 1;
+        let (row, nodes) = (job.in_a_row, job.in_a_row_on.len());
+        let hopeless = if job.done.is_empty() {
+            row >= limit && nodes >= HOPELESS_NODES || row >= limit.saturating_mul(2)
+        } else {
+            row >= limit.saturating_mul(HOPELESS_LATE)
+        };
+        if !hopeless || job.waiting.is_empty() {
+            return;
+        }
+        let left = std::mem::take(&mut job.waiting);
+        job.give_up(&left, kind, message);
+        let on = if nodes > 1 { format!("on {nodes} nodes") } else { "on one node".to_owned() };
+        job.message = format!("stopped: {row} chunks in a row have failed {on}, the latest with: {message}");
+        let running = job.running.clone();
+        // The nodes that are freed must not get a chunk of it.
+        job.phase = Phase::Ended(Ended::Failed);
+        self.rank(id);
+        for attempt in running {
+            self.withdraw(now, attempt, "the job was stopped: nothing of it succeeds", step);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.phase = Phase::Rendering;
+        let left = std::mem::take(&mut job.waiting);
+        job.give_up(&left, kind, message);
     }
 
     fn fail_assembly(
@@ -171,10 +291,9 @@ impl Farm {
             }
             job.pieces.retain(|_, piece| !piece.frames.is_empty());
             job.done.remove_all(&broken);
-            let given_up = job.count_failure(&broken, limit);
             job.waiting.insert_all(&broken);
-            job.waiting.remove_all(&given_up);
-            job.failed.insert_all(&given_up);
+            let given_up = job.count_failure(&broken, limit);
+            job.give_up(&given_up, kind, &message);
             job.phase = Phase::Rendering;
             return;
         }
@@ -186,7 +305,7 @@ impl Farm {
         now: Timestamp,
         id: AttemptId,
         name: &NodeName,
-        message: String,
+        (kind, message): (FailureKind, String),
         step: &mut Step,
     ) {
         let limit = self.config.max_tries;
@@ -194,7 +313,8 @@ impl Farm {
         job.chore_tries += 1;
         let tries = job.chore_tries;
         if tries >= limit {
-            job.failed = std::mem::take(&mut job.waiting);
+            let frames = job.waiting.clone();
+            job.give_up(&frames, kind, &message);
             job.message = message;
             self.end(now, id.job, Ended::Failed, step);
             return;

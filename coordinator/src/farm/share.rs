@@ -1,6 +1,11 @@
 //! What shows and users have had lately, in GPU seconds that fade: who had little goes first.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
 
 use super::ids::{NodeName, Timestamp};
 
@@ -26,7 +31,7 @@ impl Default for ShowPolicy {
 }
 
 /// Seconds of which half count after each half-life.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Faded {
     seconds: f64,
     at: Timestamp,
@@ -53,7 +58,33 @@ pub(super) struct Shares {
     nodes: HashMap<String, HashMap<NodeName, u32>>,
 }
 
+/// What of it is kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct SharesRecord {
+    shows: BTreeMap<String, Faded>,
+    /// By show, then by user.
+    users: BTreeMap<String, BTreeMap<String, Faded>>,
+}
+
 impl Shares {
+    pub(super) fn record(&self) -> SharesRecord {
+        let mut record =
+            SharesRecord { shows: self.shows.clone().into_iter().collect(), users: BTreeMap::new() };
+        for ((show, user), used) in &self.users {
+            record.users.entry(show.clone()).or_default().insert(user.clone(), *used);
+        }
+        record
+    }
+
+    /// Takes over what was kept; who works for whom is known from elsewhere.
+    pub(super) fn restore(&mut self, record: SharesRecord) {
+        self.shows = record.shows.into_iter().collect();
+        let of_show = |(show, users): (String, BTreeMap<String, Faded>)| {
+            users.into_iter().map(move |(user, used)| ((show.clone(), user), used))
+        };
+        self.users = record.users.into_iter().flat_map(of_show).collect();
+    }
+
     pub(super) fn charge(
         &mut self,
         now: Timestamp,

@@ -162,7 +162,7 @@ impl Farm {
             };
             match job.phase {
                 // What a failed job rendered is still on storage: clean up first, forget later.
-                Phase::Ended(Ended::Failed) => {
+                Phase::Ended(Ended::Failed | Ended::Partial) => {
                     self.abandon(now, id, step);
                     self.fill_chores(now, step);
                 }
@@ -203,7 +203,7 @@ impl Farm {
         let Some(workflow) = job.spec.workflow() else { return };
         if self.workflows.get(workflow).is_some_and(|known| known.jobs == 0) {
             self.workflows.remove(workflow);
-            step.changes.push(Key::Workflow(workflow.clone()));
+            step.changes.extend([Key::Workflow(workflow.clone()), Key::Pace(workflow.clone())]);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     attempt::Progress,
     command::Segment,
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
-    job::{Ended, Failure, Job, Phase},
+    job::{Ended, Failure, Job, LostFrames, Phase},
     node::{Capabilities, Lack, Node, NodeAbout},
     spec::JobSpec,
 };
@@ -26,6 +26,8 @@ pub enum JobState {
     Assembling,
     Delivering,
     Done,
+    /// Done, but for frames that failed for good.
+    Partial,
     Failed,
     Cancelled,
 }
@@ -46,6 +48,8 @@ pub struct JobView {
     pub attempts: Vec<AttemptView>,
     /// Newest first.
     pub failures: Vec<Failure>,
+    /// Why frames have failed for good.
+    pub lost: Vec<LostFrames>,
     /// Finished frames a second.
     pub frames_per_second: Option<f64>,
     pub submitted: Timestamp,
@@ -78,6 +82,8 @@ pub enum NodeState {
     Idle,
     Busy,
     Drained,
+    /// It failed one job after another, and gets no work for a while.
+    Quarantined,
     Unready,
     Offline,
 }
@@ -88,6 +94,7 @@ pub struct NodeView {
     pub capabilities: Capabilities,
     pub state: NodeState,
     pub message: String,
+    pub quarantined_until: Option<Timestamp>,
     pub attempts: Vec<AttemptView>,
     pub frames_done: u64,
     pub chunks_done: u64,
@@ -144,7 +151,11 @@ impl Farm {
             about: node.about.clone(),
             capabilities: node.capabilities.clone(),
             state,
-            message: node.reason.clone(),
+            message: match (state, &node.quarantine) {
+                (NodeState::Quarantined, Some(quarantine)) => quarantine.reason.clone(),
+                _ => node.reason.clone(),
+            },
+            quarantined_until: node.quarantine.as_ref().map(|quarantine| quarantine.until),
             attempts: attempts.filter_map(|id| self.attempt_view(*id)).collect(),
             frames_done: node.frames_done,
             chunks_done: node.chunks_done,
@@ -177,6 +188,7 @@ impl Farm {
         }
         let state = match job.phase {
             Phase::Ended(Ended::Done) => JobState::Done,
+            Phase::Ended(Ended::Partial) => JobState::Partial,
             Phase::Ended(Ended::Failed) => JobState::Failed,
             Phase::Ended(Ended::Cancelled { .. }) => JobState::Cancelled,
             Phase::Assembling => JobState::Assembling,
@@ -205,6 +217,7 @@ impl Farm {
             failed: job.failed.clone(),
             attempts,
             failures: job.failures.iter().rev().cloned().collect(),
+            lost: job.lost.clone(),
             frames_per_second: job.frames_per_second(),
             submitted: job.submitted,
             started: job.started,
@@ -246,6 +259,10 @@ impl Farm {
     fn what_for(&self, spec: &JobSpec) -> String {
         let awaited = spec.after.and_then(|after| Some((after, self.jobs.get(&after)?)));
         match awaited {
+            Some((after, job)) if job.phase == Phase::Ended(Ended::Partial) => format!(
+                "waits for frames {} of job {after}, which have failed; `hearth retry {after}` tries them again",
+                job.failed
+            ),
             Some((after, job)) if job.phase == Phase::Ended(Ended::Failed) => {
                 format!("waits for job {after}, which has failed; `hearth retry {after}` tries it again")
             }
@@ -297,6 +314,7 @@ impl Farm {
             match fit {
                 Ok(()) if node.is_ready() => return String::new(),
                 Ok(()) if node.drained => lacks.insert("drained".to_owned()),
+                Ok(()) if node.quarantine.is_some() => lacks.insert("in quarantine".to_owned()),
                 Ok(()) => lacks.insert(format!("not ready: {}", node.reason)),
                 Err(lack) => lacks.insert(lack.to_string()),
             };

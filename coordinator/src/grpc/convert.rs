@@ -7,8 +7,8 @@ use super::SharedNames;
 use crate::{
     farm::{
         AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Deliver, Failure, FailureKind,
-        FarmTag, JobId, JobSpec, JobState, JobView, NodeState, NodeView, Progress, Render, Segment, Task,
-        Timestamp,
+        FarmTag, JobId, JobSpec, JobState, JobView, LostFrames, NodeState, NodeView, Progress, Render,
+        Segment, Task, Timestamp,
     },
     recovery::JobManifest,
 };
@@ -29,9 +29,11 @@ same_names!(failure_kind: FailureKind => v1::FailureKind {
     Interrupted, Internal
 });
 same_names!(job_state: JobState => v1::JobState {
-    Waiting, Running, Paused, Assembling, Delivering, Done, Failed, Cancelled
+    Waiting, Running, Paused, Assembling, Delivering, Done, Partial, Failed, Cancelled
 });
-same_names!(node_state: NodeState => v1::NodeState { Idle, Busy, Drained, Unready, Offline });
+same_names!(node_state: NodeState => v1::NodeState {
+    Idle, Busy, Drained, Quarantined, Unready, Offline
+});
 same_names!(attempt_phase: AttemptPhase => v1::AttemptPhase {
     Staging, Queued, Running, Collecting, Publishing, Assembling, Encoding
 });
@@ -164,6 +166,15 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
         batch: spec.batch.map_or(0, |job| job.0),
         delivery,
         urgent: spec.urgent,
+        lost: view.lost.iter().map(lost).collect(),
+    }
+}
+
+fn lost(lost: &LostFrames) -> v1::LostFrames {
+    v1::LostFrames {
+        frames: lost.frames.to_string(),
+        kind: failure_kind(lost.kind).into(),
+        message: lost.message.clone(),
     }
 }
 
@@ -186,6 +197,7 @@ pub(crate) fn node(tag: &FarmTag, view: NodeView) -> v1::Node {
         frames_done: view.frames_done,
         chunks_done: view.chunks_done,
         chunks_failed: view.chunks_failed,
+        quarantined_until_unix_ms: view.quarantined_until.map_or(0, millis),
     }
 }
 
@@ -310,6 +322,8 @@ fn assembly(
         }
         _ => {}
     }
+    let mut missing = spec.frames.clone();
+    segments.iter().for_each(|segment| missing.remove_all(&segment.frames));
     v1::Assembly {
         work_dir: String::new(),
         output: spec.output.to_string(),
@@ -338,6 +352,7 @@ fn assembly(
         submission: Some(submission(spec, render, workflow)),
         interpolation,
         overwrite: spec.overwrite,
+        missing: missing.to_string(),
     }
 }
 

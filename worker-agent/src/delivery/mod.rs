@@ -332,6 +332,7 @@ fn name_proxies(order: &Order, part: &Path) -> io::Result<()> {
         passes: [("proxy".to_owned(), name.to_string())].into(),
         submission: None,
         times: None,
+        missing: FrameSet::new(),
         chunks: Vec::new(),
         files: std::collections::BTreeMap::new(),
     };

@@ -25,7 +25,7 @@ use hearth_storage::{
         TimesManifest, flush,
     },
 };
-use hearth_workflows::{Frame, RootPath};
+use hearth_workflows::{Frame, FrameSet, RootPath};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -84,7 +84,7 @@ pub fn assemble(
         // Another agent may have put it there meanwhile, and cleaned up under our hands.
         let output = resolve(roots, &assembly.output)?;
         match SequenceManifest::read(&output) {
-            Some(manifest) if manifest.job == assembly.work_dir => Ok(()),
+            Some(manifest) if is_result(&manifest, assembly) => Ok(()),
             _ => Err(failure),
         }
     })
@@ -100,8 +100,11 @@ fn try_assemble(
     if output.symlink_metadata().is_ok() {
         return match SequenceManifest::read(&output) {
             // An earlier try has got this far, and its report was lost.
-            Some(manifest) if manifest.job == assembly.work_dir => clean_up(roots, &assembly.work_dir),
-            Some(_) if assembly.overwrite => put_together(roots, attempt, assembly, &mut watched),
+            Some(manifest) if is_result(&manifest, assembly) => let_go(roots, assembly),
+            // Some frames were missing, and now there are more of them.
+            Some(manifest) if manifest.job == assembly.work_dir || assembly.overwrite => {
+                put_together(roots, attempt, assembly, true, &mut watched)
+            }
             _ => {
                 let message =
                     format!("output {} exists already; move it away, then retry the job", assembly.output);
@@ -109,13 +112,30 @@ fn try_assemble(
             }
         };
     }
-    put_together(roots, attempt, assembly, &mut watched)
+    put_together(roots, attempt, assembly, assembly.overwrite, &mut watched)
+}
+
+/// Whether this is what the assembly makes.
+fn is_result(manifest: &SequenceManifest, assembly: &v1::Assembly) -> bool {
+    let chunks = |chunks: &[SegmentManifest]| {
+        let attempts: BTreeMap<String, FrameSet> =
+            chunks.iter().map(|chunk| (chunk.attempt.clone(), chunk.frames.clone())).collect();
+        attempts
+    };
+    let wanted = self::chunks(assembly).unwrap_or_default();
+    manifest.job == assembly.work_dir && chunks(&manifest.chunks) == chunks(&wanted)
+}
+
+/// Lets the chunks go, unless frames are missing that a retry may still bring.
+fn let_go(roots: &Roots, assembly: &v1::Assembly) -> Result<(), Failure> {
+    if assembly.missing.is_empty() { clean_up(roots, &assembly.work_dir) } else { Ok(()) }
 }
 
 fn put_together(
     roots: &Roots,
     attempt: &str,
     assembly: &v1::Assembly,
+    replace: bool,
     watched: &mut Watched,
 ) -> Result<(), Failure> {
     let work = resolve(roots, &assembly.work_dir)?;
@@ -148,6 +168,7 @@ fn put_together(
             times: assembly.interpolation.map(|v1::Interpolation { first, multiplier, step }| {
                 TimesManifest { first: Frame(first), step, multiplier }
             }),
+            missing: frames_of(&assembly.missing)?,
             chunks,
             files,
         };
@@ -164,13 +185,13 @@ fn put_together(
     if let Some(parent) = output.parent() {
         fs::create_dir_all(parent).map_err(show)?;
     }
-    if assembly.overwrite {
+    if replace {
         set_aside(&output, &work)?;
     }
     fs::rename(&part, &output).map_err(show)?;
     // Only what is certain to stay there lets the chunks go.
     output.parent().map_or(Ok(()), flush).map_err(show)?;
-    clean_up(roots, &assembly.work_dir)
+    let_go(roots, assembly)
 }
 
 /// Makes room at `output`: what lies there goes with the job's work folder.
@@ -259,12 +280,20 @@ fn chunks(assembly: &v1::Assembly) -> Result<Vec<SegmentManifest>, Failure> {
         .segments
         .iter()
         .map(|segment| {
-            let frames = segment.frames.parse().map_err(|error| {
-                Failure::new(FailureKind::Internal, format!("the assembly's frames cannot be read: {error}"))
-            })?;
+            let frames = frames_of(&segment.frames)?;
             Ok(SegmentManifest { frames, attempt: segment.attempt_id.clone(), node: segment.node.clone() })
         })
         .collect()
+}
+
+/// Empty text is no frames.
+fn frames_of(text: &str) -> Result<FrameSet, Failure> {
+    if text.is_empty() {
+        return Ok(FrameSet::new());
+    }
+    text.parse().map_err(|error| {
+        Failure::new(FailureKind::Internal, format!("the assembly's frames cannot be read: {error}"))
+    })
 }
 
 fn resolve(roots: &Roots, path: &str) -> Result<PathBuf, Failure> {

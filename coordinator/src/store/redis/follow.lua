@@ -41,6 +41,8 @@ for _, entry in ipairs(entries) do
             value = redis.call('HGET', prefix .. 'attempts', name)
           elseif kind == 'node' then
             value = redis.call('HGET', prefix .. 'nodes', name)
+          elseif kind == 'pace' then
+            value = redis.call('HGET', prefix .. 'paces', name)
           elseif kind == 'piece' then
             local job, number = string.match(name, '^(%d+)-(%d+)$')
             value = redis.call('HGET', prefix .. 'job:' .. job .. ':pieces', number)

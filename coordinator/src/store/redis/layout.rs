@@ -65,7 +65,7 @@ impl Layout {
     /// Appends what brings the store from before to after the changes, and what tells those who follow.
     pub(super) fn append(&self, call: &mut redis::Cmd, epoch: Epoch, revision: u64, group: &Group) {
         let mut commands = Commands(call);
-        let (mut attempts, mut nodes) = (Fields::default(), Fields::default());
+        let (mut attempts, mut nodes, mut paces) = (Fields::default(), Fields::default(), Fields::default());
         let mut pieces: BTreeMap<JobId, Fields<'_>> = BTreeMap::new();
         let mut keys = String::new();
         for (key, record) in &group.changes {
@@ -74,16 +74,17 @@ impl Layout {
             let _ = writeln!(keys, "{key}");
             let record = record.as_ref();
             match key {
-                Key::Attempt(_) | Key::Node(_) => {
+                Key::Attempt(_) | Key::Node(_) | Key::Pace(_) => {
                     // What stands behind the kind: `attempt:12-34`, `node:name`.
                     let (all, skipped) = match key {
                         Key::Attempt(_) => (&mut attempts, "attempt:"),
+                        Key::Pace(_) => (&mut paces, "pace:"),
                         _ => (&mut nodes, "node:"),
                     };
                     all.note(keys[from + skipped.len()..].trim_end_matches('\n').to_owned(), record);
                 }
                 Key::Piece(id) => pieces.entry(id.job).or_default().note(id.number.to_string(), record),
-                Key::Meta | Key::Workflow(_) | Key::Spec(_) | Key::Job(_) => {
+                Key::Meta | Key::Shares | Key::Workflow(_) | Key::Spec(_) | Key::Job(_) => {
                     let hash = self.hash(key);
                     match record {
                         Some(record) => commands.many(["HSET", &hash], &fields_of(record)),
@@ -95,6 +96,7 @@ impl Layout {
         }
         attempts.into_commands(&self.key("attempts"), &mut commands);
         nodes.into_commands(&self.key("nodes"), &mut commands);
+        paces.into_commands(&self.key("paces"), &mut commands);
         for (job, fields) in pieces {
             fields.into_commands(&self.pieces(job), &mut commands);
         }

@@ -226,10 +226,12 @@ impl Store for Redis {
         first.hmget(self.layout.key("fence"), &["epoch", "revision"]);
         first.hgetall(self.layout.key("meta")).hgetall(self.layout.key("nodes"));
         first.hgetall(self.layout.key("attempts"));
+        first.hgetall(self.layout.key("shares")).hgetall(self.layout.key("paces"));
         first.smembers(self.layout.key("workflows")).smembers(self.layout.key("jobs"));
         let answer = first.query_async(&mut connection).await;
-        let first: (Fence, Pairs, Pairs, Pairs, Vec<String>, Vec<String>) = self.told(answer)?;
-        let ((epoch, revision), meta, nodes, attempts, workflows, jobs) = first;
+        let first: (Fence, Pairs, Pairs, Pairs, Pairs, Pairs, Vec<String>, Vec<String>) =
+            self.told(answer)?;
+        let ((epoch, revision), meta, nodes, attempts, shares, paces, workflows, jobs) = first;
         let mut records = BTreeMap::new();
         let mut insert = |key: String, record: Record| -> Result<(), RecordError> {
             records.insert(key.parse()?, record);
@@ -237,6 +239,12 @@ impl Store for Redis {
         };
         if !meta.is_empty() {
             insert("meta".to_owned(), record_of(meta))?;
+        }
+        if !shares.is_empty() {
+            insert("shares".to_owned(), record_of(shares))?;
+        }
+        for (id, record) in paces {
+            insert(format!("pace:{id}"), Record(record))?;
         }
         for (name, record) in nodes {
             insert(format!("node:{name}"), Record(record))?;
@@ -359,11 +367,11 @@ impl Store for Redis {
         for (key, value) in keys.iter().zip(values) {
             let key: Key = key.parse()?;
             let record = match &key {
-                Key::Attempt(_) | Key::Piece(_) | Key::Node(_) => {
+                Key::Attempt(_) | Key::Piece(_) | Key::Node(_) | Key::Pace(_) => {
                     let text = redis::from_redis_value::<Option<String>>(value);
                     self.told(text.map_err(Into::into))?.map(Record)
                 }
-                Key::Meta | Key::Workflow(_) | Key::Spec(_) | Key::Job(_) => {
+                Key::Meta | Key::Shares | Key::Workflow(_) | Key::Spec(_) | Key::Job(_) => {
                     let fields = redis::from_redis_value::<Vec<(String, String)>>(value);
                     let fields = self.told(fields.map_err(Into::into))?;
                     (!fields.is_empty()).then(|| record_of(fields))

@@ -1,0 +1,95 @@
+//! A node that fails one job after another, while others do well, gets no work for a while: its frames are for
+//! those who can.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Farm,
+    command::Step,
+    ids::{JobId, NodeName, Timestamp},
+    records::Key,
+};
+
+/// So many chunks in a row, of two jobs at least.
+const FAILURES: usize = 3;
+
+/// The longest quarantine, as a multiple of the first, by exponent of two.
+const LONGEST: u32 = 6;
+
+/// A node is left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    pub until: Timestamp,
+    /// For people.
+    pub reason: String,
+}
+
+/// What a node has failed since it last did something well. Not durable.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Record {
+    failed: Vec<JobId>,
+    quarantines: u32,
+}
+
+impl Farm {
+    /// The node has failed frames that have failed nowhere else.
+    pub(super) fn hold_against(
+        &mut self,
+        now: Timestamp,
+        name: &NodeName,
+        id: JobId,
+        message: &str,
+        step: &mut Step,
+    ) {
+        // A job of which nothing has succeeded yet may be the bad one.
+        let has_succeeded = self.jobs.get(&id).is_some_and(|job| !job.done.is_empty());
+        let Some(node) = self.nodes.get_mut(name).filter(|_| has_succeeded) else { return };
+        let record = &mut node.record;
+        record.failed.push(id);
+        let (count, mut jobs) = (record.failed.len(), record.failed.clone());
+        jobs.sort_unstable();
+        jobs.dedup();
+        if node.quarantine.is_some() || count < FAILURES || jobs.len() < 2 {
+            return;
+        }
+        let times = 2_u32.pow(record.quarantines.min(LONGEST));
+        record.quarantines += 1;
+        // One more failure after it brings the next.
+        record.failed.drain(..count - FAILURES);
+        let jobs: Vec<String> = jobs.iter().map(JobId::to_string).collect();
+        node.quarantine = Some(Quarantine {
+            until: now.after(self.config.quarantine.saturating_mul(times)),
+            reason: format!(
+                "it failed {count} chunks in a row, of jobs {}, while others did well; the latest with: {message}",
+                jobs.join(", ")
+            ),
+        });
+        step.changes.push(Key::Node(name.clone()));
+        self.reopen(name);
+    }
+
+    /// The node has done something well.
+    pub(super) fn clear_record(&mut self, name: &NodeName, step: &mut Step) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.record = Record::default();
+        if node.quarantine.take().is_some() {
+            step.changes.push(Key::Node(name.clone()));
+            self.reopen(name);
+        }
+    }
+
+    /// Nodes whose time is over get work again.
+    pub(super) fn end_quarantines(&mut self, now: Timestamp, step: &mut Step) {
+        let is_over = |node: &&super::Node| node.quarantine.as_ref().is_some_and(|q| q.until <= now);
+        let over: Vec<NodeName> =
+            self.nodes.values().filter(is_over).map(|node| node.about.name.clone()).collect();
+        for name in over {
+            if let Some(node) = self.nodes.get_mut(&name) {
+                node.quarantine = None;
+            }
+            step.changes.push(Key::Node(name.clone()));
+            self.reopen(&name);
+            self.fill_node(now, &name, step);
+        }
+    }
+}
