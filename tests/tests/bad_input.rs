@@ -267,7 +267,8 @@ async fn a_full_disk_is_named_and_the_other_jobs_run_on() {
         farm.client.submit(request("large", "resize-sharpen", "small/large")).await.expect("accepted");
     good_job_runs(&farm, "good").await;
     let (job, failures) = finish(&farm.client, large.job.expect("a job").job_id).await;
-    assert_eq!(job.state(), JobState::Failed);
+    // With what had room before, if that could be put together.
+    assert!(matches!(job.state(), JobState::Failed | JobState::Partial), "{}", job.message);
     assert!(failures.iter().all(|failure| failure.kind() == FailureKind::Storage), "{failures:?}");
     assert!(job.message.contains("the disk is full: make room there"), "{}", job.message);
     farm.stop().await;

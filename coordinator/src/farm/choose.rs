@@ -211,7 +211,7 @@ impl Farm {
     pub(super) fn fill_node(&mut self, now: Timestamp, name: &NodeName, step: &mut Step) {
         while self.nodes.get(name).is_some_and(super::Node::is_open) && self.assign_one(now, name, step) {}
         if !self.behind.is_empty() {
-            self.take_over(now, name, step);
+            self.take_over(now, name, false, step);
         }
     }
 
@@ -219,6 +219,9 @@ impl Farm {
     fn assign_one(&mut self, now: Timestamp, name: &NodeName, step: &mut Step) -> bool {
         self.look_what_fits(name);
         if !self.late.is_empty() && self.assign_spare(now, name, step) {
+            return true;
+        }
+        if !self.behind.is_empty() && self.take_over(now, name, true, step) {
             return true;
         }
         let Some(Candidate { job: id, count, .. }) = self.choose(now, name) else { return false };
@@ -372,6 +375,11 @@ impl Farm {
         Some(Candidate { job: id, count, fit, need })
     }
 
+    /// Whether some node is at a chunk of the job, with nothing before it.
+    pub(super) fn has_begun(&self, job: &Job) -> bool {
+        job.running.iter().any(|id| self.attempts.get(id).is_some_and(|held| held.begun.is_some()))
+    }
+
     /// `None`: those who are at it end it sooner than this node could begin. With it the seconds that are left for
     /// each node that has its models loaded.
     fn fit(&self, job: &Job, node: &Node) -> Option<(Fit, f64)> {
@@ -394,9 +402,13 @@ impl Farm {
         let nodes = known.loaded_on as f64;
         let fit = if left / (nodes + 1.0) >= WORTH * load {
             Fit::Worth
-        } else if left / nodes > load + base / speed || !self.classes.is_running(job.class) {
+        } else if left / nodes > load + base / speed
+            || !self.classes.is_running(job.class)
+            || job.spec.urgent && !self.has_begun(job)
+        {
             // Those who have its models loaded may be drained, of another pool, or have failed it: as long as nobody
-            // is at it, nobody can be said to end it sooner.
+            // is at it, nobody can be said to end it sooner. Or they may be at long chunks of other jobs, for which
+            // an urgent one does not wait.
             Fit::Helps
         } else {
             return None;

@@ -34,7 +34,7 @@ impl Farm {
             self.open.iter().take_while(|(held, _)| *held == 0).map(|(_, name)| name.clone()).collect();
         for name in idle.iter().take(self.late.len() + self.behind.len()) {
             if !self.assign_spare(now, name, step) {
-                self.take_over(now, name, step);
+                self.take_over(now, name, false, step);
             }
         }
     }
@@ -55,13 +55,26 @@ impl Farm {
     }
 
     /// Hands the idle node a chunk that waits behind another one elsewhere, if it ends sooner here; false when there
-    /// is none.
-    pub(super) fn take_over(&mut self, now: Timestamp, name: &NodeName, step: &mut Step) -> bool {
+    /// is none. `urgent`: only one of an urgent job, which goes before whatever the node could have.
+    pub(super) fn take_over(
+        &mut self,
+        now: Timestamp,
+        name: &NodeName,
+        urgent: bool,
+        step: &mut Step,
+    ) -> bool {
         if self.nodes.get(name).is_none_or(|node| !node.is_open() || !node.chunks.is_empty()) {
             return false;
         }
         let gain = |id: &AttemptId| Some((self.gain(now, *id, name)?, *id));
-        let best = self.behind.iter().take(LOOKED_AT).filter_map(gain).max_by(|a, b| a.0.total_cmp(&b.0));
+        let meant = |id: &&AttemptId| !urgent || self.jobs.get(&id.job).is_some_and(|job| job.spec.urgent);
+        let best = self
+            .behind
+            .iter()
+            .filter(meant)
+            .take(LOOKED_AT)
+            .filter_map(gain)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
         let Some((gain, id)) = best else { return false };
         if gain < SOONER {
             return false;
@@ -87,15 +100,20 @@ impl Farm {
             return None;
         }
         let here = self.seconds_on(id, name)?;
-        // What stands before it, as far as it is not over; what is late may take as long again.
         let before = holder.chunks.iter().filter(|other| **other != id);
-        let before = before.filter_map(|other| Some((self.attempts.get(other)?, *other)));
-        let left = before.filter(|(other, _)| other.assigned <= attempt.assigned).map(|(other, id)| {
-            let expected = self.seconds_on(id, &attempt.node).unwrap_or(other.estimate.seconds);
-            let spent = other.begun.map_or(0.0, |begun| now.since(begun).as_secs_f64());
-            if spent > expected { spent } else { expected - spent }
-        });
-        Some(left.sum::<f64>() + self.seconds_on(id, &attempt.node)? - here)
+        let is_before = |other: &&AttemptId| {
+            self.attempts.get(*other).is_some_and(|other| other.assigned <= attempt.assigned)
+        };
+        let left: f64 = before.filter(is_before).map(|other| self.seconds_left(now, *other)).sum();
+        Some(left + self.seconds_on(id, &attempt.node)? - here)
+    }
+
+    /// Until a chunk is over, as far as anybody can tell; what is late may take as long again.
+    pub(super) fn seconds_left(&self, now: Timestamp, id: AttemptId) -> f64 {
+        let Some(attempt) = self.attempts.get(&id) else { return 0.0 };
+        let expected = self.surely_seconds(id, attempt).unwrap_or(attempt.estimate.seconds);
+        let spent = attempt.begun.map_or(0.0, |begun| now.since(begun).as_secs_f64());
+        if spent > expected { spent } else { expected - spent }
     }
 
     fn is_late(&self, now: Timestamp, id: AttemptId) -> bool {

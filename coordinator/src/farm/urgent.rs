@@ -16,11 +16,19 @@ impl Farm {
         let urgent: Vec<JobId> =
             self.queue.jobs().filter(|(level, _)| level.is_urgent()).map(|(_, job)| job).collect();
         for id in urgent {
-            for (_, behind) in self.behind_others(id) {
-                if !self.jobs.get(&id).is_some_and(super::Job::wants_chunk) {
+            let waiting = |farm: &Self| {
+                farm.jobs.get(&id).filter(|job| job.wants_chunk()).map_or(0, |job| job.waiting.len())
+            };
+            for (_, behind) in self.behind_others(now, id) {
+                let before = waiting(self);
+                if before == 0 {
                     break;
                 }
                 self.withdraw(now, behind, "an urgent job goes first", step);
+                if waiting(self) == before {
+                    // Those who are at it end it sooner.
+                    break;
+                }
             }
             let idle = self.jobs.get(&id).is_some_and(|job| job.wants_chunk() && job.running.is_empty());
             if idle && let Some(victim) = self.cheapest_to_interrupt(now, id) {
@@ -30,21 +38,20 @@ impl Farm {
     }
 
     /// Chunks that have not begun on nodes that could have one of the job, those first whose node is free first.
-    fn behind_others(&self, id: JobId) -> Vec<(Timestamp, AttemptId)> {
-        let mut found: Vec<(Timestamp, AttemptId)> = Vec::new();
+    fn behind_others(&self, now: Timestamp, id: JobId) -> Vec<(u64, AttemptId)> {
+        let mut found: Vec<(u64, AttemptId)> = Vec::new();
         for name in self.could_run(id) {
             let Some(node) = self.nodes.get(name) else { continue };
             let mut held: Vec<(Timestamp, AttemptId)> =
                 node.chunks.iter().filter_map(|id| Some((self.attempts.get(id)?.assigned, *id))).collect();
             held.sort_unstable();
-            let (Some((since, first)), Some((_, last))) = (held.first(), held.last()) else { continue };
+            let (Some((_, first)), Some((_, last))) = (held.first(), held.last()) else { continue };
             let is_urgent = self.jobs.get(&last.job).is_some_and(|job| job.spec.urgent);
             if held.len() < 2 || is_urgent {
                 continue;
             }
-            let estimate = self.attempts.get(first).map_or(0.0, |attempt| attempt.estimate.seconds);
-            let free = since.after(std::time::Duration::from_secs_f64(estimate.clamp(0.0, 1e6)));
-            found.push((free, *last));
+            let milliseconds = (self.seconds_left(now, *first) * 1000.0) as u64;
+            found.push((milliseconds, *last));
         }
         found.sort_unstable();
         found

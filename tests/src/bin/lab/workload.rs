@@ -130,13 +130,45 @@ impl Workload {
         self.models[work.model].seconds_per_frame * work.factor * work.frames as f64
     }
 
-    /// No schedule ends earlier: from any time on, what comes later has to be rendered by all GPUs together.
+    /// No schedule ends earlier: from any time on, what comes later has to be rendered by all GPUs together. None
+    /// renders while it is away, nor before it has loaded some model, for which it takes the least that there is.
     pub(crate) fn lower_bound(&self) -> f64 {
-        let capacity: f64 = self.gpus.iter().map(|gpu| gpu.speed).sum();
-        let from = |at: f64| {
+        let load = self.models.iter().map(|model| model.load).fold(f64::INFINITY, f64::min);
+        let mut changes: Vec<(f64, f64)> = Vec::new();
+        for (node, gpu) in self.gpus.iter().enumerate() {
+            let of_node = self.outages.iter().filter(|outage| outage.node == node);
+            let mut away: Vec<(f64, f64)> =
+                of_node.map(|outage| (outage.at, outage.at + outage.seconds + load)).collect();
+            away.push((0.0, load));
+            away.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let mut free = 0.0;
+            for (from, to) in away {
+                // Before that, since the last time that it was away.
+                if from > free {
+                    changes.extend([(free, gpu.speed), (from, -gpu.speed)]);
+                }
+                free = to.max(free);
+            }
+            changes.push((free, gpu.speed));
+        }
+        changes.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let ends = |at: f64| {
             let later = (0..self.jobs.len()).filter(|job| self.jobs[*job].at >= at);
-            at + later.map(|job| self.cost(job)).sum::<f64>() / capacity
+            let mut left: f64 = later.map(|job| self.cost(job)).sum();
+            let (mut now, mut capacity) = (at, 0.0);
+            for (when, change) in &changes {
+                if *when > now {
+                    let done = (when - now) * capacity;
+                    if done >= left {
+                        break;
+                    }
+                    left -= done;
+                    now = *when;
+                }
+                capacity += change;
+            }
+            now + left / capacity
         };
-        self.jobs.iter().map(|work| from(work.at)).fold(0.0, f64::max)
+        self.jobs.iter().map(|work| ends(work.at)).fold(0.0, f64::max)
     }
 }
