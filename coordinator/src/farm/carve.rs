@@ -17,10 +17,33 @@ use super::{
 /// be made up for by later, smaller chunks.
 const SHARE_DIVISOR: f64 = 2.0;
 
+/// No node is so many times slower than the others in the mean.
+const SLOWEST: f64 = 50.0;
+
 /// A chunk with handles may take so many times the target.
 const LONGER: f64 = 10.0;
 
-/// Frames for the next chunk; `None` when the node should rather not have any.
+/// Whether a node that has a chunk should have another one prefetched: only while a fair share of all that waits is
+/// left for it. Near the end a frame is better kept for whoever is free first.
+pub(super) fn may_prefetch(farm: &Farm, job: &Job, node: &Node) -> bool {
+    if node.chunks.is_empty() || job.spec.urgent {
+        return true;
+    }
+    let Some(render) = job.spec.render() else { return false };
+    // Whatever its size, all of it is one chunk.
+    let Some(known) = farm.workflows.get(&render.workflow) else { return false };
+    if render.chunk_frames.is_some() || render.split(&known.workflow).is_whole() {
+        return true;
+    }
+    let waiting = farm.classes.all_waiting() as f64;
+    // Without a look at how fast it is, where there is enough for the slowest.
+    waiting > SLOWEST * farm.ready as f64 || {
+        let runner = Runner { name: &node.about.name, kind: &node.capabilities.device };
+        waiting * share(farm, &known.pace, runner) >= 1.0
+    }
+}
+
+/// Frames for the next chunk of the job on the node.
 pub(super) fn chunk_size(farm: &Farm, job: &Job, node: &Node) -> Option<u64> {
     let render = job.spec.render()?;
     let known = farm.workflows.get(&render.workflow)?;
@@ -36,11 +59,6 @@ pub(super) fn chunk_size(farm: &Farm, job: &Job, node: &Node) -> Option<u64> {
     let waiting = job.waiting.len();
     let part = share(farm, &known.pace, runner);
     let share = waiting as f64 * part;
-    // A second chunk only while a fair share of all that waits is left for it: near the end a frame is better
-    // kept for whoever is free first.
-    if !node.chunks.is_empty() && farm.classes.all_waiting() as f64 * part < 1.0 && !job.spec.urgent {
-        return None;
-    }
     let (head, tail) = split.handles();
     let handles = u64::from(head) + u64::from(tail);
     let per_frame = known.pace.seconds_per_frame(job.variant, runner).filter(|seconds| *seconds > 0.0);

@@ -7,7 +7,7 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
 };
 
 use hearth_workflows::{FrameSet, WorkflowId};
@@ -20,7 +20,7 @@ use super::{
     job::{Ended, Job, Phase},
     node::Node,
     pace::Runner,
-    queue::{AtLevel, Level, Place},
+    queue::{AtLevel, ClassId, Level, Place},
     spec::JobSpec,
 };
 
@@ -49,7 +49,6 @@ pub(super) struct Rank {
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     job: JobId,
-    count: u64,
     fit: Fit,
     /// Seconds that are left for each node that is at it.
     need: f64,
@@ -210,7 +209,7 @@ impl Farm {
     /// Gives one node what it has room for.
     pub(super) fn fill_node(&mut self, now: Timestamp, name: &NodeName, step: &mut Step) {
         while self.nodes.get(name).is_some_and(super::Node::is_open) && self.assign_one(now, name, step) {}
-        if !self.behind.is_empty() {
+        if !self.behind.all().is_empty() {
             self.take_over(now, name, false, step);
         }
     }
@@ -221,10 +220,13 @@ impl Farm {
         if !self.late.is_empty() && self.assign_spare(now, name, step) {
             return true;
         }
-        if !self.behind.is_empty() && self.take_over(now, name, true, step) {
+        if !self.behind.urgent().is_empty() && self.take_over(now, name, true, step) {
             return true;
         }
-        let Some(Candidate { job: id, count, .. }) = self.choose(now, name) else { return false };
+        let Some(Candidate { job: id, .. }) = self.choose(now, name) else { return false };
+        let size = self.jobs.get(&id).zip(self.nodes.get(name));
+        let size = size.and_then(|(job, node)| super::carve::chunk_size(self, job, node));
+        let Some(count) = size else { return false };
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         let Some(render) = job.spec.render() else { return false };
         let Some(known) = self.workflows.get(&render.workflow) else { return false };
@@ -261,7 +263,7 @@ impl Farm {
         }
     }
 
-    /// The best job for this node, and how many frames of it.
+    /// The best job for this node.
     fn choose(&self, now: Timestamp, name: &NodeName) -> Option<Candidate> {
         let node = self.nodes.get(name)?;
         let urgent = if self.queue.has_urgent() { self.choose_among(now, node, true) } else { None };
@@ -273,15 +275,29 @@ impl Farm {
             |levels: &BTreeMap<Level, AtLevel>| levels.keys().any(|level| level.is_urgent() == urgent);
         let shows: Vec<_> = self.queue.shows().filter(|(_, levels)| wanted(levels)).collect();
         let due = self.due(now, shows.iter().map(|(show, _)| show.as_str()));
+        let mut by_due: Vec<_> = shows
+            .into_iter()
+            .zip(due)
+            .map(|((show, levels), due)| {
+                // The node itself is not counted: it is the one to be given.
+                let own = f64::from(u8::from(node.serves.as_deref() == Some(show)));
+                (due - (self.served.get(show).copied().unwrap_or(0) as f64 - own), show, levels)
+            })
+            .collect();
+        by_due.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut best: Option<(f64, Candidate)> = None;
-        for ((show, levels), due) in shows.into_iter().zip(due) {
+        for (behind, show, levels) in by_due {
+            if best.as_ref().is_some_and(|(highest, _)| *highest >= behind) {
+                // Nothing that comes now is better, however well it fits.
+                break;
+            }
             if !self.shares.has_room(show, self.policy(show), &node.about.name) {
                 continue;
             }
-            let Some(found) = self.best_of_show(now, node, show, levels, urgent) else { continue };
-            // The node itself is not counted: it is the one to be given.
-            let own = f64::from(u8::from(node.serves.as_deref() == Some(show)));
-            let behind = due - (self.served.get(show).copied().unwrap_or(0) as f64 - own);
+            // Of a show so little behind only what needs no loading could still be better.
+            let only_fine = best.as_ref().is_some_and(|(highest, _)| *highest >= behind - BEHIND);
+            let found = self.best_of_show(now, node, (show, levels), urgent, only_fine);
+            let Some(found) = found else { continue };
             let score = behind
                 - match found.fit {
                     Fit::Fine => 0.0,
@@ -322,24 +338,42 @@ impl Farm {
         &self,
         now: Timestamp,
         node: &Node,
-        show: &str,
-        levels: &BTreeMap<Level, AtLevel>,
+        (show, levels): (&str, &BTreeMap<Level, AtLevel>),
         urgent: bool,
+        only_fine: bool,
     ) -> Option<Candidate> {
+        let slack = self.slack(1.0) * 2.0;
         let mut best: Option<Candidate> = None;
         for (_, at_level) in levels.iter().filter(|(level, _)| level.is_urgent() == urgent) {
-            let mut found: Vec<(f64, Candidate)> = Vec::new();
-            for ((class, user), jobs) in at_level {
+            let mut fitting: Vec<(f64, &BTreeSet<JobId>)> = Vec::new();
+            let mut last: Option<(&str, f64)> = None;
+            let mut least = f64::INFINITY;
+            for ((user, class), jobs) in at_level {
                 if node.fits.get(class) != Some(&Ok(())) {
                     continue;
                 }
-                if let Some(candidate) = jobs.iter().find_map(|job| self.candidate(now, node, *job)) {
-                    found.push((self.shares.of_user(now, self.config.half_life, show, user), candidate));
+                let used = match last {
+                    Some((known, used)) if known == user => used,
+                    _ => self.shares.of_user(now, self.config.half_life, show, user),
+                };
+                last = Some((user, used));
+                least = least.min(used);
+                if !only_fine || self.needs_no_loading(*class, node) {
+                    fitting.push((used, jobs));
                 }
             }
-            let least = found.iter().map(|(used, _)| *used).fold(f64::INFINITY, f64::min);
-            let slack = self.slack(1.0) * 2.0;
+            fitting.sort_by(|a, b| a.0.total_cmp(&b.0));
             let ahead = |found: &Candidate| if found.fit == Fit::Fine { 3.0 * slack } else { slack };
+            let mut found: Vec<(f64, Candidate)> = Vec::new();
+            for (used, jobs) in fitting {
+                let least = if only_fine { least } else { found.first().map_or(used, |(used, _)| *used) };
+                if used > least + 3.0 * slack {
+                    break;
+                }
+                let candidate = jobs.iter().find_map(|job| self.candidate(now, node, *job));
+                found.extend(candidate.map(|candidate| (used, candidate)));
+            }
+            let least = found.first().map_or(0.0, |(least, _)| *least);
             let fair = found.iter().filter(|(used, found)| *used <= least + ahead(found));
             let order = |a: &Candidate, b: &Candidate| {
                 let need = if a.fit == Fit::Helps { b.need.total_cmp(&a.need) } else { Ordering::Equal };
@@ -356,23 +390,33 @@ impl Farm {
         best
     }
 
-    /// Whether the node could have a chunk of the job now, how large, and how well it fits.
+    /// Whether the node, or none at all, has the models of these jobs loaded.
+    fn needs_no_loading(&self, class: ClassId, node: &Node) -> bool {
+        self.classes.workflow(class).is_some_and(|workflow| {
+            node.loaded.as_ref() == Some(workflow)
+                || self.workflows.get(workflow).is_some_and(|known| known.loaded_on == 0)
+        })
+    }
+
+    /// Whether the node could have a chunk of the job now, and how well it fits.
     fn candidate(&self, now: Timestamp, node: &Node, id: JobId) -> Option<Candidate> {
         let job = self.jobs.get(&id)?;
         let name = &node.about.name;
         if job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now) {
             return None;
         }
-        let count = super::carve::chunk_size(self, job, node)?;
+        if !super::carve::may_prefetch(self, job, node) {
+            return None;
+        }
         let mut fit = self.fit(job, node);
         if !job.suspects.is_empty() {
-            apart(job, now, name, count)?;
+            apart(job, now, name, 1)?;
             // Those who are at it may be those who have failed it.
             let tries_suspects = job.suspects.next_for(now, name).is_some();
             fit = fit.or(tries_suspects.then_some((Fit::Helps, 0.0)));
         }
         let (fit, need) = fit?;
-        Some(Candidate { job: id, count, fit, need })
+        Some(Candidate { job: id, fit, need })
     }
 
     /// Whether some node is at a chunk of the job, with nothing before it.

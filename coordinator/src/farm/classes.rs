@@ -1,7 +1,7 @@
 //! Jobs that need the same of a node: workflow, pool and storage. Whether a node has it is found out once for all
 //! of them.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 use hearth_workflows::WorkflowId;
 
@@ -65,6 +65,10 @@ impl Classes {
 
     pub(super) fn ids(&self) -> impl Iterator<Item = (ClassId, &WorkflowId)> {
         self.known.iter().map(|(id, class)| (*id, &class.needs.workflow))
+    }
+
+    pub(super) fn workflow(&self, id: ClassId) -> Option<&WorkflowId> {
+        self.known.get(&id).map(|class| &class.needs.workflow)
     }
 
     /// Pool and storage roots of its jobs.

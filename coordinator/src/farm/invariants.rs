@@ -5,7 +5,7 @@ use hearth_workflows::FrameSet;
 use super::{
     Farm,
     attempt::Work,
-    carve::chunk_size,
+    carve::may_prefetch,
     command::{AssignedWork, Effect, Step},
     ids::{JobId, Timestamp},
     job::{Ended, Job, Phase},
@@ -19,7 +19,7 @@ pub fn check(farm: &Farm) -> Result<(), String> {
         check_queues(farm, *id, job).map_err(|what| format!("job {id}: {what}"))?;
     }
     check_nodes(farm)?;
-    for id in &farm.behind {
+    for id in farm.behind.all() {
         if farm.attempts.get(id).is_none_or(|held| held.begun.is_some() || !held.work.is_chunk()) {
             return Err(format!("attempt {id} does not wait behind another"));
         }
@@ -112,7 +112,7 @@ fn could_have(farm: &Farm, now: Timestamp, node: &Node, job: &Job) -> bool {
     // One that has a chunk by now had none before, or had room for one more.
     // Suspects are for some nodes and not for others.
     let has_suspects = !job.suspects.is_empty();
-    fits && !left_alone && !has_suspects && node.chunks.len() > 1 && chunk_size(farm, job, node).is_some()
+    fits && !left_alone && !has_suspects && node.chunks.len() > 1 && may_prefetch(farm, job, node)
 }
 
 /// Every frame is in exactly one of waiting, running, done, failed; done is exactly what the pieces say.

@@ -224,7 +224,8 @@ impl Farm {
 
     pub(super) fn enter(&mut self, id: AttemptId, attempt: Attempt) {
         if attempt.work.is_chunk() && attempt.begun.is_none() {
-            self.behind.insert(id);
+            let urgent = self.jobs.get(&id.job).is_some_and(|job| job.spec.urgent);
+            self.behind.insert(id, urgent);
         }
         self.leases.insert((attempt.lease_until, id));
         self.attempts.insert(id, attempt);

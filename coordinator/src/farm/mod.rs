@@ -44,12 +44,13 @@ mod urgent;
 mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
 use hearth_workflows::{Workflow, WorkflowId};
+use rustc_hash::FxHashMap as HashMap;
 
 pub use attempt::{Attempt, AttemptPhase, Estimate, Progress, Work};
 pub use command::{
@@ -69,6 +70,7 @@ use classes::Classes;
 use pace::{Pace, PaceRecord};
 use queue::Queue;
 use share::{Shares, SharesRecord};
+use spare::Behind;
 
 /// How often what shows have had is written down.
 const KEEP_SHARES: Duration = Duration::from_secs(60);
@@ -187,7 +189,7 @@ pub struct Farm {
     /// Chunks that take far longer than they should.
     late: BTreeSet<AttemptId>,
     /// Chunks that wait behind another one on their node.
-    behind: BTreeSet<AttemptId>,
+    behind: Behind,
     /// When a job that a node has to leave alone may be given to it again.
     wakeups: BTreeSet<(Timestamp, JobId)>,
     /// Submissions by the client's own id.
@@ -208,27 +210,27 @@ impl Farm {
             now: Timestamp(0),
             tag,
             next_job: 1,
-            jobs: HashMap::new(),
+            jobs: HashMap::default(),
             ended: BTreeSet::new(),
-            workflows: HashMap::new(),
-            attempts: HashMap::new(),
-            nodes: HashMap::new(),
+            workflows: HashMap::default(),
+            attempts: HashMap::default(),
+            nodes: HashMap::default(),
             queue: Queue::default(),
             classes: Classes::default(),
             chores: BTreeSet::new(),
             open: BTreeSet::new(),
             ready: 0,
-            ready_kinds: HashMap::new(),
+            ready_kinds: HashMap::default(),
             shares: Shares::default(),
             kept_shares: None,
             shares_kept_at: Timestamp(0),
-            served: HashMap::new(),
+            served: HashMap::default(),
             leases: BTreeSet::new(),
             late: BTreeSet::new(),
-            behind: BTreeSet::new(),
+            behind: Behind::default(),
             wakeups: BTreeSet::new(),
-            requests: HashMap::new(),
-            outputs: HashMap::new(),
+            requests: HashMap::default(),
+            outputs: HashMap::default(),
             dependents: BTreeSet::new(),
             batches: BTreeSet::new(),
         }

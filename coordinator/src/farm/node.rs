@@ -1,12 +1,13 @@
 //! Nodes: what they can run, and what they hold.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     fmt,
     sync::Arc,
 };
 
 use hearth_workflows::{Workflow, WorkflowId};
+use rustc_hash::FxHashMap as HashMap;
 
 use super::{
     ids::{AttemptId, NodeName, Session, Timestamp},
@@ -123,7 +124,7 @@ impl Node {
             chunks_done: 0,
             chunks_failed: 0,
             record: Record::default(),
-            fits: HashMap::new(),
+            fits: HashMap::default(),
             loaded: None,
             serves: None,
             counted_kind: None,

@@ -6,8 +6,9 @@
 //! slowness the node's for that workflow. So one measurement of a job tells of it on every node that is known, and
 //! a new node of a known kind of GPU is known before its first chunk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap as HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::NodeName;
@@ -81,7 +82,7 @@ impl Pace {
         let base = |(variant, seconds_per_frame)| (variant, Base { seconds_per_frame, rough: false });
         Self {
             bases: record.bases.into_iter().map(base).collect(),
-            slowness: HashMap::new(),
+            slowness: HashMap::default(),
             kinds: record.kinds.into_iter().collect(),
             load: record.load,
             caps: record.caps.into_iter().collect(),

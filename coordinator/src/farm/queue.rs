@@ -39,8 +39,8 @@ pub(super) struct Place {
     pub(super) user: String,
 }
 
-/// Jobs of one level, first come first, by what they need and whose they are.
-pub(super) type AtLevel = BTreeMap<(ClassId, String), BTreeSet<JobId>>;
+/// Jobs of one level, first come first, by whose they are and what they need.
+pub(super) type AtLevel = BTreeMap<(String, ClassId), BTreeSet<JobId>>;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Queue {
@@ -61,7 +61,7 @@ impl Queue {
     pub(super) fn insert(&mut self, place: &Place, job: JobId) {
         let show = self.shows.entry(place.show.clone()).or_default();
         let level = show.entry(place.level).or_default();
-        let jobs = level.entry((place.class, place.user.clone())).or_default();
+        let jobs = level.entry((place.user.clone(), place.class)).or_default();
         let new = usize::from(jobs.insert(job));
         self.len += new;
         self.urgent += if place.level.is_urgent() { new } else { 0 };
@@ -70,7 +70,7 @@ impl Queue {
     pub(super) fn remove(&mut self, place: &Place, job: JobId) {
         let Some(show) = self.shows.get_mut(&place.show) else { return };
         let Some(level) = show.get_mut(&place.level) else { return };
-        let key = (place.class, place.user.clone());
+        let key = (place.user.clone(), place.class);
         let Some(jobs) = level.get_mut(&key) else { return };
         let gone = usize::from(jobs.remove(&job));
         self.len -= gone;

@@ -1,10 +1,8 @@
 //! What shows and users have had lately, in GPU seconds that fade: who had little goes first.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
+use rustc_hash::FxHashMap as HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{NodeName, Timestamp};
@@ -53,7 +51,8 @@ impl Faded {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares {
     shows: HashMap<String, Faded>,
-    users: HashMap<(String, String), Faded>,
+    /// By show, then by user.
+    users: HashMap<String, HashMap<String, Faded>>,
     /// Chunks of each show on each node.
     nodes: HashMap<String, HashMap<NodeName, u32>>,
 }
@@ -70,8 +69,8 @@ impl Shares {
     pub(super) fn record(&self) -> SharesRecord {
         let mut record =
             SharesRecord { shows: self.shows.clone().into_iter().collect(), users: BTreeMap::new() };
-        for ((show, user), used) in &self.users {
-            record.users.entry(show.clone()).or_default().insert(user.clone(), *used);
+        for (show, users) in &self.users {
+            record.users.insert(show.clone(), users.clone().into_iter().collect());
         }
         record
     }
@@ -79,10 +78,8 @@ impl Shares {
     /// Takes over what was kept; who works for whom is known from elsewhere.
     pub(super) fn restore(&mut self, record: SharesRecord) {
         self.shows = record.shows.into_iter().collect();
-        let of_show = |(show, users): (String, BTreeMap<String, Faded>)| {
-            users.into_iter().map(move |(user, used)| ((show.clone(), user), used))
-        };
-        self.users = record.users.into_iter().flat_map(of_show).collect();
+        let users = record.users.into_iter();
+        self.users = users.map(|(show, users)| (show, users.into_iter().collect())).collect();
     }
 
     pub(super) fn charge(
@@ -92,13 +89,21 @@ impl Shares {
         (show, user): (&str, &str),
         seconds: f64,
     ) {
-        if self.shows.len() + self.users.len() > KEPT {
-            self.shows.retain(|_, used| used.at(now, half_life) > 1.0);
-            self.users.retain(|_, used| used.at(now, half_life) > 1.0);
+        if let (Some(of_show), Some(of_user)) =
+            (self.shows.get_mut(show), self.users.get_mut(show).and_then(|users| users.get_mut(user)))
+        {
+            of_show.add(now, half_life, seconds);
+            of_user.add(now, half_life, seconds);
+            return;
         }
-        let user = (show.to_owned(), user.to_owned());
+        if self.shows.len() + self.users.values().map(HashMap::len).sum::<usize>() > KEPT {
+            self.shows.retain(|_, used| used.at(now, half_life) > 1.0);
+            self.users.values_mut().for_each(|users| users.retain(|_, used| used.at(now, half_life) > 1.0));
+            self.users.retain(|_, users| !users.is_empty());
+        }
         self.shows.entry(show.to_owned()).or_default().add(now, half_life, seconds);
-        self.users.entry(user).or_default().add(now, half_life, seconds);
+        let users = self.users.entry(show.to_owned()).or_default();
+        users.entry(user.to_owned()).or_default().add(now, half_life, seconds);
     }
 
     /// GPU seconds of a show, for each unit of its weight.
@@ -107,8 +112,8 @@ impl Shares {
     }
 
     pub(super) fn of_user(&self, now: Timestamp, half_life: Duration, show: &str, user: &str) -> f64 {
-        let user = (show.to_owned(), user.to_owned());
-        self.users.get(&user).map_or(0.0, |used| used.at(now, half_life))
+        let used = self.users.get(show).and_then(|users| users.get(user));
+        used.map_or(0.0, |used| used.at(now, half_life))
     }
 
     /// A show, and a user of it, that had nothing to do has something now: it goes first, but what it has not used
@@ -130,6 +135,10 @@ impl Shares {
     }
 
     pub(super) fn begins(&mut self, show: &str, node: &NodeName) {
+        if let Some(nodes) = self.nodes.get_mut(show) {
+            *nodes.entry(node.clone()).or_insert(0) += 1;
+            return;
+        }
         *self.nodes.entry(show.to_owned()).or_default().entry(node.clone()).or_insert(0) += 1;
     }
 

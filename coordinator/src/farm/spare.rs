@@ -1,6 +1,8 @@
 //! What an idle node does for others: a chunk that takes far longer than it should is given to it as well, and a chunk
 //! that waits behind another is given to it instead. Who is first wins, the other is told to stop.
 
+use std::collections::BTreeSet;
+
 use hearth_workflows::FrameSet;
 
 use super::{
@@ -21,18 +23,48 @@ const SOONER: f64 = 1.0;
 /// Chunks looked at for one idle node.
 const LOOKED_AT: usize = 256;
 
+/// Chunks that wait behind another one on their node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Behind {
+    all: BTreeSet<AttemptId>,
+    /// Those of urgent jobs.
+    urgent: BTreeSet<AttemptId>,
+}
+
+impl Behind {
+    pub(super) fn insert(&mut self, id: AttemptId, urgent: bool) {
+        self.all.insert(id);
+        if urgent {
+            self.urgent.insert(id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &AttemptId) {
+        self.all.remove(id);
+        self.urgent.remove(id);
+    }
+
+    pub(super) fn all(&self) -> &BTreeSet<AttemptId> {
+        &self.all
+    }
+
+    pub(super) fn urgent(&self) -> &BTreeSet<AttemptId> {
+        &self.urgent
+    }
+}
+
 impl Farm {
     /// Gives idle nodes what is late elsewhere, or else to whoever is free next (a job waits for its last chunk), and
     /// what waits behind another chunk.
     pub(super) fn help_out(&mut self, now: Timestamp, step: &mut Step) {
         let late = self.attempts.keys().copied().filter(|id| self.is_late(now, *id));
         self.late = late.collect();
-        if self.late.is_empty() && self.behind.is_empty() {
+        if self.late.is_empty() && self.behind.all.is_empty() {
             return;
         }
         let idle: Vec<NodeName> =
             self.open.iter().take_while(|(held, _)| *held == 0).map(|(_, name)| name.clone()).collect();
-        for name in idle.iter().take(self.late.len() + self.behind.len()) {
+        for name in idle.iter().take(self.late.len() + self.behind.all.len()) {
             if !self.assign_spare(now, name, step) {
                 self.take_over(now, name, false, step);
             }
@@ -67,14 +99,8 @@ impl Farm {
             return false;
         }
         let gain = |id: &AttemptId| Some((self.gain(now, *id, name)?, *id));
-        let meant = |id: &&AttemptId| !urgent || self.jobs.get(&id.job).is_some_and(|job| job.spec.urgent);
-        let best = self
-            .behind
-            .iter()
-            .filter(meant)
-            .take(LOOKED_AT)
-            .filter_map(gain)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let behind = if urgent { &self.behind.urgent } else { &self.behind.all };
+        let best = behind.iter().take(LOOKED_AT).filter_map(gain).max_by(|a, b| a.0.total_cmp(&b.0));
         let Some((gain, id)) = best else { return false };
         if gain < SOONER {
             return false;

@@ -94,11 +94,11 @@ fn take(effects: Vec<Effect>, running: &mut Running) {
     }
 }
 
-fn node_name(session: u64) -> NodeName {
+pub(crate) fn node_name(session: u64) -> NodeName {
     format!("node{session}").into()
 }
 
-fn hello(index: u64, workflow: &Workflow) -> Command {
+pub(crate) fn hello(index: u64, workflow: &Workflow) -> Command {
     let capabilities = Capabilities {
         classes: Arc::new(workflow.needed_classes().into_iter().map(str::to_owned).collect()),
         roots: ["plates", "comps"].map(str::to_owned).into(),

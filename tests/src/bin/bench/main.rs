@@ -4,12 +4,13 @@
 //! ```text
 //! cargo build --release --workspace --bins
 //! cargo run --release -p hearth-tests --bin bench            everything
-//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core dispatch gaps memory pictures scale takeover
+//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core decision dispatch gaps memory pictures scale takeover
 //! perf record -g target/release/bench profile                dispatch through Redis alone
 //! ```
 
 mod bullmq;
 mod core;
+mod decision;
 mod dispatch;
 mod gaps;
 mod memory;
@@ -47,6 +48,9 @@ fn main() {
     };
     if is_wanted("core") {
         tell(core::measure());
+    }
+    if is_wanted("decision") {
+        tell(decision::measure());
     }
     if is_wanted("dispatch") {
         tell(runtime.block_on(dispatch::measure()));
