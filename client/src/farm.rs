@@ -180,6 +180,14 @@ impl FarmClient {
         Ok(response.job.unwrap_or_default())
     }
 
+    /// Why a job is not running, or how it does; one sentence.
+    pub async fn explain(&self, job_id: u64) -> Result<String, ClientError> {
+        let request = v1::ExplainJobRequest { job_id };
+        let response =
+            self.ask(request, async |mut client, request| client.explain_job(traced(request)).await).await?;
+        Ok(response.sentence)
+    }
+
     pub async fn control(
         &self,
         job_id: u64,

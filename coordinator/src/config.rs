@@ -7,7 +7,7 @@ use hearth_telemetry::{LogFormat, host_name};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    farm::{FarmConfig, ShowPolicy},
+    farm::{FarmConfig, LimitPolicy, ShowPolicy},
     store::{RedisOptions, StoreAddress},
 };
 
@@ -54,6 +54,8 @@ pub struct Config {
     pub half_life_minutes: u64,
     /// Shows that are not like the others, by name.
     pub shows: BTreeMap<String, ShowPolicy>,
+    /// What there is only so much of: licences, quotas; by name.
+    pub limits: BTreeMap<String, LimitPolicy>,
     /// Ended jobs are forgotten after so many hours.
     pub keep_ended_hours: u64,
     pub log_format: LogFormat,
@@ -84,6 +86,7 @@ impl Default for Config {
             late_seconds: farm.late.as_secs(),
             half_life_minutes: farm.half_life.as_secs() / 60,
             shows: farm.shows,
+            limits: farm.limits,
             keep_ended_hours: farm.keep_ended.as_secs() / 3600,
             log_format: LogFormat::Text,
             otlp_endpoint: None,
@@ -130,6 +133,7 @@ impl Config {
             keep_ended: Duration::from_secs(self.keep_ended_hours * 3600),
             half_life: Duration::from_secs(self.half_life_minutes.max(1) * 60),
             shows: self.shows.clone(),
+            limits: self.limits.clone(),
             ..FarmConfig::default()
         }
     }
@@ -148,12 +152,13 @@ mod tests {
     fn shows_are_named_in_the_file_as_they_are_written() {
         let dir = tempfile::tempdir().expect("tempdir");
         let file = dir.path().join("coordinator.toml");
-        let text = "half_life_minutes = 30\n[shows.DUNE_2]\nweight = 2.0\nmax_nodes = 40\n[shows.\"late show\"]\npreemptible = true\n";
+        let text = "half_life_minutes = 30\n[shows.DUNE_2]\nweight = 2.0\nmax_nodes = 40\n[limits.nuke]\nfarm = 10\nhost = 2\n[shows.\"late show\"]\npreemptible = true\n";
         std::fs::write(&file, text).expect("written");
         let flags: BTreeMap<String, String> = BTreeMap::new();
         let config: Config = hearth_telemetry::configure("coordinator", Some(file), &flags).expect("read");
         let farm = config.farm();
-        let dune = ShowPolicy { weight: 2.0, max_nodes: 40, preemptible: false };
+        let dune = ShowPolicy { weight: 2.0, max_nodes: 40, ..ShowPolicy::default() };
+        assert_eq!(farm.limits.get("nuke"), Some(&LimitPolicy { farm: 10, host: 2 }));
         assert_eq!(farm.shows.get("DUNE_2"), Some(&dune));
         assert!(farm.shows["late show"].preemptible);
         assert_eq!(farm.half_life, Duration::from_secs(1800));

@@ -5,16 +5,18 @@
 //!
 //! ```text
 //! after 30s                                   time passes
-//! NODE connects [slots N] [pool P] [lacks CLASS] [without ffmpeg] [holding ATTEMPT FRAMES]…
+//! NODE connects [slots N] [on HOST] [pool P] [lacks CLASS] [without ffmpeg] [holding ATTEMPT FRAMES]…
 //! NODE disconnects | NODE beats [ATTEMPT…] | NODE is not ready: REASON | NODE is ready
 //! submit JOB FRAMES [priority N] [workflow NAME] [pool P] [chunk N] [deliver FORMAT] [show S] [user U] [urgent]
+//!     [at-least N] [at-most N] [uses LIMIT] [first FRAMES] [within TIME]
 //!                                             the shows `double` (weight 2), `narrow` (one node) and `patient`
-//!                                             (may be interrupted) have policies
+//!                                             (may be interrupted) have policies, and the limits `nuke` (two nodes)
+//!                                             and `seat` (one node of a host)
 //! NODE finishes ATTEMPT [in 4s] [late FRAMES]
 //! NODE fails ATTEMPT KIND [FRAMES]
 //! pause JOB | resume JOB | cancel JOB | retry JOB | priority JOB N | drain NODE | undrain NODE
 //! restart                                     the coordinator dies and starts again
-//! show JOB | show nodes
+//! show JOB | why JOB | eta JOB | show nodes
 //! ```
 
 mod support;
@@ -23,7 +25,7 @@ use std::{collections::HashMap, env, fmt::Write as _, fs, path::Path, time::Dura
 
 use hearth_coordinator::farm::{
     Answer, AssignedWork, AttemptId, Command, Effect, FailureKind, Held, JobEvent, JobId, NodeName, Outcome,
-    Priority, Session, Step, Timestamp,
+    Priority, Session, Step, Terms, Timestamp,
 };
 use hearth_workflows::FrameSet;
 use support::{Kept, about, capabilities, config, deliver, render, submission, workflow};
@@ -128,6 +130,11 @@ impl Story {
             }
             ["show", "nodes"] => return self.show_nodes(),
             ["show", job] => return self.show_job(job),
+            ["why", job] => {
+                let told = self.kept.farm.why(self.job(job)).unwrap_or_else(|| "nobody knows it".to_owned());
+                return format!("{job}: {told}\n");
+            }
+            ["eta", job] => return self.tell_eta(job),
             ["submit", name, frames, ref options @ ..] => {
                 let option = |name: &str| options.iter().position(|o| *o == name).map(|at| options[at + 1]);
                 let workflow = workflow(option("workflow").unwrap_or("resize-sharpen"));
@@ -142,6 +149,14 @@ impl Story {
                 submission.jobs[0].spec.show = option("show").unwrap_or("show").to_owned();
                 submission.jobs[0].spec.user = option("user").unwrap_or("user").to_owned();
                 submission.jobs[0].spec.urgent = options.contains(&"urgent");
+                let number = |name: &str| option(name).map_or(0, |n| n.parse().expect("a number"));
+                submission.jobs[0].spec.terms = Terms {
+                    min_nodes: number("at-least"),
+                    max_nodes: number("at-most"),
+                    limits: option("uses").map(str::to_owned).into_iter().collect(),
+                    first: option("first").map_or_else(FrameSet::new, |text| text.parse().expect("frames")),
+                    deadline: option("within").map(|time| self.now.after(seconds(time))),
+                };
                 let delivered = submission.jobs.get(1).map(|delivery| delivery.spec.name.clone());
                 let step = self.apply(Command::Submit(Box::new(submission)));
                 if let Ok(Answer::Submitted { job, already }) = step.answer {
@@ -176,11 +191,16 @@ impl Story {
         self.sessions.insert(node.to_owned(), session);
         let mut capabilities = capabilities();
         let (mut slots, mut held) = (1, Vec::new());
+        let mut about = about(node);
         let mut rest = options;
         while !rest.is_empty() {
             rest = match rest {
                 ["slots", n, rest @ ..] => {
                     slots = n.parse().expect("slots");
+                    rest
+                }
+                ["on", host, rest @ ..] => {
+                    about.host = (*host).to_owned();
                     rest
                 }
                 ["pool", pool, rest @ ..] => {
@@ -205,7 +225,7 @@ impl Story {
         }
         Command::Hello {
             session,
-            about: about(node),
+            about,
             capabilities: Box::new(capabilities),
             slots,
             reason: String::new(),
@@ -340,6 +360,20 @@ impl Story {
             let _ = writeln!(text, "because {}", view.message);
         }
         text
+    }
+
+    fn tell_eta(&self, name: &str) -> String {
+        let view = self.kept.farm.job(self.job(name)).expect("a job");
+        let late = if view.late { "; late" } else { "" };
+        match view.eta {
+            Some(eta) => format!(
+                "{name} takes {:.0}s, {:.0}s to {:.0}s{late}\n",
+                eta.expected.as_secs_f64(),
+                eta.earliest.as_secs_f64(),
+                eta.latest.as_secs_f64()
+            ),
+            None => format!("{name}: nobody knows{late}\n"),
+        }
     }
 
     fn show_nodes(&self) -> String {

@@ -71,6 +71,8 @@ async fn a_day_at_the_command_line() {
     let (_, out, _) = hearth(&["submit", clip, "-w", "resize-sharpen", "-o", "comps/c", "--priority", "0"]);
     assert!(out.contains("watch it with: hearth watch 5"), "{out}");
     assert_eq!(hearth(&["pause", "5"]).1, "job 5 (plate) is paused\n");
+    assert_eq!(hearth(&["why", "5"]).1, "job 5: it is paused; `hearth resume 5` lets it go on\n");
+    assert_eq!(hearth(&["why", "1"]).1, "job 1: it is done\n");
     assert!(hearth(&["priority", "5", "70"]).1.contains("job 5"));
     assert_eq!(hearth(&["priority", "5", "101"]).0, Some(1));
     let (code, out, _) = hearth(&["jobs", "--json"]);
@@ -93,6 +95,31 @@ async fn a_day_at_the_command_line() {
     assert!(hearth(&["job", "1"]).1.contains("strength=0.3"));
     assert!(hearth(&["workflows"]).1.contains("-p strength=0.5  Share of the neighbours"));
 
+    // What was asked for goes first, and is told when it will be late.
+    let (_, out, _) = hearth(&["drain", &name]);
+    assert!(out.contains("is drained"));
+    let terms = ["--early-look", "--max-nodes", "1", "--chunk-frames", "1", "--deadline", "+1s"];
+    let (code, out, err) =
+        hearth(&[&["submit", clip, "-w", "resize-sharpen", "-o", "comps/d", "--json"], &terms[..]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    let job: Value = serde_json::from_str(&out).expect("json");
+    assert!(job["deadline_unix_ms"].as_i64().is_some_and(|deadline| deadline > 0), "{job}");
+    let (_, out, _) = hearth(&["watch", "6", "--json"]);
+    let last: Value = serde_json::from_str(out.lines().last().expect("a line")).expect("json");
+    assert_eq!(last["job"]["state"], "done", "{last}");
+    // Who made what says in which order: the first three chunks are the first, the middle and the last frame.
+    let manifest = std::fs::read_to_string(farm.path("comps/d/manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_str(&manifest).expect("json");
+    let chunks = manifest["chunks"].as_array().expect("chunks").iter();
+    let number =
+        |chunk: &Value| -> Option<u32> { chunk["attempt"].as_str()?.rsplit('-').next()?.parse().ok() };
+    let mut chunks: Vec<(Option<u32>, &str)> =
+        chunks.map(|chunk| (number(chunk), chunk["frames"].as_str().unwrap_or(""))).collect();
+    chunks.sort_unstable();
+    let first: Vec<&str> = chunks.iter().take(3).map(|(_, frames)| *frames).collect();
+    assert_eq!(first, ["1", "7", "12"]);
+    assert!(hearth(&["undrain", &name]).1.contains("is idle"));
+
     // What goes wrong says what, where, and what next.
     for (arguments, code, said) in [
         (vec!["job", "99"], 1, "no job 99; `hearth jobs` lists them"),
@@ -114,6 +141,32 @@ async fn a_day_at_the_command_line() {
             "no coordinator answers at http://127.0.0.1:9",
         ),
         (vec!["submit"], 2, "required arguments"),
+        (
+            vec!["submit", clip, "-w", "resize-sharpen", "-o", "comps/x", "--deadline", "soon"],
+            1,
+            "'soon' is no deadline; write it as +8h",
+        ),
+        (
+            vec![
+                "submit",
+                clip,
+                "-w",
+                "resize-sharpen",
+                "-o",
+                "comps/x",
+                "--min-nodes",
+                "3",
+                "--max-nodes",
+                "2",
+            ],
+            1,
+            "at least 3 nodes are more than the 2 that it may have at most",
+        ),
+        (
+            vec!["submit", clip, "-w", "resize-sharpen", "-o", "comps/x", "--first-frames", "12-13"],
+            1,
+            "frames 13 are to go first, but the job makes 1-12",
+        ),
     ] {
         let (got, _, err) = hearth(&arguments);
         assert_eq!(got, Some(code), "{arguments:?}: {err}");

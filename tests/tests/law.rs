@@ -8,7 +8,7 @@ use hearth_agent::sequence::{self, Watched};
 use hearth_coordinator::farm::{
     AssignedWork, AttemptId, Capabilities, Command, Effect, Farm, FarmConfig, FarmTag, JobClip, JobId,
     JobSpec, JobState, NodeAbout, NodeName, Outcome, Priority, Render, Segment, Session, Submission, Task,
-    Timestamp,
+    Terms, Timestamp,
 };
 use hearth_pictures::{Effort, Metadata, Plane, Raster, Samples, Window, read, write};
 use hearth_proto::v1;
@@ -175,6 +175,7 @@ impl World {
             urgent: false,
             overwrite: false,
             after: None,
+            terms: Terms::default(),
             batch: None,
             traceparent: String::new(),
             request_id: String::new(),

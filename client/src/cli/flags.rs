@@ -17,7 +17,7 @@ use clap_complete::Shell;
   hearth nodes --json | jq '.[] | select(.state == \"offline\") | .name'
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the job failed, 4 the job was cancelled,
-5 no coordinator answers."
+5 no coordinator answers, 6 the job is done but for frames that failed."
 )]
 pub(crate) struct Flags {
     /// The coordinator; of several, separated by commas, the one that leads is found
@@ -59,6 +59,8 @@ pub(crate) enum Command {
         #[arg(long)]
         open: bool,
     },
+    /// Say why a job is not running, or how it does
+    Why { job: u64 },
     /// Follow a job to its end
     Watch { job: u64 },
     /// Hand out no new chunk of a job; running ones go on
@@ -145,6 +147,25 @@ pub(crate) struct Submit {
     /// Before everything that is not urgent, whoever's it is
     #[arg(long)]
     pub(crate) urgent: bool,
+    /// When it must be done: in hours or minutes (+8h, +90m), or as 2026-11-23T09:00:00Z. The farm warns when it will
+    /// be late
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) deadline: String,
+    /// While it has fewer nodes, it goes before all others of its show
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) min_nodes: u32,
+    /// Never more nodes at a time
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) max_nodes: u32,
+    /// What each node at it uses of what the farm has only so much of, e.g. a licence; can be given several times
+    #[arg(long = "limit", value_name = "NAME")]
+    pub(crate) limits: Vec<String>,
+    /// Frames that go first, e.g. 1001,1050,1100
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) first_frames: String,
+    /// The first, the middle and the last frame go first
+    #[arg(long)]
+    pub(crate) early_look: bool,
     /// Only nodes of this pool
     #[arg(long, default_value = "")]
     pub(crate) pool: String,

@@ -46,6 +46,10 @@ pub(super) fn job(job: &v1::Job) -> Value {
         "ended_unix_ms": job.ended_unix_ms,
         "frames_per_second": job.frames_per_second,
         "eta_seconds": job.eta_seconds,
+        "earliest_seconds": job.earliest_seconds,
+        "latest_seconds": job.latest_seconds,
+        "deadline_unix_ms": job.deadline_unix_ms,
+        "late": job.late,
     })
 }
 

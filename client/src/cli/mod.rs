@@ -32,6 +32,8 @@ pub enum CliError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Workflow(#[from] hearth_workflows::WorkflowError),
+    #[error("'{text}' is no deadline; write it as +8h, +90m or 2026-11-23T09:00:00Z")]
+    Deadline { text: String },
     #[error("'{text}' is no parameter; write it as name=value")]
     Parameter { text: String },
     #[error(
@@ -124,6 +126,14 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Job { job, open: false } => {
             let job = client.job(job).await?;
             show_job(&job, json, |job| println!("{}", tables::job(job)));
+        }
+        Command::Why { job } => {
+            let sentence = client.explain(job).await?;
+            if json {
+                println!("{}", serde_json::json!({ "job": job, "why": sentence }));
+            } else {
+                println!("job {job}: {sentence}");
+            }
         }
         Command::Watch { job } => return follow(&client, job, json).await,
         Command::Pause { job } => control(&client, job, Action::Pause(v1::Pause {}), json).await?,

@@ -1,6 +1,10 @@
 //! `hearth submit`: from flags to a request.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use hearth_proto::v1::{self, submit_job_request::Workflow};
 use hearth_storage::{
@@ -56,8 +60,32 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         deliveries,
         overwrite: flags.overwrite,
         urgent: flags.urgent,
+        deadline_unix_ms: deadline(&flags.deadline)?,
+        min_nodes: flags.min_nodes,
+        max_nodes: flags.max_nodes,
+        limits: flags.limits,
+        first_frames: flags.first_frames,
+        early_look: flags.early_look,
     };
     Ok(client.submit(request).await?)
+}
+
+/// Unix time in milliseconds; 0 for none.
+fn deadline(text: &str) -> Result<i64, CliError> {
+    let wrong = || CliError::Deadline { text: text.to_owned() };
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let Some(span) = text.strip_prefix('+') else {
+        return Ok(humantime::parse_rfc3339_weak(text)
+            .map_err(|_| wrong())?
+            .duration_since(UNIX_EPOCH)
+            .map_err(|_| wrong())?
+            .as_millis() as i64);
+    };
+    let span = humantime::parse_duration(span).map_err(|_| wrong())?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| wrong())?;
+    Ok((now + span).as_millis() as i64)
 }
 
 /// What made the sequence at `path`.

@@ -106,7 +106,11 @@ pub(super) fn job(job: &v1::Job) -> String {
     if job.frames_per_second > 0.0 {
         fact("speed", format!("{:.2} frames/s", job.frames_per_second));
     }
-    fact("eta", eta(job));
+    let spread = job.earliest_seconds.zip(job.latest_seconds).filter(|_| job.eta_seconds.is_some());
+    let spread = spread.map_or(String::new(), |(earliest, latest)| {
+        format!(", at the earliest {}, at the latest {}", duration(earliest), duration(latest))
+    });
+    fact("eta", format!("{}{spread}", eta(job)));
     let mut text = trimmed(&facts);
     if !job.attempts.is_empty() {
         let mut running = table(&["ATTEMPT", "NODE", "FRAMES", "AT"]);
@@ -285,9 +289,10 @@ pub(super) fn clips(clips: &[v1::Clip]) -> String {
 }
 
 fn eta(job: &v1::Job) -> String {
+    let late = if job.late { " (after its deadline)" } else { "" };
     match (job.state(), job.eta_seconds) {
-        (JobState::Running, Some(seconds)) => duration(seconds),
-        _ => String::new(),
+        (JobState::Running | JobState::Waiting, Some(seconds)) => format!("{}{late}", duration(seconds)),
+        _ => late.trim_start().to_owned(),
     }
 }
 

@@ -27,6 +27,9 @@ use super::{
 /// A node loads other models only for at least so many times the seconds that loading costs.
 const WORTH: f64 = 90.0;
 
+/// A show without its least number of nodes goes before all others.
+const SHORT: f64 = 1e9;
+
 /// One of so many nodes tries a workflow of which nothing is known.
 const PIONEERS: usize = 16;
 
@@ -74,6 +77,7 @@ impl Farm {
         let may_begin = self.may_begin(&job.spec);
         let waiting = if job.wants_chunk() && may_begin { job.waiting.len() } else { 0 };
         let wants_chore = job.wants_chore() && may_begin;
+        let has_minimum = job.spec.terms.min_nodes > 0;
         if waiting > 0 {
             if !self.queue.has_show(&place.show) {
                 self.wakes(&place.show);
@@ -81,6 +85,11 @@ impl Farm {
             self.queue.insert(&place, id);
         } else {
             self.queue.remove(&place, id);
+        }
+        if waiting > 0 && has_minimum {
+            self.minima.insert(id);
+        } else {
+            self.minima.remove(&id);
         }
         if wants_chore {
             self.chores.insert(rank);
@@ -118,6 +127,7 @@ impl Farm {
         let before = std::mem::take(&mut job.counted_waiting);
         self.classes.wait(place.class, before, 0);
         self.queue.remove(&place, id);
+        self.minima.remove(&id);
         self.chores.remove(&rank);
     }
 
@@ -232,7 +242,7 @@ impl Farm {
         let Some(known) = self.workflows.get(&render.workflow) else { return false };
         let split = render.split(&known.workflow);
         let shape = known.workflow.manifest().shape();
-        let frames = if job.suspects.is_empty() {
+        let frames = if job.suspects.is_empty() && job.spec.terms.first.is_empty() {
             split.carve(&mut job.waiting, count, shape)
         } else {
             let Some((mut apart, count)) = apart(job, now, name, count) else { return false };
@@ -281,7 +291,9 @@ impl Farm {
             .map(|((show, levels), due)| {
                 // The node itself is not counted: it is the one to be given.
                 let own = f64::from(u8::from(node.serves.as_deref() == Some(show)));
-                (due - (self.served.get(show).copied().unwrap_or(0) as f64 - own), show, levels)
+                let served = self.served.get(show).copied().unwrap_or(0) as f64 - own;
+                let short = served < self.policy(show).min_nodes as f64;
+                (due - served + if short { SHORT } else { 0.0 }, show, levels)
             })
             .collect();
         by_due.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -291,7 +303,7 @@ impl Farm {
                 // Nothing that comes now is better, however well it fits.
                 break;
             }
-            if !self.shares.has_room(show, self.policy(show), &node.about.name) {
+            if !self.holders.has_room(show, self.policy(show).max_nodes, &node.about.name) {
                 continue;
             }
             // Of a show so little behind only what needs no loading could still be better.
@@ -343,6 +355,9 @@ impl Farm {
         only_fine: bool,
     ) -> Option<Candidate> {
         let slack = self.slack(1.0) * 2.0;
+        if let Some(short) = self.short_of_nodes(now, node, show, urgent) {
+            return Some(short);
+        }
         let mut best: Option<Candidate> = None;
         for (_, at_level) in levels.iter().filter(|(level, _)| level.is_urgent() == urgent) {
             let mut fitting: Vec<(f64, &BTreeSet<JobId>)> = Vec::new();
@@ -390,6 +405,18 @@ impl Farm {
         best
     }
 
+    /// A job of the show that has fewer nodes than it wants at least.
+    fn short_of_nodes(&self, now: Timestamp, node: &Node, show: &str, urgent: bool) -> Option<Candidate> {
+        self.minima.iter().find_map(|id| {
+            let job = self.jobs.get(id)?;
+            let short = job.spec.show == show
+                && job.spec.urgent == urgent
+                && node.fits.get(&job.class) == Some(&Ok(()))
+                && self.nodes_of(*id, job).len() < job.spec.terms.min_nodes;
+            if short { self.candidate(now, node, *id) } else { None }
+        })
+    }
+
     /// Whether the node, or none at all, has the models of these jobs loaded.
     fn needs_no_loading(&self, class: ClassId, node: &Node) -> bool {
         self.classes.workflow(class).is_some_and(|workflow| {
@@ -406,6 +433,9 @@ impl Farm {
             return None;
         }
         if !super::carve::may_prefetch(self, job, node) {
+            return None;
+        }
+        if self.has_room(id, job, node).is_err() {
             return None;
         }
         let mut fit = self.fit(job, node);
@@ -462,13 +492,17 @@ impl Farm {
 }
 
 /// What of a job with suspects the node may carve from, and how many frames at most: suspects first, so that people
-/// know early what is wrong.
+/// know early what is wrong; then those that the job wants first.
 fn apart(job: &Job, now: Timestamp, node: &NodeName, count: u64) -> Option<(FrameSet, u64)> {
     if let Some((frames, at_most)) = job.suspects.next_for(now, node) {
         return Some((frames.clone(), count.min(at_most)));
     }
     let mut others = job.waiting.clone();
     others.remove_all(&job.suspects.frames());
+    let first = others.intersection(&job.spec.terms.first);
+    if !first.is_empty() {
+        return Some((first, count));
+    }
     (!others.is_empty()).then_some((others, count))
 }
 

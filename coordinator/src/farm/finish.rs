@@ -118,6 +118,10 @@ impl Farm {
             node.chunks_done += 1;
         }
         self.clear_record(name, step);
+        let convicted = self.jobs.get_mut(&id.job).map(|job| job.convicted(name));
+        for (node, message) in convicted.into_iter().flatten() {
+            self.hold_against(now, &node, id.job, &message, step);
+        }
         if !fresh.is_subset(leased) {
             self.shrink_others(now, id, &fresh, step);
         }

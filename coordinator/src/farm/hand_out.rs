@@ -72,14 +72,13 @@ impl Farm {
             Work::Delivery => AssignedWork::Delivery,
             Work::CleanUp => AssignedWork::CleanUp,
         };
-        let (spec, class) = (job.spec.clone(), job.class);
+        let spec = job.spec.clone();
         let assignment = Assignment { attempt, spec: spec.clone(), workflow, work: assigned };
         step.effects.push(Effect::Assign { session, assignment: Box::new(assignment) });
         if work.is_chunk() {
             let who = (spec.show.as_str(), spec.user.as_str());
             self.shares.charge(now, self.config.half_life, who, estimate.seconds);
-            self.shares.begins(&spec.show, name);
-            self.classes.begins(class);
+            self.chunk_begins(id, name);
             let serving = spec.workflow().cloned().map(|workflow| (workflow, spec.show.clone()));
             self.set_serving(name, serving);
         }

@@ -20,6 +20,9 @@ pub(super) const KEPT_FAILURES: usize = 20;
 /// Different reasons for lost frames that a job remembers.
 const KEPT_REASONS: usize = 32;
 
+/// Failed chunks of which it is not known yet whose fault that was.
+const KEPT_ACCUSED: usize = 64;
+
 /// Finished chunks by which the job's present speed is told.
 const KEPT_RECENT: usize = 64;
 
@@ -134,10 +137,14 @@ pub struct Job {
     /// one, how many. Not durable.
     pub(super) in_a_row: u32,
     pub(super) in_a_row_on: BTreeMap<NodeName, u32>,
+    /// Who has failed which frames, and why, that nobody has done since. Not durable.
+    pub(super) accused: VecDeque<(NodeName, FrameSet, String)>,
     /// No node gets a chunk of it before this time. Not durable.
     pub rest_until: Timestamp,
     /// The chore is not tried before this time. Not durable.
     pub chore_not_before: Timestamp,
+    /// It will be done after its deadline. Not durable.
+    pub late: bool,
     /// What it needs of a node, and what makes its frames cost more or less. Not durable.
     pub(super) class: ClassId,
     pub(super) variant: Variant,
@@ -172,8 +179,10 @@ impl Job {
             suspects: Suspects::default(),
             in_a_row: 0,
             in_a_row_on: BTreeMap::new(),
+            accused: VecDeque::new(),
             rest_until: Timestamp(0),
             chore_not_before: Timestamp(0),
+            late: false,
             class: 0,
             variant: 0,
             counted_waiting: 0,
@@ -246,6 +255,23 @@ impl Job {
         self.suspects.remove(frames);
         self.failed.remove_all(frames);
         self.forgive(frames);
+    }
+
+    /// The node has failed these frames. Whose fault that is will be known when another one has done them.
+    pub(super) fn accuse(&mut self, node: &NodeName, frames: &FrameSet, message: &str) {
+        self.accused.push_back((node.clone(), frames.clone(), message.to_owned()));
+        while self.accused.len() > KEPT_ACCUSED {
+            self.accused.pop_front();
+        }
+    }
+
+    /// `by` has done something: the nodes that had failed what is all done now, and why.
+    pub(super) fn convicted(&mut self, by: &NodeName) -> Vec<(NodeName, String)> {
+        let (proven, open): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.accused)
+            .into_iter()
+            .partition(|(_, failed, _)| failed.is_subset(&self.done));
+        self.accused = open;
+        proven.into_iter().filter(|(node, ..)| node != by).map(|(node, _, message)| (node, message)).collect()
     }
 
     /// These frames have failed for good, and this is why.

@@ -96,10 +96,7 @@ impl Farm {
         if let Some(node) = self.nodes.get_mut(name) {
             node.chunks.insert(id);
         }
-        if let Some(job) = self.jobs.get(&id.job) {
-            self.shares.begins(&job.spec.show, name);
-            self.classes.begins(job.class);
-        }
+        self.chunk_begins(id.job, name);
         self.enter(
             id,
             Attempt {
@@ -260,8 +257,7 @@ impl Farm {
         }
         if let (true, Some(job)) = (attempt.work.is_chunk(), self.jobs.get(&id.job)) {
             let spec = job.spec.clone();
-            self.shares.ends(&spec.show, &attempt.node);
-            self.classes.ends(job.class);
+            self.chunk_ends(id.job, &attempt.node);
             // What it did not need of what it was charged.
             let who = (spec.show.as_str(), spec.user.as_str());
             let seconds = attempt.spent(now) - attempt.estimate.seconds;

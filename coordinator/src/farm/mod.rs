@@ -8,7 +8,8 @@
 //! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
 //!
 //! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `share` (what shows have had), `carve`
-//! (how many frames), `pace` (how long things take), `urgent` (who makes room), `spare` (what idle nodes do for others), `hand_out` and
+//! (how many frames), `pace` (how long things take), `limits` (who may have no more), `urgent` (who makes room),
+//! `spare` (what idle nodes do for others), `hand_out` and
 //! `lease` (who holds what, and until when), `retry` and `suspects` (what has failed), `quarantine` (who has failed),
 //! `finish`, `reconcile` (what a store or a connection has lost).
 //! Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
@@ -21,12 +22,14 @@ mod choose;
 mod classes;
 mod command;
 mod control;
+mod explain;
 mod finish;
 mod hand_out;
 mod ids;
 pub mod invariants;
 mod job;
 mod lease;
+mod limits;
 mod node;
 mod pace;
 mod quarantine;
@@ -57,20 +60,26 @@ pub use command::{
     Answer, AssignedWork, Assignment, Command, Effect, Found, Held, JobEvent, Outcome, Refusal, Segment,
     Step, Submission, Submitted,
 };
+pub use explain::Eta;
 pub use ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Session, Timestamp};
 pub use job::{Ended, Failure, FailureKind, Job, LostFrames, Phase};
+pub use limits::LimitPolicy;
 pub use node::{Capabilities, Lack, Node, NodeAbout};
 pub use reconcile::ToSurvey;
 pub use records::{Key, Record, RecordError};
 pub use share::ShowPolicy;
-pub use spec::{Deliver, JobClip, JobSpec, PassFiles, Render, Task};
+pub use spec::{Deliver, JobClip, JobSpec, PassFiles, Render, Task, Terms};
 pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
 
 use classes::Classes;
+use limits::Holders;
 use pace::{Pace, PaceRecord};
 use queue::Queue;
 use share::{Shares, SharesRecord};
 use spare::Behind;
+
+/// How often jobs are held against their deadlines.
+const JUDGE_DEADLINES: Duration = Duration::from_secs(10);
 
 /// How often what shows have had is written down.
 const KEEP_SHARES: Duration = Duration::from_secs(60);
@@ -106,6 +115,8 @@ pub struct FarmConfig {
     pub share_slack: f64,
     /// By show; others have the usual one.
     pub shows: BTreeMap<String, ShowPolicy>,
+    /// What there is only so much of, by name.
+    pub limits: BTreeMap<String, LimitPolicy>,
 }
 
 impl Default for FarmConfig {
@@ -125,6 +136,7 @@ impl Default for FarmConfig {
             half_life: Duration::from_secs(3600),
             share_slack: 0.02,
             shows: BTreeMap::new(),
+            limits: BTreeMap::new(),
         }
     }
 }
@@ -180,6 +192,13 @@ pub struct Farm {
     ready: usize,
     ready_kinds: HashMap<String, usize>,
     shares: Shares,
+    /// The nodes that work for each show, and those that use what there is only so much of.
+    holders: Holders,
+    in_use: Holders,
+    /// A show, a job or a limit has room again.
+    room_made: bool,
+    /// Jobs with frames to hand out that want some nodes at least.
+    minima: BTreeSet<JobId>,
     /// What of them is durable, and since when.
     kept_shares: Option<SharesRecord>,
     shares_kept_at: Timestamp,
@@ -200,6 +219,9 @@ pub struct Farm {
     dependents: BTreeSet<(JobId, JobId)>,
     /// The first job of a batch, and each of its jobs.
     batches: BTreeSet<(JobId, JobId)>,
+    /// Jobs with a deadline.
+    deadlines: BTreeSet<(Timestamp, JobId)>,
+    deadlines_judged_at: Timestamp,
 }
 
 impl Farm {
@@ -222,6 +244,10 @@ impl Farm {
             ready: 0,
             ready_kinds: HashMap::default(),
             shares: Shares::default(),
+            holders: Holders::default(),
+            in_use: Holders::default(),
+            room_made: false,
+            minima: BTreeSet::new(),
             kept_shares: None,
             shares_kept_at: Timestamp(0),
             served: HashMap::default(),
@@ -233,6 +259,8 @@ impl Farm {
             outputs: HashMap::default(),
             dependents: BTreeSet::new(),
             batches: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            deadlines_judged_at: Timestamp(0),
         }
     }
 
@@ -256,7 +284,8 @@ impl Farm {
 
     /// How a show is treated.
     fn policy(&self, show: &str) -> &ShowPolicy {
-        const USUAL: &ShowPolicy = &ShowPolicy { weight: 1.0, max_nodes: 0, preemptible: false };
+        const USUAL: &ShowPolicy =
+            &ShowPolicy { weight: 1.0, min_nodes: 0, max_nodes: 0, preemptible: false };
         self.config.shows.get(show).unwrap_or(USUAL)
     }
 
@@ -321,7 +350,8 @@ impl Farm {
     fn tick(&mut self, now: Timestamp, step: &mut Step) {
         self.expire_leases(now, step);
         self.end_quarantines(now, step);
-        if self.wake(now) {
+        let woken = self.wake(now);
+        if std::mem::take(&mut self.room_made) || woken {
             self.fill_open(now, step);
         }
         self.make_room(now, step);
@@ -329,6 +359,10 @@ impl Farm {
         self.fill_chores(now, step);
         self.forget(now, step);
         self.keep_shares(now, step);
+        if now.since(self.deadlines_judged_at) >= JUDGE_DEADLINES {
+            self.deadlines_judged_at = now;
+            self.judge_deadlines(step);
+        }
     }
 
     /// What shows have had outlives this coordinator, but for the last minute.

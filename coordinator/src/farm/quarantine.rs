@@ -1,5 +1,5 @@
-//! A node that fails one job after another, while others do well, gets no work for a while: its frames are for
-//! those who can.
+//! A node that fails one job after another gets no work for a while, when others have done what it failed: frames
+//! and jobs that fail everywhere are nobody's fault.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub(super) struct Record {
 }
 
 impl Farm {
-    /// The node has failed frames that have failed nowhere else.
+    /// Another node has done what this one has failed.
     pub(super) fn hold_against(
         &mut self,
         now: Timestamp,
@@ -41,9 +41,7 @@ impl Farm {
         message: &str,
         step: &mut Step,
     ) {
-        // A job of which nothing has succeeded yet may be the bad one.
-        let has_succeeded = self.jobs.get(&id).is_some_and(|job| !job.done.is_empty());
-        let Some(node) = self.nodes.get_mut(name).filter(|_| has_succeeded) else { return };
+        let Some(node) = self.nodes.get_mut(name) else { return };
         let record = &mut node.record;
         record.failed.push(id);
         let (count, mut jobs) = (record.failed.len(), record.failed.clone());
@@ -60,7 +58,7 @@ impl Farm {
         node.quarantine = Some(Quarantine {
             until: now.after(self.config.quarantine.saturating_mul(times)),
             reason: format!(
-                "it failed {count} chunks in a row, of jobs {}, while others did well; the latest with: {message}",
+                "it failed {count} chunks in a row, of jobs {}, which others did well; the latest with: {message}",
                 jobs.join(", ")
             ),
         });

@@ -213,10 +213,8 @@ impl Farm {
         let AttemptRecord { node: name, work, assigned } = decode(key, record)?;
         let job = self.jobs.get_mut(&id.job).ok_or_else(|| missing(key, "its job"))?;
         job.running.insert(id);
-        let (show, class) = (job.spec.show.clone(), job.class);
         if work.is_chunk() {
-            self.shares.begins(&show, &name);
-            self.classes.begins(class);
+            self.chunk_begins(id.job, &name);
         }
         let node = self.absorbed_node(now, &name);
         match work {

@@ -89,6 +89,11 @@ fn tells_of_job(kind: FailureKind) -> bool {
     }
 }
 
+/// Whether it is held against the node, once another has done what it failed.
+fn tells_of_node(kind: FailureKind) -> bool {
+    !matches!(kind, FailureKind::Missing | FailureKind::Lost | FailureKind::Interrupted)
+}
+
 impl Farm {
     /// An attempt has failed. `named`: frames that the failure is about, where it says so.
     pub(super) fn fail(
@@ -201,14 +206,10 @@ impl Farm {
         if too_big {
             return;
         }
-        let nobody_else = self.jobs.get(&id.job).is_some_and(|job| {
-            let same = job.failures.iter().filter(|failure| !failure.frames.intersection(frames).is_empty());
-            same.map(|failure| &failure.node).all(|node| node == name)
-        });
-        if nobody_else {
-            self.hold_against(now, name, id.job, &message, step);
-        }
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        if tells_of_node(kind) {
+            job.accuse(name, frames, &message);
+        }
         let row = job.in_a_row_on.entry(name.clone()).or_insert(0);
         *row += 1;
         // One bad frame is no reason to leave everything else alone.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rustc_hash::FxHashMap as HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::ids::{NodeName, Timestamp};
+use super::ids::Timestamp;
 
 /// Shows and users that are remembered after their last job; those that used least are forgotten first.
 const KEPT: usize = 10_000;
@@ -16,6 +16,8 @@ const KEPT: usize = 10_000;
 pub struct ShowPolicy {
     /// Twice the weight is twice the GPUs, where both have enough to do.
     pub weight: f64,
+    /// While it has fewer nodes, and something to do, it goes before all shows that have theirs.
+    pub min_nodes: usize,
     /// It never has more nodes at a time; 0: no limit.
     pub max_nodes: usize,
     /// An urgent job of another show may interrupt its chunks.
@@ -24,7 +26,7 @@ pub struct ShowPolicy {
 
 impl Default for ShowPolicy {
     fn default() -> Self {
-        Self { weight: 1.0, max_nodes: 0, preemptible: false }
+        Self { weight: 1.0, min_nodes: 0, max_nodes: 0, preemptible: false }
     }
 }
 
@@ -53,8 +55,6 @@ pub(super) struct Shares {
     shows: HashMap<String, Faded>,
     /// By show, then by user.
     users: HashMap<String, HashMap<String, Faded>>,
-    /// Chunks of each show on each node.
-    nodes: HashMap<String, HashMap<NodeName, u32>>,
 }
 
 /// What of it is kept.
@@ -132,33 +132,5 @@ impl Shares {
         if missing > 0.0 {
             self.shows.entry(show.to_owned()).or_default().add(now, half_life, missing);
         }
-    }
-
-    pub(super) fn begins(&mut self, show: &str, node: &NodeName) {
-        if let Some(nodes) = self.nodes.get_mut(show) {
-            *nodes.entry(node.clone()).or_insert(0) += 1;
-            return;
-        }
-        *self.nodes.entry(show.to_owned()).or_default().entry(node.clone()).or_insert(0) += 1;
-    }
-
-    pub(super) fn ends(&mut self, show: &str, node: &NodeName) {
-        let Some(nodes) = self.nodes.get_mut(show) else { return };
-        if let Some(chunks) = nodes.get_mut(node) {
-            *chunks -= 1;
-            if *chunks == 0 {
-                nodes.remove(node);
-            }
-        }
-        if nodes.is_empty() {
-            self.nodes.remove(show);
-        }
-    }
-
-    /// Whether the show may have a chunk on this node, too.
-    pub(super) fn has_room(&self, show: &str, policy: &ShowPolicy, node: &NodeName) -> bool {
-        let nodes = self.nodes.get(show);
-        policy.max_nodes == 0
-            || nodes.is_none_or(|nodes| nodes.len() < policy.max_nodes || nodes.contains_key(node))
     }
 }

@@ -186,13 +186,12 @@ impl Farm {
             return false;
         };
         let left_alone = job.avoid.get(name).is_some_and(|until| *until > now);
-        let show = &job.spec.show;
         !left_alone
             && !job.paused
             && job.phase == Phase::Rendering
             && *name != attempt.node
             && node.fits.get(&job.class) == Some(&Ok(()))
-            && self.shares.has_room(show, self.policy(show), name)
+            && self.has_room(id.job, job, node).is_ok()
     }
 
     /// What the chunk would take there, loading included, as far as is known.

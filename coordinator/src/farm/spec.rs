@@ -1,6 +1,9 @@
 //! What was submitted: a clip through a workflow, or a finished sequence to deliver.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use hearth_workflows::{
     FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
@@ -11,7 +14,7 @@ use hearth_workflows::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::ids::JobId;
+use super::ids::{JobId, Timestamp};
 
 /// What was submitted; never changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct JobSpec {
     /// The job whose result it works on: it waits until that is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<JobId>,
+    /// How it wants to be scheduled.
+    #[serde(default, skip_serializing_if = "Terms::are_usual")]
+    pub terms: Terms,
     /// The first of the jobs that were submitted together with it; `None` when it came alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<JobId>,
@@ -43,6 +49,28 @@ pub struct JobSpec {
     pub traceparent: String,
     /// The client's own id of the submission; empty for none.
     pub request_id: String,
+}
+
+/// How a job wants to be scheduled.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Terms {
+    /// People want it by then.
+    pub deadline: Option<Timestamp>,
+    /// It never has more nodes at a time; 0: no limit.
+    pub max_nodes: usize,
+    /// While it has fewer, it goes before all others of its show.
+    pub min_nodes: usize,
+    /// What each node at it uses of what there is only so much of; see [`super::LimitPolicy`].
+    pub limits: BTreeSet<String>,
+    /// These of its frames go first.
+    pub first: FrameSet,
+}
+
+impl Terms {
+    fn are_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is to be done.
@@ -236,6 +264,7 @@ mod tests {
                 rate: String::new(),
             }),
             after: Some(JobId(7)),
+            terms: Terms { max_nodes: 3, first: "1,9".parse().expect("frames"), ..Terms::default() },
             overwrite: true,
             ..spec.clone()
         };

@@ -123,6 +123,7 @@ impl Farm {
         }
         self.dependents.extend(spec.after.map(|after| (after, id)));
         self.batches.extend(spec.batch.map(|first| (first, id)));
+        self.deadlines.extend(spec.terms.deadline.map(|deadline| (deadline, id)));
         (self.classes.enter(spec).unwrap_or_default(), variant.unwrap_or_default())
     }
 
@@ -135,6 +136,7 @@ impl Farm {
         self.requests.remove(&spec.request_id);
         spec.after.map(|after| self.dependents.remove(&(after, id)));
         spec.batch.map(|first| self.batches.remove(&(first, id)));
+        spec.terms.deadline.map(|deadline| self.deadlines.remove(&(deadline, id)));
         if self.classes.leave(job.class) {
             for node in self.nodes.values_mut() {
                 node.fits.remove(&job.class);

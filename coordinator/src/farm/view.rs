@@ -12,9 +12,10 @@ use super::{
     Farm,
     attempt::Progress,
     command::Segment,
+    explain::Eta,
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
     job::{Ended, Failure, Job, LostFrames, Phase},
-    node::{Capabilities, Lack, Node, NodeAbout},
+    node::{Capabilities, NodeAbout},
     spec::JobSpec,
 };
 
@@ -52,6 +53,9 @@ pub struct JobView {
     pub lost: Vec<LostFrames>,
     /// Finished frames a second.
     pub frames_per_second: Option<f64>,
+    pub eta: Option<Eta>,
+    /// It will be done after its deadline, or is not yet though that has passed.
+    pub late: bool,
     pub submitted: Timestamp,
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
@@ -103,7 +107,7 @@ pub struct NodeView {
 
 impl Farm {
     pub fn job(&self, id: JobId) -> Option<JobView> {
-        self.jobs.get(&id).map(|job| self.view(id, job))
+        self.jobs.get(&id).map(|job| self.view(id, job, false))
     }
 
     /// The jobs that `filter` names, newest first, and how many matched in all.
@@ -118,7 +122,9 @@ impl Farm {
         let total = ids.len();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.truncate(filter.limit);
-        (ids.into_iter().filter_map(|id| self.job(id)).collect(), total)
+        // What goes before each of many jobs would take too long to look up.
+        let views = ids.into_iter().filter_map(|id| Some(self.view(id, self.jobs.get(&id)?, true)));
+        (views.collect(), total)
     }
 
     /// The job that a client has submitted under this id of its own.
@@ -175,7 +181,7 @@ impl Farm {
         depth.into_iter().map(|(Reverse(priority), (jobs, frames))| (priority, jobs, frames)).collect()
     }
 
-    fn view(&self, id: JobId, job: &Job) -> JobView {
+    fn view(&self, id: JobId, job: &Job, among_many: bool) -> JobView {
         let attempts: Vec<AttemptView> = job.running.iter().filter_map(|id| self.attempt_view(*id)).collect();
         let answered = |id: &AttemptId| Some(self.attempts.get(id)?.work.frames()?.len());
         let mut running = job.running.iter().filter_map(answered).sum();
@@ -200,8 +206,8 @@ impl Farm {
         let known = job.spec.workflow().and_then(|id| self.workflows.get(id));
         let message = match (state, job.message.is_empty(), known) {
             (JobState::Waiting, true, _) if !self.may_begin(&job.spec) => self.what_for(&job.spec),
-            (JobState::Waiting, true, Some(known)) => self.why_waiting(job, &known.workflow),
-            (JobState::Waiting, true, None) => self.why_not_delivered(&job.spec),
+            (JobState::Waiting, true, Some(_)) => self.why_nobody(job),
+            (JobState::Waiting, true, None) => self.why_not_delivered(&job.spec, ""),
             _ => job.message.clone(),
         };
         JobView {
@@ -219,6 +225,8 @@ impl Farm {
             failures: job.failures.iter().rev().cloned().collect(),
             lost: job.lost.clone(),
             frames_per_second: job.frames_per_second(),
+            eta: if among_many && job.running.is_empty() { None } else { self.eta(id) },
+            late: job.late,
             submitted: job.submitted,
             started: job.started,
             ended: job.ended,
@@ -255,47 +263,8 @@ impl Farm {
         job.into_iter().flat_map(|job| job.segments(id)).collect()
     }
 
-    /// Of a job whose input is not there yet.
-    fn what_for(&self, spec: &JobSpec) -> String {
-        let awaited = spec.after.and_then(|after| Some((after, self.jobs.get(&after)?)));
-        match awaited {
-            Some((after, job)) if job.phase == Phase::Ended(Ended::Partial) => format!(
-                "waits for frames {} of job {after}, which have failed; `hearth retry {after}` tries them again",
-                job.failed
-            ),
-            Some((after, job)) if job.phase == Phase::Ended(Ended::Failed) => {
-                format!("waits for job {after}, which has failed; `hearth retry {after}` tries it again")
-            }
-            Some((after, _)) => format!("waits for job {after}"),
-            None => String::new(),
-        }
-    }
-
-    /// Why nobody delivers what is there.
-    fn why_not_delivered(&self, spec: &JobSpec) -> String {
-        let online: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
-        let mapped = |node: &&&Node| spec.roots().all(|root| node.capabilities.roots.contains(root));
-        let able: Vec<_> = online.iter().filter(mapped).collect();
-        if online.is_empty() {
-            return "no node is connected to the farm".to_owned();
-        }
-        if able.is_empty() {
-            let roots: Vec<&str> = spec.roots().collect();
-            return format!(
-                "none of {} connected nodes has storage {} mapped",
-                online.len(),
-                roots.join(", ")
-            );
-        }
-        if able.iter().all(|node| node.drained || node.chore.is_some()) {
-            return "every node that could is drained or at another assembly or delivery".to_owned();
-        }
-        String::new()
-    }
-
-    /// Why no node runs it: empty when some node could.
-    fn why_waiting(&self, job: &Job, workflow: &Workflow) -> String {
-        let (spec, class) = (&job.spec, job.class);
+    /// Why no node can run it: empty when some node could.
+    fn why_nobody(&self, job: &Job) -> String {
         let online: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
         if online.is_empty() {
             return "no node is connected to the farm".to_owned();
@@ -304,24 +273,14 @@ impl Farm {
             // What they can run only the leader knows.
             return String::new();
         }
-        let mut lacks: HashSet<String> = HashSet::new();
+        let mut lacks = std::collections::BTreeSet::new();
         for node in &online {
-            let place = node.capabilities.lacks_place(&spec.pool, spec.roots());
-            let fit = place.and_then(|()| match node.fits.get(&class) {
-                Some(Err(Lack::Tried(reason))) => Err(Lack::Tried(reason.clone())),
-                _ => node.capabilities.lacks(workflow),
-            });
-            match fit {
-                Ok(()) if node.is_ready() => return String::new(),
-                Ok(()) if node.drained => lacks.insert("drained".to_owned()),
-                Ok(()) if node.quarantine.is_some() => lacks.insert("in quarantine".to_owned()),
-                Ok(()) => lacks.insert(format!("not ready: {}", node.reason)),
-                Err(lack) => lacks.insert(lack.to_string()),
+            match self.lack_of(job, node) {
+                Ok(()) => return String::new(),
+                Err(lack) => lacks.insert(lack),
             };
         }
-        let mut lacks: Vec<String> = lacks.into_iter().collect();
-        lacks.sort();
-        lacks.truncate(4);
-        format!("none of {} connected nodes can run it: {}", online.len(), lacks.join("; "))
+        let told: Vec<String> = lacks.into_iter().take(super::explain::TOLD).collect();
+        format!("none of {} connected nodes can run it: {}", online.len(), told.join("; "))
     }
 }

@@ -274,6 +274,18 @@ impl v1::farm_server::Farm for FarmService {
         Ok(Response::new(v1::GetThumbnailsResponse { thumbnails }))
     }
 
+    async fn explain_job(
+        &self,
+        request: Request<v1::ExplainJobRequest>,
+    ) -> Result<Response<v1::ExplainJobResponse>, Status> {
+        // What nodes can run only the leader knows.
+        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        let id = JobId(request.get_ref().job_id);
+        let sentence = self.driver.read(move |farm| farm.why(id)).await.map_err(status)?;
+        let sentence = sentence.ok_or_else(|| status(DriverError::Refused(Refusal::NoSuchJob(id))))?;
+        Ok(Response::new(v1::ExplainJobResponse { sentence }))
+    }
+
     async fn list_clips(
         &self,
         request: Request<v1::ListClipsRequest>,

@@ -114,7 +114,6 @@ pub(crate) fn failure(tag: &FarmTag, job: crate::farm::JobId, failure: &Failure)
 
 pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
     let spec = &view.spec;
-    let left = view.waiting + view.running;
     let sequences = view.workflow.as_ref().map(|workflow| {
         let pattern = |pattern: String| format!("{}/{pattern}", spec.output);
         spec.pass_files(workflow)
@@ -156,10 +155,11 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
         started_unix_ms: view.started.map_or(0, millis),
         ended_unix_ms: view.ended.map_or(0, millis),
         frames_per_second: view.frames_per_second.unwrap_or(0.0),
-        eta_seconds: view
-            .frames_per_second
-            .filter(|pace| *pace > 0.0 && left > 0)
-            .map(|pace| left as f64 / pace),
+        eta_seconds: view.eta.map(|eta| eta.expected.as_secs_f64()),
+        earliest_seconds: view.eta.map(|eta| eta.earliest.as_secs_f64()),
+        latest_seconds: view.eta.map(|eta| eta.latest.as_secs_f64()),
+        deadline_unix_ms: spec.terms.deadline.map_or(0, millis),
+        late: view.late,
         sequences: sequences.unwrap_or_default(),
         parameters: spec.render().map(parameters).unwrap_or_default(),
         after_job_id: spec.after.map_or(0, |job| job.0),

@@ -8,7 +8,7 @@ use hearth_workflows::{
 };
 
 use super::{SubmissionError, check_text, free_output};
-use crate::farm::{Deliver, JobId, JobSpec, Priority, Submission, Submitted, Task};
+use crate::farm::{Deliver, JobId, JobSpec, Priority, Submission, Submitted, Task, Terms};
 
 /// Deliveries in one request.
 const MOST: usize = 32;
@@ -67,6 +67,7 @@ fn inherit(spec: &JobSpec, (deliver, output, overwrite): (Deliver, RootPath, boo
         pool: String::new(),
         request_id: String::new(),
         after: None,
+        terms: Terms { deadline: spec.terms.deadline, ..Terms::default() },
         batch: None,
         ..spec.clone()
     }
@@ -131,6 +132,7 @@ pub fn check_clip(
                 urgent: false,
                 overwrite,
                 after: None,
+                terms: Terms::default(),
                 batch: None,
                 traceparent: traceparent.clone(),
                 request_id: String::new(),

@@ -20,7 +20,7 @@ use hearth_workflows::{
 
 pub use delivery::{check_clip as check_delivery_of_clip, check_job as check_delivery_of_job};
 
-use crate::farm::{JobClip, JobSpec, Priority, Render, Submission, Submitted, Task};
+use crate::farm::{JobClip, JobSpec, Priority, Render, Submission, Submitted, Task, Terms, Timestamp};
 
 /// What is wrong with a submission.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,12 @@ pub enum SubmissionError {
         "workflow {workflow} looks at the frames in their order, but {frames} have a gap; name frames without one"
     )]
     NotContiguous { workflow: String, frames: FrameSet },
+    #[error("at least {min} nodes are more than the {max} that it may have at most")]
+    Nodes { min: usize, max: usize },
+    #[error("frames that go first")]
+    FirstFrames(#[source] FramesError),
+    #[error("frames {first} are to go first, but the job makes {frames}")]
+    NotAmongFrames { first: FrameSet, frames: FrameSet },
     #[error("the clip could not be looked at")]
     Aborted,
 }
@@ -150,6 +156,7 @@ pub fn check(
             urgent: request.urgent,
             overwrite: request.overwrite,
             after: None,
+            terms: terms(&request, &workflow, &input.results)?,
             batch: None,
             traceparent: traceparent.clone(),
             request_id: if index == 0 { request.request_id.clone() } else { String::new() },
@@ -161,6 +168,39 @@ pub fn check(
         jobs.extend(deliveries.into_iter().map(|spec| Submitted { spec, after: Some(place) }));
     }
     Ok(Submission { jobs, priority, workflow: Some(Arc::new(workflow)) })
+}
+
+/// How the job wants to be scheduled.
+fn terms(
+    request: &v1::SubmitJobRequest,
+    workflow: &Workflow,
+    frames: &FrameSet,
+) -> Result<Terms, SubmissionError> {
+    let (min_nodes, max_nodes) = (request.min_nodes as usize, request.max_nodes as usize);
+    if max_nodes > 0 && min_nodes > max_nodes {
+        return Err(SubmissionError::Nodes { min: min_nodes, max: max_nodes });
+    }
+    let mut first = if request.first_frames.trim().is_empty() {
+        FrameSet::new()
+    } else {
+        request.first_frames.parse().map_err(SubmissionError::FirstFrames)?
+    };
+    if !first.is_subset(frames) {
+        first.remove_all(frames);
+        return Err(SubmissionError::NotAmongFrames { first, frames: frames.clone() });
+    }
+    if request.early_look {
+        let middle = frames.iter().nth((frames.len() / 2) as usize);
+        first.insert_all(&frames.first().into_iter().chain(middle).chain(frames.last()).collect());
+    }
+    let needed = workflow.manifest().needs.limits.iter();
+    Ok(Terms {
+        deadline: (request.deadline_unix_ms > 0).then_some(Timestamp(request.deadline_unix_ms as u64)),
+        max_nodes,
+        min_nodes,
+        limits: needed.chain(&request.limits).cloned().collect(),
+        first,
+    })
 }
 
 /// What a job works on, and what it makes of it.

@@ -9,8 +9,9 @@ use std::{
 };
 
 use hearth_coordinator::farm::{
-    Capabilities, Command, Deliver, Farm, FarmConfig, FarmTag, JobClip, JobSpec, Key, NodeAbout, Priority,
-    Record, Render, Session, ShowPolicy, Step, Submission, Submitted, Task, Timestamp, invariants,
+    Capabilities, Command, Deliver, Farm, FarmConfig, FarmTag, JobClip, JobSpec, Key, LimitPolicy, NodeAbout,
+    Priority, Record, Render, Session, ShowPolicy, Step, Submission, Submitted, Task, Terms, Timestamp,
+    invariants,
 };
 use hearth_workflows::{
     FrameSet, Workflow,
@@ -34,6 +35,11 @@ pub(crate) fn config() -> FarmConfig {
             ("double".to_owned(), ShowPolicy { weight: 2.0, ..ShowPolicy::default() }),
             ("narrow".to_owned(), ShowPolicy { max_nodes: 1, ..ShowPolicy::default() }),
             ("patient".to_owned(), ShowPolicy { preemptible: true, ..ShowPolicy::default() }),
+        ]
+        .into(),
+        limits: [
+            ("nuke".to_owned(), LimitPolicy { farm: 2, host: 0 }),
+            ("seat".to_owned(), LimitPolicy { farm: 0, host: 1 }),
         ]
         .into(),
         ..FarmConfig::default()
@@ -179,6 +185,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
         urgent: false,
         overwrite: false,
         after: None,
+        terms: Terms::default(),
         batch: None,
         traceparent: String::new(),
         request_id: String::new(),

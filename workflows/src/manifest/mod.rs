@@ -133,6 +133,8 @@ pub struct Needs {
     /// Model files as `folder/file`.
     pub models: Vec<String>,
     pub vram_gib: f64,
+    /// What each node at it uses of what the farm has only so much of: licences, quotas of a service.
+    pub limits: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]

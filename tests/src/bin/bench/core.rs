@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use hearth_coordinator::farm::{
     AssignedWork, Capabilities, Command, Effect, Farm, FarmConfig, FarmTag, JobClip, JobSpec, NodeAbout,
-    NodeName, Outcome, Priority, Render, Session, Submission, Task, Timestamp,
+    NodeName, Outcome, Priority, Render, Session, Submission, Task, Terms, Timestamp,
 };
 use hearth_workflows::{
     FrameRange, Workflow,
@@ -158,6 +158,7 @@ pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64, chunk: u
         urgent: false,
         overwrite: false,
         after: None,
+        terms: Terms::default(),
         batch: None,
         traceparent: String::new(),
         request_id: String::new(),

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use hearth_coordinator::farm::{
     AssignedWork, AttemptId, Capabilities, Command, Effect, FailureKind, Farm, FarmConfig, FarmTag, JobClip,
     JobId, JobSpec, NodeAbout, NodeName, Outcome, Priority, Render, Session, ShowPolicy, Step, Submission,
-    Submitted, Task, Timestamp,
+    Submitted, Task, Terms, Timestamp,
 };
 use hearth_workflows::{
     FrameRange, FrameSet, Workflow,
@@ -202,6 +202,7 @@ impl Scheduler for Hearth<'_> {
             urgent: work.urgent,
             overwrite: false,
             after: None,
+            terms: Terms::default(),
             batch: None,
             traceparent: String::new(),
             request_id: String::new(),

@@ -1,0 +1,308 @@
+//! What people ask of a job: when will it be done, and why is it not running? Answers in one sentence, from what the
+//! farm knows now.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    Farm,
+    ids::{JobId, Session, Timestamp},
+    job::{Ended, Job, Phase},
+    limits::Bar,
+    node::{Lack, Node},
+    spec::JobSpec,
+};
+
+/// When a job may be done, from now on. A promise of nobody: what is submitted later may go before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Eta {
+    pub expected: Duration,
+    /// If every node that can went to it at once.
+    pub earliest: Duration,
+    /// If it came last of all that waits now.
+    pub latest: Duration,
+}
+
+/// Different reasons that one sentence names.
+pub(super) const TOLD: usize = 4;
+
+impl Farm {
+    /// `None`: it has ended, is paused, waits for another job, or nothing of its kind was ever measured.
+    pub fn eta(&self, id: JobId) -> Option<Eta> {
+        let job = self.jobs.get(&id)?;
+        if job.phase != Phase::Rendering || job.paused || !self.may_begin(&job.spec) {
+            return None;
+        }
+        let known = self.workflows.get(job.spec.workflow()?)?;
+        let base = known.pace.base(job.variant)?;
+        let kinds = self.ready_kinds.iter();
+        let capacity: f64 = kinds.map(|(kind, count)| known.pace.kind_speed(kind) * *count as f64).sum();
+        if capacity <= 0.0 {
+            return None;
+        }
+        // What runs ends when its nodes are through with it; on average half of it is done.
+        let running: u64 =
+            job.running.iter().filter_map(|id| Some(self.attempts.get(id)?.work.frames()?.len())).sum();
+        let own = base * (job.waiting.len() as f64 + running as f64 / 2.0);
+        let longest = job.running.iter().map(|id| self.seconds_left(self.now, *id)).fold(0.0, f64::max);
+        let earliest = (own / capacity).max(longest);
+        let latest = earliest.max((own + self.work_beside(job)) / capacity);
+        let at_pace = job.frames_per_second().filter(|pace| *pace > 0.0);
+        let expected = match at_pace.filter(|_| !job.running.is_empty()) {
+            Some(pace) => (job.waiting.len() + running) as f64 / pace,
+            None => (own + self.work_ahead(id, job)) / capacity,
+        };
+        let seconds = |seconds: f64| Duration::from_secs_f64(seconds.clamp(0.0, 1e9));
+        Some(Eta {
+            expected: seconds(expected.clamp(earliest, latest)),
+            earliest: seconds(earliest),
+            latest: seconds(latest),
+        })
+    }
+
+    /// Seconds that everything else that waits would take a node of usual speed, as far as it was ever measured.
+    fn work_beside(&self, job: &Job) -> f64 {
+        let of_class = |(class, workflow)| {
+            let base =
+                self.workflows.get(workflow).and_then(|known| known.pace.likely_base(0)).unwrap_or(0.0);
+            let own = if class == job.class { job.waiting.len() } else { 0 };
+            base * self.classes.waiting(class).saturating_sub(own) as f64
+        };
+        self.classes.ids().map(of_class).sum()
+    }
+
+    /// The same of what goes before it.
+    fn work_ahead(&self, id: JobId, job: &Job) -> f64 {
+        let of_job = |other: JobId| {
+            let other = self.jobs.get(&other)?;
+            let known = self.workflows.get(other.spec.workflow()?)?;
+            Some(known.pace.likely_base(other.variant)? * other.waiting.len() as f64)
+        };
+        let ahead: f64 = self.ahead_in_show(id, job).into_iter().filter_map(of_job).sum();
+        // Other shows get their part meanwhile.
+        let weight = self.policy(&job.spec.show).weight.max(1e-6);
+        let weights: f64 = self.queue.shows().map(|(show, _)| self.policy(show).weight).sum();
+        let own = of_job(id).unwrap_or(0.0);
+        (ahead + own) * (weights / weight).max(1.0) - own
+    }
+
+    /// Jobs of its show that go before it: urgent ones, those of higher priority, and its own user's earlier ones.
+    fn ahead_in_show(&self, id: JobId, job: &Job) -> Vec<JobId> {
+        let before = |other: &JobId| {
+            self.jobs.get(other).is_some_and(|before| {
+                let rank = |job: &Job| (job.spec.urgent, job.priority);
+                rank(before) > rank(job)
+                    || rank(before) == rank(job) && before.spec.user == job.spec.user && *other < id
+            })
+        };
+        let of_show = self.queue.shows().filter(|(show, _)| **show == job.spec.show);
+        let jobs = of_show.flat_map(|(_, levels)| levels.values()).flat_map(|level| level.values()).flatten();
+        jobs.copied().filter(before).collect()
+    }
+
+    /// Why the job is not running, or how it does; one sentence.
+    pub fn why(&self, id: JobId) -> Option<String> {
+        let job = self.jobs.get(&id)?;
+        let told = match job.phase {
+            Phase::Ended(Ended::Done) => "it is done".to_owned(),
+            Phase::Ended(Ended::Partial) => job.message.clone(),
+            Phase::Ended(Ended::Failed) => {
+                format!("it has failed: {}; `hearth retry {id}` tries it again", job.message)
+            }
+            Phase::Ended(Ended::Cancelled { .. }) => "it was cancelled".to_owned(),
+            _ if job.paused => format!("it is paused; `hearth resume {id}` lets it go on"),
+            _ if job.surveying => {
+                "the store has lost its latest writes: what is done of it is looked up on storage first"
+                    .to_owned()
+            }
+            _ if !self.may_begin(&job.spec) => self.what_for(&job.spec),
+            Phase::Assembling if job.running.is_empty() => self.why_not_delivered(
+                &job.spec,
+                "its frames are done, and wait for a node to put them together",
+            ),
+            Phase::Assembling => "its frames are done; the sequence is being put together".to_owned(),
+            Phase::Delivering if job.running.is_empty() => {
+                self.why_not_delivered(&job.spec, "it waits for a node that is free to encode it")
+            }
+            Phase::Delivering => "it is being encoded".to_owned(),
+            Phase::Rendering if job.running.is_empty() => self.why_waiting(id, job),
+            Phase::Rendering => self.how_it_runs(id, job),
+        };
+        Some(told)
+    }
+
+    fn how_it_runs(&self, id: JobId, job: &Job) -> String {
+        let nodes = self.nodes_of(id, job);
+        let named: Vec<&str> = nodes.iter().take(TOLD).map(|name| name.as_str()).collect();
+        let more =
+            if nodes.len() > TOLD { format!(" and {} more", nodes.len() - TOLD) } else { String::new() };
+        let bar = self.bars(id, job).into_keys().next();
+        let bar = bar.filter(|_| !job.waiting.is_empty()).map_or(String::new(), |bar| format!("; {bar}"));
+        format!("it runs on {}{more}{bar}", named.join(", "))
+    }
+
+    /// Why no node runs it.
+    fn why_waiting(&self, id: JobId, job: &Job) -> String {
+        let online: Vec<&Node> = self.nodes.values().filter(|node| node.session.is_some()).collect();
+        if online.is_empty() {
+            return "no node is connected to the farm".to_owned();
+        }
+        if online.iter().any(|node| node.session == Some(Session::ELSEWHERE)) {
+            return "another coordinator leads, and knows what the nodes can run".to_owned();
+        }
+        let (able, lacks) = self.able(job, &online);
+        if able.is_empty() {
+            let mut lacks: Vec<String> = lacks.into_iter().collect();
+            lacks.truncate(TOLD);
+            return format!("none of {} connected nodes can run it: {}", online.len(), lacks.join("; "));
+        }
+        let latest = job.failures.back().map_or("", |failure| failure.message.as_str());
+        let again = |until: Timestamp| {
+            format!("it is tried again in {} s, after: {latest}", until.since(self.now).as_secs_f64().ceil())
+        };
+        if job.rest_until > self.now {
+            return again(job.rest_until);
+        }
+        let until = |node: &&Node| job.avoid.get(&node.about.name).copied().filter(|until| *until > self.now);
+        if let Some(first) = able.iter().map(until).min().flatten() {
+            return again(first);
+        }
+        let bars = self.bars(id, job);
+        if bars.values().sum::<usize>() == able.len()
+            && let Some(bar) = bars.into_keys().next()
+        {
+            return bar;
+        }
+        let busy = able.iter().filter(|node| !node.chunks.is_empty()).count();
+        if busy < able.len() {
+            let workflow = job.spec.render().map_or("", |render| render.workflow_name.as_str());
+            return format!(
+                "those that have the models of {workflow} loaded end it sooner than others could begin"
+            );
+        }
+        let ahead = self.ahead_in_show(id, job).len();
+        let shows = self.queue.shows().filter(|(show, _)| **show != job.spec.show).count();
+        let behind = match (ahead, shows) {
+            (0, 0) => "it is next".to_owned(),
+            (0, 1) => "it is the next of its show; another show has work, too".to_owned(),
+            (0, shows) => format!("it is the next of its show; {shows} other shows have work, too"),
+            (1, _) => "1 job of its show goes before it".to_owned(),
+            (ahead, _) => format!("{ahead} jobs of its show go before it"),
+        };
+        let at: BTreeMap<JobId, usize> =
+            able.iter().flat_map(|node| &node.chunks).fold(BTreeMap::new(), |mut at, attempt| {
+                *at.entry(attempt.job).or_default() += 1;
+                at
+            });
+        let most = at.into_iter().max_by_key(|(_, chunks)| *chunks).map(|(job, _)| job);
+        let most = most.map_or(String::new(), |job| {
+            format!(", {}with job {job}", if able.len() > 1 { "most of them " } else { "" })
+        });
+        match able.len() {
+            1 => format!("the only node that can run it is busy{most}; {behind}"),
+            nodes => format!("all {nodes} nodes that can run it are busy{most}; {behind}"),
+        }
+    }
+
+    /// The connected nodes that could run the job now, and what the others lack.
+    fn able<'a>(&self, job: &Job, online: &[&'a Node]) -> (Vec<&'a Node>, BTreeSet<String>) {
+        let mut lacks = BTreeSet::new();
+        let mut able = Vec::new();
+        for node in online {
+            match self.lack_of(job, node) {
+                Ok(()) => able.push(*node),
+                Err(lack) => drop(lacks.insert(lack)),
+            }
+        }
+        (able, lacks)
+    }
+
+    /// Why the node cannot run the job now, whatever else it does.
+    pub(super) fn lack_of(&self, job: &Job, node: &Node) -> Result<(), String> {
+        let known = job.spec.workflow().and_then(|workflow| self.workflows.get(workflow));
+        let place = node.capabilities.lacks_place(&job.spec.pool, job.spec.roots());
+        let fit = place.and_then(|()| match (node.fits.get(&job.class), known) {
+            (Some(Err(Lack::Tried(reason))), _) => Err(Lack::Tried(reason.clone())),
+            (_, Some(known)) => node.capabilities.lacks(&known.workflow),
+            (_, None) => Ok(()),
+        });
+        match fit {
+            Ok(()) if node.is_ready() => Ok(()),
+            Ok(()) if node.drained => Err("drained".to_owned()),
+            Ok(()) if node.quarantine.is_some() => Err("in quarantine".to_owned()),
+            Ok(()) => Err(format!("not ready: {}", node.reason)),
+            Err(lack) => Err(lack.to_string()),
+        }
+    }
+
+    /// What keeps nodes that could run the job from it, and how many.
+    fn bars(&self, id: JobId, job: &Job) -> BTreeMap<String, usize> {
+        let mut bars: BTreeMap<String, usize> = BTreeMap::new();
+        let able =
+            self.nodes.values().filter(|node| node.is_ready() && node.fits.get(&job.class) == Some(&Ok(())));
+        for bar in able.filter_map(|node| self.has_room(id, job, node).err()) {
+            *bars.entry(Bar::to_string(&bar)).or_default() += 1;
+        }
+        bars
+    }
+
+    /// Of a job whose input is not there yet.
+    pub(super) fn what_for(&self, spec: &JobSpec) -> String {
+        let awaited = spec.after.and_then(|after| Some((after, self.jobs.get(&after)?)));
+        match awaited {
+            Some((after, job)) if job.phase == Phase::Ended(Ended::Partial) => format!(
+                "waits for frames {} of job {after}, which have failed; `hearth retry {after}` tries them again",
+                job.failed
+            ),
+            Some((after, job)) if job.phase == Phase::Ended(Ended::Failed) => {
+                format!("waits for job {after}, which has failed; `hearth retry {after}` tries it again")
+            }
+            Some((after, _)) => format!("waits for job {after}"),
+            None => String::new(),
+        }
+    }
+
+    /// Why nobody puts together or delivers what is there; `otherwise`, when somebody soon will.
+    pub(super) fn why_not_delivered(&self, spec: &JobSpec, otherwise: &str) -> String {
+        let online: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
+        let mapped = |node: &&&Node| spec.roots().all(|root| node.capabilities.roots.contains(root));
+        let able: Vec<_> = online.iter().filter(mapped).collect();
+        if online.is_empty() {
+            return "no node is connected to the farm".to_owned();
+        }
+        if able.is_empty() {
+            let roots: Vec<&str> = spec.roots().collect();
+            return format!(
+                "none of {} connected nodes has storage {} mapped",
+                online.len(),
+                roots.join(", ")
+            );
+        }
+        if able.iter().all(|node| node.drained || node.chore.is_some()) {
+            return "every node that could is drained or at another assembly or delivery".to_owned();
+        }
+        otherwise.to_owned()
+    }
+
+    /// Jobs whose deadline will pass before they are done, or has passed; those that have just come to it or are not
+    /// late any more have changed.
+    pub(super) fn judge_deadlines(&mut self, step: &mut super::Step) {
+        let late: Vec<(JobId, bool)> =
+            self.deadlines.iter().map(|(_, id)| (*id, self.is_late_for_people(*id))).collect();
+        for (id, late) in late {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            if std::mem::replace(&mut job.late, late) != late {
+                step.event(id, super::JobEvent::Changed);
+            }
+        }
+    }
+
+    fn is_late_for_people(&self, id: JobId) -> bool {
+        let Some(job) = self.jobs.get(&id) else { return false };
+        let Some(deadline) = job.spec.terms.deadline else { return false };
+        let expected = self.eta(id).map_or(Duration::ZERO, |eta| eta.expected);
+        !job.is_ended() && self.now.after(expected) > deadline
+    }
+}
