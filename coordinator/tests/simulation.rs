@@ -17,7 +17,7 @@ use std::{
 use hearth_coordinator::farm::invariants;
 use hearth_coordinator::farm::{
     AssignedWork, Assignment, AttemptId, Command, Effect, FailureKind, FarmConfig, Found, Held, JobId,
-    JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Timestamp,
+    JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Terms, Timestamp,
 };
 use hearth_workflows::{FrameSet, Workflow, delivery::DeliveryFormat};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
@@ -605,6 +605,21 @@ impl World {
         let name = format!("job{index}");
         let mut submission = submission(&name, &frames, priority, &self.workflows[workflow]);
         submission.jobs[0].spec.request_id = name;
+        // Of each kind some, the same whenever it is submitted.
+        let spec = &mut submission.jobs[0].spec;
+        spec.show = ["show", "double", "narrow", "patient"][(index + priority as usize) % 4].to_owned();
+        spec.urgent = priority % 5 == 0;
+        spec.terms = Terms {
+            max_nodes: [0, 0, 1, 2][(priority / 4 % 4) as usize],
+            min_nodes: usize::from(priority % 7 == 0),
+            limits: (priority % 3 == 0).then(|| "nuke".to_owned()).into_iter().collect(),
+            first: if priority % 2 == 0 {
+                spec.frames.iter().skip(5).take(2).collect()
+            } else {
+                FrameSet::new()
+            },
+            deadline: (priority % 4 == 0).then_some(Timestamp(self.now + 60_000)),
+        };
         if self.delivered.contains(&index) {
             deliver(&mut submission, DeliveryFormat::H264);
         }

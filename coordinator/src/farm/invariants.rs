@@ -75,6 +75,23 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
         if job.paused {
             return Err(format!("attempt {id} is of a paused job"));
         }
+        // What nodes bring back after a while may be one too many; what is handed out is not.
+        let over = |(name, count): (&String, usize)| {
+            farm.config.limits.get(name).is_some_and(|policy| policy.farm > 0 && count > policy.farm)
+        };
+        if job
+            .spec
+            .terms
+            .limits
+            .iter()
+            .any(|limit| farm.in_use.all().any(|held| held.0 == limit && over(held)))
+        {
+            return Err(format!("attempt {id} uses more of a limit than there is"));
+        }
+        let most = job.spec.terms.max_nodes;
+        if most > 0 && farm.nodes_of(id.job, job).len() > most {
+            return Err(format!("attempt {id} gives its job more than {most} nodes"));
+        }
         // A chunk that is late elsewhere goes before.
         let is_spare = farm.attempts.get(&id).is_some_and(|held| matches!(held.work, Work::Spare { .. }));
         // What has failed is tried by somebody else as soon as possible.
@@ -82,15 +99,17 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
             AssignedWork::Chunk(frames) => frames.first().is_some_and(|frame| job.tries_of(frame) > 0),
             _ => false,
         };
-        let by_rank = by_rank && !is_spare && !has_failed;
+        let by_rank = by_rank && !is_spare && !has_failed && job.spec.terms.min_nodes == 0;
         let passed = farm.queue.jobs().filter_map(|(_, id)| farm.jobs.get(&id).map(|job| (id, job)));
         // Within a show; and a node need not load other models for a handful of frames that others are at.
         let mut better = passed.filter(|(_, other)| {
             let alone = |workflow| farm.workflows.get(workflow).is_some_and(|known| known.loaded_on == 0);
             by_rank
-                && other.spec.show == job.spec.show
-                && other.spec.user == job.spec.user
-                && (other.spec.urgent, other.priority) > (job.spec.urgent, job.priority)
+                && (other.spec.urgent && !job.spec.urgent
+                    || other.spec.urgent == job.spec.urgent
+                        && other.spec.show == job.spec.show
+                        && other.spec.user == job.spec.user
+                        && other.priority > job.priority)
                 && (other.spec.workflow() == job.spec.workflow() || other.spec.workflow().is_some_and(alone))
         });
         if let Some((other, _)) = better.find(|(_, other)| could_have(farm, now, node, other)) {
@@ -112,7 +131,15 @@ fn could_have(farm: &Farm, now: Timestamp, node: &Node, job: &Job) -> bool {
     // One that has a chunk by now had none before, or had room for one more.
     // Suspects are for some nodes and not for others.
     let has_suspects = !job.suspects.is_empty();
-    fits && !left_alone && !has_suspects && node.chunks.len() > 1 && may_prefetch(farm, job, node)
+    // What had no room then may have some now.
+    let unlimited = job.spec.terms.limits.is_empty()
+        && job.spec.terms.max_nodes == 0
+        && farm.policy(&job.spec.show).max_nodes == 0;
+    fits && !left_alone
+        && !has_suspects
+        && unlimited
+        && node.chunks.len() > 1
+        && may_prefetch(farm, job, node)
 }
 
 /// Every frame is in exactly one of waiting, running, done, failed; done is exactly what the pieces say.

@@ -54,9 +54,18 @@ impl Holders {
         self.0.get(name).into_iter().flat_map(HashMap::keys)
     }
 
+    /// Holders beyond what is allowed, for the invariants.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&String, usize)> {
+        self.0.iter().map(|(name, nodes)| (name, nodes.len()))
+    }
+
     /// Whether one more node, this one, may hold it where `most` may; 0: any number.
     pub(super) fn has_room(&self, name: &str, most: usize, node: &NodeName) -> bool {
-        most == 0 || self.0.get(name).is_none_or(|nodes| nodes.len() < most || nodes.contains_key(node))
+        // Beyond the limit, after a node has come back with a chunk of its own, nobody gets more.
+        let has = |nodes: &HashMap<NodeName, u32>| {
+            nodes.len() < most || nodes.len() == most && nodes.contains_key(node)
+        };
+        most == 0 || self.0.get(name).is_none_or(has)
     }
 }
 
@@ -93,7 +102,7 @@ impl Farm {
         let terms = &job.spec.terms;
         if terms.max_nodes > 0 {
             let nodes = self.nodes_of(id, job);
-            if nodes.len() >= terms.max_nodes && !nodes.contains(&name) {
+            if nodes.len() > terms.max_nodes || nodes.len() == terms.max_nodes && !nodes.contains(&name) {
                 return Err(Bar::Job { most: terms.max_nodes });
             }
         }
