@@ -8,6 +8,7 @@
 use std::{
     cmp::{Ordering, Reverse},
     collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
 use hearth_workflows::{FrameSet, WorkflowId};
@@ -26,6 +27,9 @@ use super::{
 
 /// A node loads other models only for at least so many times the seconds that loading costs.
 const WORTH: f64 = 90.0;
+
+/// A job without a node goes before later ones whose models are loaded after so long.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A show without its least number of nodes goes before all others.
 const SHORT: f64 = 1e9;
@@ -449,6 +453,13 @@ impl Farm {
         Some(Candidate { job: id, fit, need })
     }
 
+    /// Whether jobs that came later have gone before it for their models long enough: then it is first come, first
+    /// served.
+    fn has_waited_long(&self, job: &Job) -> bool {
+        let since = job.recent.back().map_or(job.submitted, |(at, _)| (*at).max(job.submitted));
+        job.running.is_empty() && self.now.since(since) > PATIENCE
+    }
+
     /// Whether some node is at a chunk of the job, with nothing before it.
     pub(super) fn has_begun(&self, job: &Job) -> bool {
         job.running.iter().any(|id| self.attempts.get(id).is_some_and(|held| held.begun.is_some()))
@@ -459,7 +470,7 @@ impl Farm {
     fn fit(&self, job: &Job, node: &Node) -> Option<(Fit, f64)> {
         let workflow = job.spec.workflow()?;
         let known = self.workflows.get(workflow)?;
-        if node.loaded.as_ref() == Some(workflow) || known.loaded_on == 0 {
+        if node.loaded.as_ref() == Some(workflow) || known.loaded_on == 0 || self.has_waited_long(job) {
             return Some((Fit::Fine, 0.0));
         }
         let runner = Runner { name: &node.about.name, kind: &node.capabilities.device };
