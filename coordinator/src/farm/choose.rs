@@ -416,7 +416,7 @@ impl Farm {
             let short = job.spec.show == show
                 && job.spec.urgent == urgent
                 && node.fits.get(&job.class) == Some(&Ok(()))
-                && self.nodes_of(*id, job).len() < job.spec.terms.min_nodes;
+                && self.nodes_of(job).len() < job.spec.terms.min_nodes;
             if short { self.candidate(now, node, *id) } else { None }
         })
     }
@@ -439,7 +439,7 @@ impl Farm {
         if !super::carve::may_prefetch(self, job, node) {
             return None;
         }
-        if self.has_room(id, job, node).is_err() {
+        if self.has_room(job, node).is_err() {
             return None;
         }
         let mut fit = self.fit(job, node);

@@ -128,17 +128,17 @@ impl Farm {
             }
             Phase::Delivering => "it is being encoded".to_owned(),
             Phase::Rendering if job.running.is_empty() => self.why_waiting(id, job),
-            Phase::Rendering => self.how_it_runs(id, job),
+            Phase::Rendering => self.how_it_runs(job),
         };
         Some(told)
     }
 
-    fn how_it_runs(&self, id: JobId, job: &Job) -> String {
-        let nodes = self.nodes_of(id, job);
+    fn how_it_runs(&self, job: &Job) -> String {
+        let nodes = self.nodes_of(job);
         let named: Vec<&str> = nodes.iter().take(TOLD).map(|name| name.as_str()).collect();
         let more =
             if nodes.len() > TOLD { format!(" and {} more", nodes.len() - TOLD) } else { String::new() };
-        let bar = self.bars(id, job).into_keys().next();
+        let bar = self.bars(job).into_keys().next();
         let bar = bar.filter(|_| !job.waiting.is_empty()).map_or(String::new(), |bar| format!("; {bar}"));
         format!("it runs on {}{more}{bar}", named.join(", "))
     }
@@ -169,7 +169,7 @@ impl Farm {
         if let Some(first) = able.iter().map(until).min().flatten() {
             return again(first);
         }
-        let bars = self.bars(id, job);
+        let bars = self.bars(job);
         if bars.values().sum::<usize>() == able.len()
             && let Some(bar) = bars.into_keys().next()
         {
@@ -238,11 +238,11 @@ impl Farm {
     }
 
     /// What keeps nodes that could run the job from it, and how many.
-    fn bars(&self, id: JobId, job: &Job) -> BTreeMap<String, usize> {
+    fn bars(&self, job: &Job) -> BTreeMap<String, usize> {
         let mut bars: BTreeMap<String, usize> = BTreeMap::new();
         let able =
             self.nodes.values().filter(|node| node.is_ready() && node.fits.get(&job.class) == Some(&Ok(())));
-        for bar in able.filter_map(|node| self.has_room(id, job, node).err()) {
+        for bar in able.filter_map(|node| self.has_room(job, node).err()) {
             *bars.entry(Bar::to_string(&bar)).or_default() += 1;
         }
         bars

@@ -89,7 +89,7 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
             return Err(format!("attempt {id} uses more of a limit than there is"));
         }
         let most = job.spec.terms.max_nodes;
-        if most > 0 && farm.nodes_of(id.job, job).len() > most {
+        if most > 0 && farm.nodes_of(job).len() > most {
             return Err(format!("attempt {id} gives its job more than {most} nodes"));
         }
         // A chunk that is late elsewhere goes before.

@@ -54,7 +54,7 @@ impl Holders {
         self.0.get(name).into_iter().flat_map(HashMap::keys)
     }
 
-    /// Holders beyond what is allowed, for the invariants.
+    /// How many hold each; for the invariants.
     pub(super) fn all(&self) -> impl Iterator<Item = (&String, usize)> {
         self.0.iter().map(|(name, nodes)| (name, nodes.len()))
     }
@@ -93,7 +93,7 @@ impl fmt::Display for Bar {
 
 impl Farm {
     /// Whether the job may have this node as well.
-    pub(super) fn has_room(&self, id: JobId, job: &Job, node: &Node) -> Result<(), Bar> {
+    pub(super) fn has_room(&self, job: &Job, node: &Node) -> Result<(), Bar> {
         let (show, name) = (&job.spec.show, &node.about.name);
         let most = self.policy(show).max_nodes;
         if !self.holders.has_room(show, most, name) {
@@ -101,7 +101,7 @@ impl Farm {
         }
         let terms = &job.spec.terms;
         if terms.max_nodes > 0 {
-            let nodes = self.nodes_of(id, job);
+            let nodes = self.nodes_of(job);
             if nodes.len() > terms.max_nodes || nodes.len() == terms.max_nodes && !nodes.contains(&name) {
                 return Err(Bar::Job { most: terms.max_nodes });
             }
@@ -125,8 +125,7 @@ impl Farm {
     }
 
     /// The nodes that are at the job's chunks.
-    pub(super) fn nodes_of(&self, id: JobId, job: &Job) -> Vec<&NodeName> {
-        debug_assert!(job.running.iter().all(|attempt| attempt.job == id), "attempts are their job's");
+    pub(super) fn nodes_of(&self, job: &Job) -> Vec<&NodeName> {
         let held = job.running.iter().filter_map(|attempt| self.attempts.get(attempt));
         let mut nodes: Vec<&NodeName> =
             held.filter(|held| held.work.is_chunk()).map(|held| &held.node).collect();

@@ -89,9 +89,13 @@ fn tells_of_job(kind: FailureKind) -> bool {
     }
 }
 
-/// Whether it is held against the node, once another has done what it failed.
+/// Whether it is held against the node, once another has done what it failed. Storage that was away for everybody
+/// would be held against all but the first who finds it back.
 fn tells_of_node(kind: FailureKind) -> bool {
-    !matches!(kind, FailureKind::Missing | FailureKind::Lost | FailureKind::Interrupted)
+    !matches!(
+        kind,
+        FailureKind::Missing | FailureKind::Storage | FailureKind::Lost | FailureKind::Interrupted
+    )
 }
 
 impl Farm {
@@ -145,7 +149,14 @@ impl Farm {
         named: &FrameSet,
         step: &mut Step,
     ) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.chunks_failed += 1;
+        }
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        if frames.is_empty() {
+            // Another attempt answers for them by now.
+            return;
+        }
         let limit = self.config.max_tries;
         let Some(render) = job.spec.render().cloned() else { return };
         let known = self.workflows.get(&render.workflow);
@@ -194,9 +205,6 @@ impl Farm {
                 }
                 self.keep_pace(&render.workflow, step);
             }
-        }
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.chunks_failed += 1;
         }
         self.wakeups.insert((until, id.job));
         if kind == FailureKind::Storage {

@@ -191,7 +191,7 @@ impl Farm {
             && job.phase == Phase::Rendering
             && *name != attempt.node
             && node.fits.get(&job.class) == Some(&Ok(()))
-            && self.has_room(id.job, job, node).is_ok()
+            && self.has_room(job, node).is_ok()
     }
 
     /// What the chunk would take there, loading included, as far as is known.

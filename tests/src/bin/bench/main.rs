@@ -4,11 +4,12 @@
 //! ```text
 //! cargo build --release --workspace --bins
 //! cargo run --release -p hearth-tests --bin bench            everything
-//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: core decision dispatch gaps memory pictures scale takeover
+//! cargo run --release -p hearth-tests --bin bench core gaps  only some of: clips core decision dispatch gaps memory pictures scale takeover
 //! perf record -g target/release/bench profile                dispatch through Redis alone
 //! ```
 
 mod bullmq;
+mod clips;
 mod core;
 mod decision;
 mod dispatch;
@@ -48,6 +49,9 @@ fn main() {
     };
     if is_wanted("core") {
         tell(core::measure());
+    }
+    if is_wanted("clips") {
+        tell(runtime.block_on(clips::measure()));
     }
     if is_wanted("decision") {
         tell(decision::measure());
