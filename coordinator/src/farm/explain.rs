@@ -169,6 +169,9 @@ impl Farm {
         if let Some(first) = able.iter().map(until).min().flatten() {
             return again(first);
         }
+        if let Some(until) = job.suspects.until().filter(|_| job.waiting.is_subset(&job.suspects.frames())) {
+            return again(until);
+        }
         let bars = self.bars(job);
         if bars.values().sum::<usize>() == able.len()
             && let Some(bar) = bars.into_keys().next()

@@ -47,6 +47,11 @@ impl Suspects {
         self.0.iter().find(free).map(|group| (&group.frames, group.at_most))
     }
 
+    /// When the first of them may be tried again by whoever failed it.
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        self.0.iter().map(|group| group.until).min()
+    }
+
     /// These frames are on their way, or done, or given up.
     pub(super) fn remove(&mut self, frames: &FrameSet) {
         self.0.iter_mut().for_each(|group| group.frames.remove_all(frames));
