@@ -7,11 +7,11 @@
 //! `changes` name the records that the command touched; the driver writes them as one group. `effects`
 //! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
 //!
-//! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `share` (what shows have had), `carve`
-//! (how many frames), `pace` (how long things take), `limits` (who may have no more), `urgent` (who makes room),
-//! `spare` (what idle nodes do for others), `hand_out` and
-//! `lease` (who holds what, and until when), `retry` and `suspects` (what has failed), `quarantine` (who has failed),
-//! `finish`, `reconcile` (what a store or a connection has lost).
+//! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `fit` (what suits what it has loaded),
+//! `share` (what shows have had), `limits` (who may have no more), `carve` (how many frames), `pace` (how long things
+//! take), `urgent` (who makes room), `spare` (what idle nodes do for others), `hand_out` and `lease` (who holds what,
+//! and until when), `retry` and `suspects` (what has failed), `quarantine` (who has failed), `finish`, `explain` (what
+//! people ask), `reconcile` (what a store or a connection has lost).
 //! Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
 //!
 //! `records` says what is durable, `restore` makes a farm of it again.
@@ -24,6 +24,7 @@ mod command;
 mod control;
 mod explain;
 mod finish;
+mod fit;
 mod hand_out;
 mod ids;
 pub mod invariants;
