@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     config::Config,
     engine::{Engine, Item, now_ms},
-    faults::Fault,
+    faults::{self, Fault},
     graph::{self, Prompt, id_order},
     nodes::{self, Class, Data, Done, NodeError, Run},
     pixels::Frame,
@@ -208,7 +208,7 @@ impl<'a> Execution<'a> {
                 linked.insert(input.clone(), data);
             }
         }
-        self.taste(linked.values())?;
+        faults::taste(self.engine.config.poison, linked.values())?;
         let started = Instant::now();
         let done = self.run_class(id, class, &node.inputs, &linked)?;
         self.pass_time(id, class, &done, started)?;
@@ -224,16 +224,6 @@ impl<'a> Execution<'a> {
         self.executed.push(id.to_owned());
         self.cache.insert(self.keys[id], done);
         Ok(())
-    }
-
-    /// Pictures that no node can work on.
-    fn taste<'d>(&self, mut linked: impl Iterator<Item = &'d Data>) -> Result<(), NodeError> {
-        let Some(poison) = self.engine.config.poison else { return Ok(()) };
-        let is_poisoned = |frame: &std::sync::Arc<Frame>| frame.to_rgb8().starts_with(&poison);
-        match linked.find(|data| matches!(data, Data::Image(batch) if batch.iter().any(is_poisoned))) {
-            Some(_) => Err(NodeError::raised("RuntimeError", "a picture of the batch is poisoned")),
-            None => Ok(()),
-        }
     }
 
     fn run_class(

@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::nodes::{Data, NodeError};
+
 /// What goes wrong with one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,6 +49,22 @@ pub enum Fault {
     NanOutput,
     /// Every one of the saved pictures is half as large.
     ShrinkAllOutput,
+}
+
+/// Pictures that no node can work on raise an exception: those whose first pixel is the poison.
+pub(crate) fn taste<'d>(
+    poison: Option<[u8; 3]>,
+    mut linked: impl Iterator<Item = &'d Data>,
+) -> Result<(), NodeError> {
+    let Some(poison) = poison else { return Ok(()) };
+    let poisoned = |data: &&Data| match data {
+        Data::Image(batch) => batch.iter().any(|frame| frame.to_rgb8().starts_with(&poison)),
+        _ => false,
+    };
+    match linked.find(poisoned) {
+        Some(_) => Err(NodeError::raised("RuntimeError", "a picture of the batch is poisoned")),
+        None => Ok(()),
+    }
 }
 
 impl Fault {

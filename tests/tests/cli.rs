@@ -147,6 +147,11 @@ async fn a_day_at_the_command_line() {
             "'soon' is no deadline; write it as +8h",
         ),
         (
+            vec!["submit", clip, "-w", "resize-sharpen", "-o", "comps/x", "--deadline", "+500000000000years"],
+            1,
+            "years' is no deadline",
+        ),
+        (
             vec![
                 "submit",
                 clip,

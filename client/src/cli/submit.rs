@@ -76,16 +76,15 @@ fn deadline(text: &str) -> Result<i64, CliError> {
     if text.is_empty() {
         return Ok(0);
     }
-    let Some(span) = text.strip_prefix('+') else {
-        return Ok(humantime::parse_rfc3339_weak(text)
-            .map_err(|_| wrong())?
-            .duration_since(UNIX_EPOCH)
-            .map_err(|_| wrong())?
-            .as_millis() as i64);
+    let time = match text.strip_prefix('+') {
+        Some(span) => {
+            let span = humantime::parse_duration(span).map_err(|_| wrong())?;
+            SystemTime::now().checked_add(span).ok_or_else(wrong)?
+        }
+        None => humantime::parse_rfc3339_weak(text).map_err(|_| wrong())?,
     };
-    let span = humantime::parse_duration(span).map_err(|_| wrong())?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| wrong())?;
-    Ok((now + span).as_millis() as i64)
+    let since = time.duration_since(UNIX_EPOCH).map_err(|_| wrong())?;
+    i64::try_from(since.as_millis()).map_err(|_| wrong())
 }
 
 /// What made the sequence at `path`.

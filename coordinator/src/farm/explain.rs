@@ -54,7 +54,9 @@ impl Farm {
             Some(pace) => (job.waiting.len() + running) as f64 / pace,
             None => (own + self.work_ahead(id, job)) / capacity,
         };
-        let seconds = |seconds: f64| Duration::from_secs_f64(seconds.clamp(0.0, 1e9));
+        // A weight may be as large as somebody likes: what is no number is as long as anything can be.
+        let seconds =
+            |seconds: f64| Duration::try_from_secs_f64(seconds.clamp(0.0, 1e9)).unwrap_or(Duration::MAX);
         Some(Eta {
             expected: seconds(expected.clamp(earliest, latest)),
             earliest: seconds(earliest),

@@ -288,7 +288,7 @@ impl Job {
         } else if let Some(lost) = self.lost.get_mut(alike.unwrap_or(KEPT_REASONS - 1)) {
             lost.frames.insert_all(frames);
             if alike.is_none() {
-                "one of many reasons; the farm's log has them all".clone_into(&mut lost.message);
+                "one of many reasons; the latest failures stand with the job".clone_into(&mut lost.message);
             }
         }
     }
