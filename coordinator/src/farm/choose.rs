@@ -61,9 +61,9 @@ impl Farm {
             self.queue.remove(&place, id);
         }
         if waiting > 0 && has_minimum {
-            self.minima.insert(id);
+            self.minima.entry(place.show.clone()).or_default().insert(id);
         } else {
-            self.minima.remove(&id);
+            self.forget_minimum(&place.show, id);
         }
         if wants_chore {
             self.chores.insert(rank);
@@ -101,8 +101,16 @@ impl Farm {
         let before = std::mem::take(&mut job.counted_waiting);
         self.classes.wait(place.class, before, 0);
         self.queue.remove(&place, id);
-        self.minima.remove(&id);
+        self.forget_minimum(&place.show, id);
         self.chores.remove(&rank);
+    }
+
+    fn forget_minimum(&mut self, show: &str, id: JobId) {
+        let Some(jobs) = self.minima.get_mut(show) else { return };
+        jobs.remove(&id);
+        if jobs.is_empty() {
+            self.minima.remove(show);
+        }
     }
 
     /// Puts the node into the set of open nodes, or takes it out, and counts it as ready or not. Must be
@@ -381,10 +389,9 @@ impl Farm {
 
     /// A job of the show that has fewer nodes than it wants at least.
     fn short_of_nodes(&self, now: Timestamp, node: &Node, show: &str, urgent: bool) -> Option<Candidate> {
-        self.minima.iter().find_map(|id| {
+        self.minima.get(show)?.iter().find_map(|id| {
             let job = self.jobs.get(id)?;
-            let short = job.spec.show == show
-                && job.spec.urgent == urgent
+            let short = job.spec.urgent == urgent
                 && node.fits.get(&job.class) == Some(&Ok(()))
                 && self.nodes_of(job).len() < job.spec.terms.min_nodes;
             if short { self.candidate(now, node, *id) } else { None }

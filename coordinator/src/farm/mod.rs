@@ -198,8 +198,8 @@ pub struct Farm {
     in_use: Holders,
     /// A show, a job or a limit has room again.
     room_made: bool,
-    /// Jobs with frames to hand out that want some nodes at least.
-    minima: BTreeSet<JobId>,
+    /// By show, jobs with frames to hand out that want some nodes at least.
+    minima: BTreeMap<String, BTreeSet<JobId>>,
     /// What of them is durable, and since when.
     kept_shares: Option<SharesRecord>,
     shares_kept_at: Timestamp,
@@ -248,7 +248,7 @@ impl Farm {
             holders: Holders::default(),
             in_use: Holders::default(),
             room_made: false,
-            minima: BTreeSet::new(),
+            minima: BTreeMap::new(),
             kept_shares: None,
             shares_kept_at: Timestamp(0),
             served: HashMap::default(),
