@@ -8,7 +8,7 @@
 //! NODE connects [slots N] [on HOST] [pool P] [lacks CLASS] [without ffmpeg] [holding ATTEMPT FRAMES]…
 //! NODE disconnects | NODE beats [ATTEMPT…] | NODE is not ready: REASON | NODE is ready
 //! submit JOB FRAMES [priority N] [workflow NAME] [pool P] [chunk N] [deliver FORMAT] [show S] [user U] [urgent]
-//!     [at-least N] [at-most N] [uses LIMIT] [first FRAMES] [within TIME]
+//!     [at-least N] [at-most N] [uses LIMIT] [first FRAMES] [within TIME] [of JOB] [behind JOB]
 //!                                             the shows `double` (weight 2), `narrow` (one node) and `patient`
 //!                                             (may be interrupted) have policies, and the limits `nuke` (two nodes)
 //!                                             and `seat` (one node of a host)
@@ -28,7 +28,7 @@ use hearth_coordinator::farm::{
     Priority, Session, Step, Terms, Timestamp,
 };
 use hearth_workflows::FrameSet;
-use support::{Kept, about, capabilities, config, deliver, render, submission, workflow};
+use support::{Kept, about, capabilities, config, deliver, follow, render, submission, workflow};
 
 #[test]
 fn stories_end_as_they_are_told() {
@@ -157,6 +157,10 @@ impl Story {
                     first: option("first").map_or_else(FrameSet::new, |text| text.parse().expect("frames")),
                     deadline: option("within").map(|time| self.now.after(seconds(time))),
                 };
+                if let Some(maker) = option("of") {
+                    follow(&mut submission, self.job(maker));
+                }
+                submission.jobs[0].spec.after.extend(option("behind").map(|job| self.job(job)));
                 let delivered = submission.jobs.get(1).map(|delivery| delivery.spec.name.clone());
                 let step = self.apply(Command::Submit(Box::new(submission)));
                 if let Ok(Answer::Submitted { job, already }) = step.answer {

@@ -17,9 +17,9 @@ use std::{
 use hearth_coordinator::farm::invariants;
 use hearth_coordinator::farm::{
     AssignedWork, Assignment, AttemptId, Command, Effect, FailureKind, FarmConfig, Found, Held, JobId,
-    JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Terms, Timestamp,
+    JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Submission, Terms, Timestamp,
 };
-use hearth_workflows::{FrameSet, Workflow, delivery::DeliveryFormat};
+use hearth_workflows::{FrameRange, FrameSet, Workflow, delivery::DeliveryFormat};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use support::{Kept, about, capabilities, deliver, submission, workflow};
 
@@ -64,6 +64,7 @@ fn no_farm_loses_or_doubles_a_frame() {
     // A simulation in which nothing goes wrong proves nothing.
     assert!(sum.restarts > seeds / 4 && sum.lost > seeds && sum.late_used > 0 && sum.failed_jobs > 50);
     assert!(sum.losses > seeds / 5 && sum.found_again > 0 && sum.partial_jobs > 100);
+    assert!(sum.followed > seeds, "only {} chunks of clips that were still being made", sum.followed);
     assert!(sum.done_jobs > seeds && sum.cancelled_jobs > 0 && sum.failed_commits > 0);
 }
 
@@ -75,6 +76,8 @@ struct Report {
     lost: u64,
     losses: u64,
     found_again: u64,
+    /// Chunks of clips that were still being made.
+    followed: u64,
     late_used: u64,
     done_jobs: u64,
     failed_jobs: u64,
@@ -90,6 +93,7 @@ impl Report {
         self.lost += other.lost;
         self.losses += other.losses;
         self.found_again += other.found_again;
+        self.followed += other.followed;
         self.late_used += other.late_used;
         self.done_jobs += other.done_jobs;
         self.failed_jobs += other.failed_jobs;
@@ -386,6 +390,7 @@ impl World {
             assert!(self.given.insert(assignment.attempt), "id used twice");
             match &assignment.work {
                 AssignedWork::Chunk(frames) => {
+                    self.report.followed += u64::from(assignment.source.is_some());
                     assert!(view.state != JobState::Paused, "chunk of a paused job");
                     assert!(!frames.is_empty() && frames.is_subset(&view.spec.frames));
                     let found = self.found.get(&assignment.attempt.job);
@@ -620,6 +625,9 @@ impl World {
             },
             deadline: (priority % 4 == 0).then_some(Timestamp(self.now + 60_000)),
         };
+        if priority % 3 == 1 && index > 0 {
+            self.follow(&mut submission, index - 1);
+        }
         if self.delivered.contains(&index) {
             deliver(&mut submission, DeliveryFormat::H264);
         }
@@ -634,6 +642,23 @@ impl World {
         let known = jobs.iter().any(|job| job.spec.request_id == format!("job{index}"));
         if !known || self.rng.random_bool(0.1) {
             self.at(self.now + 2_000, What::Submits(index));
+        }
+    }
+
+    /// The submission works on what an earlier one makes, if that can be.
+    fn follow(&self, submission: &mut Submission, index: usize) {
+        let maker = self.kept.farm.requested(&format!("job{index}")).and_then(|id| self.kept.farm.job(id));
+        let Some(maker) = maker.filter(|maker| maker.state != JobState::Cancelled) else { return };
+        let frames = &maker.spec.frames;
+        // Handles in a gap would never be there.
+        let whole = frames.run_count() == 1 || submission.jobs[0].spec.render().is_some_and(|render| {
+            render.workflow == *self.workflows["resize-sharpen"].id()
+        });
+        if let (Some(first), Some(last), true) = (frames.first(), frames.last(), whole) {
+            submission.jobs[0].spec.frames = frames.clone();
+            submission.jobs[0].spec.terms.first = FrameSet::new();
+            support::render(submission).clip_range = FrameRange { first, last };
+            support::follow(submission, maker.id);
         }
     }
 
@@ -748,12 +773,18 @@ impl World {
             ..Default::default()
         };
         let (jobs, _) = self.kept.farm.jobs(&filter);
-        // A delivery of what has failed for good waits for somebody to try that again.
-        let is_open = |job: &&JobView| {
-            let awaited = job.spec.after.and_then(|after| self.kept.farm.job(after));
-            awaited.is_none_or(|awaited| !matches!(awaited.state, JobState::Failed | JobState::Partial))
-        };
+        let is_open = |job: &&JobView| !self.waits_for_somebody(job);
         jobs.iter().filter(is_open).map(|job| (job.id, job.state, job.waiting)).collect()
+    }
+
+    /// What works on something that has failed for good waits for somebody to try that again.
+    fn waits_for_somebody(&self, job: &JobView) -> bool {
+        let awaited = job.spec.awaits().filter_map(|awaited| self.kept.farm.job(awaited));
+        job.state == JobState::Waiting
+            && awaited.into_iter().any(|awaited| {
+                matches!(awaited.state, JobState::Failed | JobState::Partial)
+                    || self.waits_for_somebody(&awaited)
+            })
     }
 
     fn count_ends(&mut self) {
@@ -763,7 +794,7 @@ impl World {
                 JobState::Done => self.report.done_jobs += 1,
                 JobState::Partial => self.report.partial_jobs += 1,
                 JobState::Failed => {}
-                JobState::Waiting if job.spec.after.is_some() => {}
+                JobState::Waiting if self.waits_for_somebody(&job) => {}
                 JobState::Cancelled => self.report.cancelled_jobs += 1,
                 state => panic!("job {} has not ended: {state:?}", job.id),
             }

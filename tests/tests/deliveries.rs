@@ -140,7 +140,7 @@ async fn a_job_is_delivered_when_its_sequence_is_there() {
     };
     let jobs = farm.client.submit(submission.clone()).await.expect("accepted").jobs;
     assert_eq!(jobs.len(), 3);
-    assert!(jobs[1..].iter().all(|job| job.after_job_id == jobs[0].job_id && job.batch == jobs[0].job_id));
+    assert!(jobs[1..].iter().all(|job| job.after_job_ids == [jobs[0].job_id] && job.batch == jobs[0].job_id));
     for job in &jobs {
         let (job, failures) = finish(&farm.client, job.job_id).await;
         assert_eq!(job.state(), JobState::Done, "{}: {failures:?}", job.name);

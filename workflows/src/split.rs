@@ -175,6 +175,49 @@ impl Split {
         }
     }
 
+    /// The results that cannot be made while frames of the clip are `missing`, in whatever chunk they come. A few
+    /// more where the model insists on more frames than asked for; none once nothing is missing.
+    pub fn blocked(
+        self,
+        missing: &FrameSet,
+        results: &FrameSet,
+        clip: FrameRange,
+        shape: Shape,
+    ) -> FrameSet {
+        let missing = missing.intersection(&clip.into());
+        let (Some(first), Some(last)) = (results.first(), results.last()) else { return FrameSet::new() };
+        // Neighbours that are loaded so that there are enough: at most so many, on either side.
+        let more = (shape.at_least(1) - 1).max(shape.multiple.saturating_sub(1)).saturating_add(shape.plus);
+        let more = i64::try_from(more).unwrap_or(i64::MAX);
+        let (head, tail) = self.handles();
+        let around = |run: FrameRange| match self {
+            Self::Generate { .. } => None,
+            Self::Whole => Some((i64::MIN, i64::MAX)),
+            Self::PerFrame | Self::Handles { .. } | Self::Overlap { .. } => {
+                let before = more.saturating_add(i64::from(tail));
+                let behind = more.saturating_add(i64::from(head));
+                Some((run.first.0.saturating_sub(before), run.last.0.saturating_add(behind)))
+            }
+            Self::Interpolate { multiplier, step } => {
+                let (multiplier, step) = (i128::from(multiplier.max(1)), i128::from(step.max(1)));
+                // A picture is made of the frames beside it, and a chunk has every frame between two pictures.
+                let beside = i128::from(more) + 1 + (step + multiplier - 1) / multiplier;
+                let index = |frame: i64| i128::from(frame) - i128::from(clip.first.0);
+                let picture = |index: i128| i128::from(clip.first.0) + (index * multiplier).div_euclid(step);
+                let within = |frame: i128| frame.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+                let from = picture(index(run.first.0) - beside);
+                Some((within(from), within(picture(index(run.last.0) + beside) + 1)))
+            }
+        };
+        let mut blocked = FrameSet::new();
+        for (from, to) in missing.runs().filter_map(around) {
+            if let Some(range) = FrameRange::new(from.max(first.0), to.min(last.0)) {
+                blocked.insert(range);
+            }
+        }
+        blocked.intersection(results)
+    }
+
     /// The most frames a chunk may answer for.
     pub fn max_own(self, shape: Shape) -> u64 {
         let (head, tail) = self.handles();

@@ -124,6 +124,31 @@ proptest! {
         prop_assert_eq!(kept, results);
     }
 
+    /// A clip that is still being made: whatever is carved of what is not blocked loads nothing that is not there,
+    /// and once all of it is there nothing is blocked.
+    #[test]
+    fn what_is_not_blocked_needs_nothing_that_is_missing(
+        first in -20_i64..20, len in 1_i64..60, split in splits(), shape in shapes(),
+        missing in prop::collection::vec(0_i64..60, 0..8),
+        sizes in prop::collection::vec(1_u64..17, 1..20),
+    ) {
+        let clip = FrameRange::new(first, first + len - 1).expect("range");
+        let results = split.results(&clip.into());
+        prop_assert!(split.blocked(&FrameSet::new(), &results, clip, shape).is_empty());
+        let missing: FrameSet = missing.iter().map(|frame| Frame(first + frame % len)).collect();
+        let mut open = results.clone();
+        open.remove_all(&split.blocked(&missing, &results, clip, shape));
+        for size in sizes.iter().cycle() {
+            if open.is_empty() {
+                break;
+            }
+            let own = split.carve(&mut open, (*size).min(split.max_own(shape)), shape);
+            let plan = split.plan(&own, clip, shape);
+            let lacks = plan.loaded.iter().find(|frame| missing.contains(**frame));
+            prop_assert!(lacks.is_none(), "{own:?} loads {lacks:?}");
+        }
+    }
+
     /// As the real RIFE node has it: `m(n - 1) + 1` pictures, the clip's own among them.
     #[test]
     fn interpolation_counts_as_the_node_does(len in 1_i64..50, multiplier in 1_u32..8) {

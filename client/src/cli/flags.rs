@@ -107,6 +107,7 @@ pub(crate) enum Command {
   hearth submit plates/sh010/plate.%04d.png -w temporal-smooth -p strength=0.4 -o comps/sh010/v001 --watch
   hearth submit plates/sh010/plate.####.png -w ./my-workflow -f 1001-1050,1080 -o comps/sh010/v### --priority 80
   hearth submit plates/sh010/plate.%04d.exr -w temporal-smooth -o comps/sh010/v### --deliver h264 --deliver contact-sheet
+  hearth submit --clip-of 12 -w resize-sharpen -o comps/sh010/sharp_v###
   hearth submit --again /mnt/comps/sh010/v001 -p strength=0.6 -o comps/sh010/v###
 
 Clip and output are named by storage root. With HEARTH_ROOTS set, absolute paths do as well.")]
@@ -115,6 +116,12 @@ pub(crate) struct Submit {
     /// makes its frames out of nothing
     #[arg(default_value = "", hide_default_value = true)]
     pub(crate) clip: String,
+    /// Instead of a clip: what job JOB makes, frame by frame as it makes it; of several passes, PASS
+    #[arg(long, value_name = "JOB[:PASS]", conflicts_with = "clip")]
+    pub(crate) clip_of: Option<String>,
+    /// Wait until these jobs are done
+    #[arg(long, value_name = "JOB", value_delimiter = ',')]
+    pub(crate) after: Vec<u64>,
     /// A workflow of the farm's library, or a folder with hearth.toml and graph.json
     #[arg(long, short, required_unless_present = "again", default_value = "", hide_default_value = true)]
     pub(crate) workflow: String,

@@ -34,6 +34,8 @@ pub enum CliError {
     Workflow(#[from] hearth_workflows::WorkflowError),
     #[error("'{text}' is no deadline; write it as +8h, +90m or 2026-11-23T09:00:00Z")]
     Deadline { text: String },
+    #[error("'{text}' is no job; write its number, and after a colon one of its passes: 12 or 12:depth")]
+    ClipOf { text: String },
     #[error("'{text}' is no parameter; write it as name=value")]
     Parameter { text: String },
     #[error(
@@ -189,8 +191,8 @@ async fn submitted(
     // What works on their result would be watched for ever.
     let mut unfinished = Vec::new();
     for job in jobs {
-        if watch && unfinished.contains(&job.after_job_id) {
-            println!("job {} waits for job {}", job.job_id, job.after_job_id);
+        if let Some(awaited) = job.after_job_ids.iter().find(|awaited| unfinished.contains(*awaited)) {
+            println!("job {} waits for job {awaited}", job.job_id);
             continue;
         }
         if watch {

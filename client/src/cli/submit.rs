@@ -66,8 +66,17 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         limits: flags.limits,
         first_frames: flags.first_frames,
         early_look: flags.early_look,
+        clip_of: flags.clip_of.as_deref().map(clip_of).transpose()?,
+        after_job_ids: flags.after,
     };
     Ok(client.submit(request).await?)
+}
+
+/// A job, and after a colon one of its passes.
+fn clip_of(text: &str) -> Result<v1::ClipOf, CliError> {
+    let (job, pass) = text.split_once(':').unwrap_or((text, ""));
+    let job_id = job.parse().map_err(|_| CliError::ClipOf { text: text.to_owned() })?;
+    Ok(v1::ClipOf { job_id, pass: pass.to_owned() })
 }
 
 /// Unix time in milliseconds; 0 for none.

@@ -72,9 +72,9 @@ pub(super) fn job(job: &v1::Job) -> String {
     fact("why", job.message.clone());
     fact("workflow", job.workflow.clone());
     fact("delivers", job.delivery.clone());
-    if job.after_job_id > 0 {
-        fact("after", format!("job {}", job.after_job_id));
-    }
+    let after: Vec<String> = job.after_job_ids.iter().map(|job| format!("job {job}")).collect();
+    fact("after", after.join(", "));
+    fact("clip of", job.clip_of.as_ref().map_or(String::new(), |made| format!("job {}", made.job_id)));
     if job.batch > 0 && job.batch != job.job_id {
         fact("submitted with", format!("job {}", job.batch));
     }

@@ -49,7 +49,7 @@ impl Farm {
         let Some(job) = self.jobs.get(&id) else { return };
         let (place, rank) = (place(job), Rank { priority: Reverse(job.priority), job: id });
         let may_begin = self.may_begin(&job.spec);
-        let waiting = if job.wants_chunk() && may_begin { job.waiting.len() } else { 0 };
+        let waiting = if job.wants_chunk() && may_begin { job.open().len() } else { 0 };
         let wants_chore = job.wants_chore() && may_begin;
         let has_minimum = job.spec.terms.min_nodes > 0;
         if waiting > 0 {
@@ -74,6 +74,7 @@ impl Farm {
             let before = std::mem::replace(&mut job.counted_waiting, waiting);
             self.classes.wait(place.class, before, waiting);
         }
+        self.lead(id);
     }
 
     /// A show has something to do again.
@@ -89,10 +90,10 @@ impl Farm {
         }
     }
 
-    /// Whether what the job works on is there. A job that is not remembered any more was done.
+    /// Whether all that must be done before it is. A job that is not remembered any more was done.
     pub(super) fn may_begin(&self, spec: &JobSpec) -> bool {
-        let awaited = spec.after.and_then(|after| self.jobs.get(&after));
-        awaited.is_none_or(|job| job.phase == Phase::Ended(Ended::Done))
+        let mut awaited = spec.after.iter().filter_map(|after| self.jobs.get(after));
+        awaited.all(|job| job.phase == Phase::Ended(Ended::Done))
     }
 
     pub(super) fn unrank(&mut self, id: JobId) {
@@ -224,7 +225,8 @@ impl Farm {
         let Some(known) = self.workflows.get(&render.workflow) else { return false };
         let split = render.split(&known.workflow);
         let shape = known.workflow.manifest().shape();
-        let frames = if job.suspects.is_empty() && job.spec.terms.first.is_empty() {
+        let all_alike = job.suspects.is_empty() && job.spec.terms.first.is_empty() && job.blocked.is_empty();
+        let frames = if all_alike {
             split.carve(&mut job.waiting, count, shape)
         } else {
             let Some((mut apart, count)) = apart(job, now, name, count) else { return false };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     attempt::Progress,
+    follow::Source,
     ids::{AttemptId, JobId, NodeName, Priority, Session},
     job::{Failure, FailureKind},
     node::{Capabilities, NodeAbout},
@@ -101,7 +102,7 @@ pub struct Submission {
 #[derive(Debug, Clone)]
 pub struct Submitted {
     pub spec: JobSpec,
-    /// The place in the submission of the job whose result it works on, in front of it.
+    /// The place in the submission of a job that it waits for, in front of it.
     pub after: Option<usize>,
 }
 
@@ -175,8 +176,8 @@ pub enum Refusal {
     NoSuchJob(JobId),
     #[error("no node {0}; `hearth nodes` lists them")]
     NoSuchNode(NodeName),
-    #[error("job {job} was cancelled: there is nothing of it to deliver")]
-    NothingToDeliver { job: JobId },
+    #[error("job {job} was cancelled: nothing of it is there, and nothing will be")]
+    NothingOfIt { job: JobId },
     #[error("job {job} has already {how}")]
     AlreadyEnded { job: JobId, how: &'static str },
     #[error("job {job} has nothing to retry: no frame of it has failed")]
@@ -236,6 +237,8 @@ pub struct Assignment {
     /// `None` for a delivery.
     pub workflow: Option<Arc<Workflow>>,
     pub work: AssignedWork,
+    /// Of a chunk whose clip is still being made.
+    pub source: Option<Source>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

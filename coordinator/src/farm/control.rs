@@ -206,7 +206,10 @@ impl Farm {
         for dependent in self.dependents_of(id) {
             let open = self.jobs.get(&dependent).is_some_and(|job| !job.is_ended());
             match ended {
-                Ended::Done => self.rank(dependent),
+                Ended::Done => {
+                    self.rank(dependent);
+                    self.has_gone_on = true;
+                }
                 Ended::Cancelled { .. } if open => self.abandon(now, dependent, step),
                 Ended::Partial | Ended::Failed | Ended::Cancelled { .. } => {}
             }

@@ -25,12 +25,35 @@ pub struct Eta {
     pub latest: Duration,
 }
 
+/// Jobs of a chain that an estimate looks at.
+const TOLD_CHAIN: usize = 32;
+
 /// Different reasons that one sentence names.
 pub(super) const TOLD: usize = 4;
 
 impl Farm {
-    /// `None`: it has ended, is paused, waits for another job, or nothing of its kind was ever measured.
+    /// `None`: it has ended, is paused, waits for the whole of another job, or nothing of its kind was ever measured.
     pub fn eta(&self, id: JobId) -> Option<Eta> {
+        let mut eta = self.eta_alone(id)?;
+        // It cannot be done before what it follows.
+        let chain = std::iter::successors(self.followed_by(id), |maker| self.followed_by(*maker));
+        for maker in chain.take(TOLD_CHAIN) {
+            let before = self.eta_alone(maker)?;
+            eta.expected = eta.expected.max(before.expected);
+            eta.earliest = eta.earliest.max(before.earliest);
+            eta.latest = eta.latest.max(before.latest);
+        }
+        Some(eta)
+    }
+
+    /// The job that makes what this one works on, as long as it does.
+    fn followed_by(&self, id: JobId) -> Option<JobId> {
+        let maker = self.jobs.get(&id)?.spec.follows()?;
+        let makes = self.jobs.get(&maker).is_some_and(|job| job.phase == Phase::Rendering);
+        makes.then_some(maker)
+    }
+
+    fn eta_alone(&self, id: JobId) -> Option<Eta> {
         let job = self.jobs.get(&id)?;
         if job.phase != Phase::Rendering || job.paused || !self.may_begin(&job.spec) {
             return None;
@@ -119,7 +142,7 @@ impl Farm {
                 "the store has lost its latest writes: what is done of it is looked up on storage first"
                     .to_owned()
             }
-            _ if !self.may_begin(&job.spec) => self.what_for(&job.spec),
+            _ if let Some(awaited) = self.awaits_what(job) => awaited,
             Phase::Assembling if job.running.is_empty() => self.why_not_delivered(
                 &job.spec,
                 "its frames are done, and wait for a node to put them together",
@@ -253,20 +276,32 @@ impl Farm {
         bars
     }
 
-    /// Of a job whose input is not there yet.
-    pub(super) fn what_for(&self, spec: &JobSpec) -> String {
-        let awaited = spec.after.and_then(|after| Some((after, self.jobs.get(&after)?)));
-        match awaited {
-            Some((after, job)) if job.phase == Phase::Ended(Ended::Partial) => format!(
+    /// What a job waits for, of which nothing can be handed out before.
+    pub(super) fn awaits_what(&self, job: &Job) -> Option<String> {
+        let of_job = |after: JobId, awaited: &Job| match awaited.phase {
+            Phase::Ended(Ended::Partial) => format!(
                 "waits for frames {} of job {after}, which have failed; `hearth retry {after}` tries them again",
-                job.failed
+                awaited.failed
             ),
-            Some((after, job)) if job.phase == Phase::Ended(Ended::Failed) => {
+            Phase::Ended(Ended::Failed) => {
                 format!("waits for job {after}, which has failed; `hearth retry {after}` tries it again")
             }
-            Some((after, _)) => format!("waits for job {after}"),
-            None => String::new(),
+            _ => format!("waits for job {after}"),
+        };
+        let not_done =
+            job.spec.after.iter().filter_map(|after| Some((*after, self.jobs.get(after)?))).find(
+                |(_, awaited)| awaited.phase != Phase::Ended(Ended::Done),
+            );
+        if let Some((after, awaited)) = not_done {
+            return Some(of_job(after, awaited));
         }
+        let nothing_yet = job.running.is_empty() && !job.waiting.is_empty() && job.open().is_empty();
+        let (after, maker, missing) = self.awaited_frames(job).filter(|_| nothing_yet)?;
+        Some(match maker.phase {
+            Phase::Ended(_) => of_job(after, maker),
+            Phase::Assembling => format!("waits for the frames of job {after} to be put together"),
+            _ => format!("waits for frames {missing} of job {after}"),
+        })
     }
 
     /// Why nobody puts together or delivers what is there; `otherwise`, when somebody soon will.

@@ -124,13 +124,13 @@ impl Farm {
     }
 }
 
-/// What of a job with suspects the node may carve from, and how many frames at most: suspects first, so that people
-/// know early what is wrong; then those that the job wants first.
+/// What of a job whose frames are not all alike the node may carve from, and how many frames at most: suspects first,
+/// so that people know early what is wrong; then those that the job wants first. Never what cannot be made yet.
 pub(super) fn apart(job: &Job, now: Timestamp, node: &NodeName, count: u64) -> Option<(FrameSet, u64)> {
     if let Some((frames, at_most)) = job.suspects.next_for(now, node) {
         return Some((frames.clone(), count.min(at_most)));
     }
-    let mut others = job.waiting.clone();
+    let mut others = job.open().into_owned();
     others.remove_all(&job.suspects.frames());
     let first = others.intersection(&job.spec.terms.first);
     if !first.is_empty() {

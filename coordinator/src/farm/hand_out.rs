@@ -53,6 +53,8 @@ impl Farm {
         step: &mut Step,
     ) {
         let estimate = self.estimate(id, name, &work);
+        let source = work.rendered().zip(self.jobs.get(&id));
+        let source = source.and_then(|(frames, job)| self.source(&job.spec, frames));
         let (Some(job), Some(node)) = (self.jobs.get_mut(&id), self.nodes.get_mut(name)) else { return };
         let Some(session) = node.session else { return };
         let begun = node.chunks.is_empty().then_some(now);
@@ -73,7 +75,7 @@ impl Farm {
             Work::CleanUp => AssignedWork::CleanUp,
         };
         let spec = job.spec.clone();
-        let assignment = Assignment { attempt, spec: spec.clone(), workflow, work: assigned };
+        let assignment = Assignment { attempt, spec: spec.clone(), workflow, work: assigned, source };
         step.effects.push(Effect::Assign { session, assignment: Box::new(assignment) });
         if work.is_chunk() {
             let who = (spec.show.as_str(), spec.user.as_str());

@@ -6,7 +6,7 @@ use super::{
     Farm,
     attempt::Work,
     carve::may_prefetch,
-    command::{AssignedWork, Effect, Step},
+    command::{AssignedWork, Assignment, Effect, Step},
     ids::{JobId, Timestamp},
     job::{Ended, Job, Phase},
     node::Node,
@@ -48,8 +48,9 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
     for effect in &step.effects {
         let Effect::Assign { session, assignment } = effect else { continue };
         let id = assignment.attempt;
-        if assignment.work == AssignedWork::Delivery && !farm.may_begin(&assignment.spec) {
-            return Err(format!("attempt {id} delivers what is not there yet"));
+        let needs_input = matches!(assignment.work, AssignedWork::Delivery | AssignedWork::Chunk(_));
+        if needs_input && !(farm.may_begin(&assignment.spec) && has_source(farm, assignment)) {
+            return Err(format!("attempt {id} works on what is not there yet"));
         }
         if !matches!(assignment.work, AssignedWork::Chunk(_)) {
             continue;
@@ -117,6 +118,22 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
         }
     }
     Ok(())
+}
+
+/// Whether every frame that a chunk loads of a clip that is still being made is done.
+fn has_source(farm: &Farm, assignment: &Assignment) -> bool {
+    let (AssignedWork::Chunk(own), Some(source), Some(workflow)) =
+        (&assignment.work, &assignment.source, &assignment.workflow)
+    else {
+        return true;
+    };
+    let Some(render) = assignment.spec.render() else { return false };
+    let Some(maker) = farm.jobs.get(&source.job) else { return false };
+    let plan = render.split(workflow).plan(own, render.clip_range, workflow.manifest().shape());
+    plan.loaded.iter().all(|frame| {
+        // What was found broken since is made again.
+        source.pieces.iter().any(|piece| piece.frames.contains(*frame)) || maker.tries_of(*frame) > 0
+    })
 }
 
 /// Whether the node could have been given a chunk of the job.
@@ -201,8 +218,9 @@ fn check_frames(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
 
 fn check_queues(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
     let queued = farm.queue.jobs().any(|(_, queued)| queued == id);
-    if queued != job.wants_chunk() {
-        return Err(format!("queued: {queued}, though wants a chunk: {}", job.wants_chunk()));
+    let wanted = job.wants_chunk() && farm.may_begin(&job.spec) && !job.open().is_empty();
+    if queued != wanted {
+        return Err(format!("queued: {queued}, though wants a chunk: {wanted}"));
     }
     let chore = farm.chores.iter().any(|rank| rank.job == id);
     let wanted = job.wants_chore() && farm.may_begin(&job.spec);

@@ -148,6 +148,11 @@ pub struct Job {
     /// What it needs of a node, and what makes its frames cost more or less. Not durable.
     pub(super) class: ClassId,
     pub(super) variant: Variant,
+    /// Frames whose input is still being made, and how many beside them are too few for a chunk. Not durable.
+    pub(super) blocked: FrameSet,
+    pub(super) shortest: u64,
+    /// How many of its frames are done, and whether it has ended, as far as those that follow it know. Not durable.
+    pub(super) led: (u64, bool),
     /// Its frames among those of its class that wait. Not durable.
     pub(super) counted_waiting: u64,
 }
@@ -185,6 +190,9 @@ impl Job {
             late: false,
             class: 0,
             variant: 0,
+            blocked: FrameSet::new(),
+            shortest: 0,
+            led: (0, false),
             counted_waiting: 0,
         }
     }

@@ -25,6 +25,7 @@ mod control;
 mod explain;
 mod finish;
 mod fit;
+mod follow;
 mod hand_out;
 mod ids;
 pub mod invariants;
@@ -62,6 +63,7 @@ pub use command::{
     Step, Submission, Submitted,
 };
 pub use explain::Eta;
+pub use follow::Source;
 pub use ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Session, Timestamp};
 pub use job::{Ended, Failure, FailureKind, Job, LostFrames, Phase};
 pub use limits::LimitPolicy;
@@ -69,7 +71,7 @@ pub use node::{Capabilities, Lack, Node, NodeAbout};
 pub use reconcile::ToSurvey;
 pub use records::{Key, Record, RecordError};
 pub use share::ShowPolicy;
-pub use spec::{Deliver, JobClip, JobSpec, PassFiles, Render, Task, Terms};
+pub use spec::{Deliver, JobClip, JobSpec, MadeBy, PassFiles, Render, Task, Terms};
 pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
 
 use classes::Classes;
@@ -198,6 +200,8 @@ pub struct Farm {
     in_use: Holders,
     /// A show, a job or a limit has room again.
     room_made: bool,
+    /// Frames may be handed out that could not be made before.
+    has_gone_on: bool,
     /// By show, jobs with frames to hand out that want some nodes at least.
     minima: BTreeMap<String, BTreeSet<JobId>>,
     /// What of them is durable, and since when.
@@ -216,7 +220,7 @@ pub struct Farm {
     requests: HashMap<String, JobId>,
     /// Where active jobs will put their results.
     outputs: HashMap<String, JobId>,
-    /// A job, and one that waits for its result.
+    /// A job, and one that waits for it, in whole or frame by frame.
     dependents: BTreeSet<(JobId, JobId)>,
     /// The first job of a batch, and each of its jobs.
     batches: BTreeSet<(JobId, JobId)>,
@@ -248,6 +252,7 @@ impl Farm {
             holders: Holders::default(),
             in_use: Holders::default(),
             room_made: false,
+            has_gone_on: false,
             minima: BTreeMap::new(),
             kept_shares: None,
             shares_kept_at: Timestamp(0),
@@ -294,21 +299,34 @@ impl Farm {
     pub fn apply(&mut self, now: Timestamp, command: Command) -> Step {
         let mut step = Step::default();
         self.now = now;
-        step.answer = match command {
-            Command::Submit(submission) => self.submit(now, *submission, &mut step),
-            Command::Pause(job) => self.pause(job, &mut step),
-            Command::Resume(job) => self.resume(now, job, &mut step),
-            Command::Cancel(job) => self.cancel(now, job, &mut step),
-            Command::Retry(job) => self.retry_failed(now, job, &mut step),
-            Command::SetPriority(job, priority) => self.set_priority(now, job, priority, &mut step),
-            Command::Drain(node) => self.set_drained(now, &node, true, &mut step),
-            Command::Undrain(node) => self.set_drained(now, &node, false, &mut step),
+        step.answer = self.carry_out(now, command, &mut step);
+        while std::mem::take(&mut self.has_gone_on) {
+            self.fill_open(now, &mut step);
+        }
+        step
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        step: &mut Step,
+    ) -> Result<Answer, Refusal> {
+        match command {
+            Command::Submit(submission) => self.submit(now, *submission, step),
+            Command::Pause(job) => self.pause(job, step),
+            Command::Resume(job) => self.resume(now, job, step),
+            Command::Cancel(job) => self.cancel(now, job, step),
+            Command::Retry(job) => self.retry_failed(now, job, step),
+            Command::SetPriority(job, priority) => self.set_priority(now, job, priority, step),
+            Command::Drain(node) => self.set_drained(now, &node, true, step),
+            Command::Undrain(node) => self.set_drained(now, &node, false, step),
             Command::Hello { session, about, capabilities, slots, reason, held } => {
-                self.hello(now, session, *about, *capabilities, (slots, reason), held, &mut step);
+                self.hello(now, session, *about, *capabilities, (slots, reason), held, step);
                 Ok(Answer::Done)
             }
             Command::Readiness { session, node, slots, reason, capabilities } => {
-                self.readiness(now, session, &node, (slots, reason), capabilities, &mut step);
+                self.readiness(now, session, &node, (slots, reason), capabilities, step);
                 Ok(Answer::Done)
             }
             Command::Heartbeat { session, node, attempts } => {
@@ -316,35 +334,34 @@ impl Farm {
                 Ok(Answer::Done)
             }
             Command::Gone { session, node } => {
-                self.gone(now, session, &node, &mut step);
+                self.gone(now, session, &node, step);
                 Ok(Answer::Done)
             }
             Command::Progress { node, attempt, progress } => {
-                self.progress(now, &node, attempt, progress, &mut step);
+                self.progress(now, &node, attempt, progress, step);
                 Ok(Answer::Done)
             }
             Command::Result { session, node, attempt, frames, outcome } => {
-                self.result(now, session, &node, attempt, &frames, outcome, &mut step);
+                self.result(now, session, &node, attempt, &frames, outcome, step);
                 Ok(Answer::Done)
             }
             Command::Tick => {
-                self.tick(now, &mut step);
+                self.tick(now, step);
                 Ok(Answer::Done)
             }
             Command::Disconnected => {
-                self.disconnect(now, &mut step);
+                self.disconnect(now, step);
                 Ok(Answer::Done)
             }
             Command::Distrust => {
-                self.distrust(&mut step);
+                self.distrust(step);
                 Ok(Answer::Done)
             }
             Command::Surveyed { job, found, assembled } => {
-                self.surveyed(now, job, found, assembled, &mut step);
+                self.surveyed(now, job, found, assembled, step);
                 Ok(Answer::Done)
             }
-        };
-        step
+        }
     }
 
     /// Time has passed: leases run out, nodes may be given again what they failed, old jobs are forgotten.

@@ -96,6 +96,7 @@ impl Farm {
             }
         }
         for id in &touched {
+            self.follow(*id);
             self.rank(*id);
             self.dependents_of(*id).into_iter().for_each(|id| self.rank(id));
         }

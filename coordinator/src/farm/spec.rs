@@ -12,7 +12,7 @@ use hearth_workflows::{
     parameters::{ParameterTexts, ParameterType},
     path::SequenceName,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ids::{JobId, Timestamp};
 
@@ -36,9 +36,9 @@ pub struct JobSpec {
     /// What lies at the output already is replaced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overwrite: bool,
-    /// The job whose result it works on: it waits until that is done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<JobId>,
+    /// It waits until these jobs are done.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "one_or_more")]
+    pub after: BTreeSet<JobId>,
     /// How it wants to be scheduled.
     #[serde(default, skip_serializing_if = "Terms::are_usual")]
     pub terms: Terms,
@@ -106,9 +106,34 @@ pub struct JobClip {
     /// What its files are.
     #[serde(default = "png8")]
     pub encoding: Encoding,
-    /// Of one picture; 0 where an older version did not say.
+    /// Of one picture, or of one at the head of the chain when it is still being made; 0 where an older version did
+    /// not say.
     #[serde(default)]
     pub pixels: u64,
+    /// Who makes it: its frames are worked on as they are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<MadeBy>,
+}
+
+/// A pass of another job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeBy {
+    pub job: JobId,
+    pub pass: String,
+}
+
+/// Older versions wrote a single number.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<JobId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Jobs {
+        One(JobId),
+        More(BTreeSet<JobId>),
+    }
+    Ok(match Jobs::deserialize(deserializer)? {
+        Jobs::One(job) => [job].into(),
+        Jobs::More(jobs) => jobs,
+    })
 }
 
 /// What clips were before other formats were read.
@@ -251,6 +276,13 @@ mod tests {
         let clip = spec.render().and_then(|render| render.clip.clone()).expect("a clip");
         assert_eq!((clip.path.to_string(), clip.encoding), ("plates/p.%04d.png".to_owned(), png8()));
 
+        let waits = older.replace("\"user\"", "\"after\":7,\"user\"");
+        let waits: JobSpec = serde_json::from_str(&waits).expect("readable");
+        assert_eq!(waits.after, [JobId(7)].into());
+        let made_by = Some(MadeBy { job: JobId(3), pass: "depth".to_owned() });
+        let render = spec.render().cloned().expect("a render");
+        let render = Render { clip: Some(JobClip { made_by, ..clip.clone() }), ..render };
+        let follower = JobSpec { task: Task::Render(render), ..spec.clone() };
         let generated = JobSpec {
             task: Task::Render(Render { clip: None, ..spec.render().cloned().expect("a render") }),
             ..spec.clone()
@@ -263,12 +295,12 @@ mod tests {
                 text: "text".to_owned(),
                 rate: String::new(),
             }),
-            after: Some(JobId(7)),
+            after: [JobId(7), JobId(9)].into(),
             terms: Terms { max_nodes: 3, first: "1,9".parse().expect("frames"), ..Terms::default() },
             overwrite: true,
             ..spec.clone()
         };
-        for spec in [spec, generated, delivery] {
+        for spec in [spec, generated, follower, delivery] {
             let text = serde_json::to_string(&spec).expect("written");
             assert_eq!(serde_json::from_str::<JobSpec>(&text).expect("readable"), spec);
         }

@@ -37,8 +37,8 @@ impl Farm {
             let id = JobId(self.next_job);
             self.next_job += 1;
             // What comes in front of it was taken in just now.
-            let after = after.map(|place| JobId(first.0 + place as u64));
-            (spec.after, spec.batch) = (after.or(spec.after), together.then_some(first));
+            spec.after.extend(after.map(|place| JobId(first.0 + place as u64)));
+            spec.batch = together.then_some(first);
             if let Some(workflow) = spec.workflow().filter(|id| !self.workflows.contains_key(*id)) {
                 step.changes.push(Key::Workflow(workflow.clone()));
             }
@@ -64,15 +64,14 @@ impl Farm {
             if !outputs.insert(spec.output.as_str()) {
                 return Err(Refusal::OutputTwice { output });
             }
-            let awaited = spec.after.map(|after| (after, self.jobs.get(&after)));
-            match awaited {
-                Some((after, None)) => return Err(Refusal::NoSuchJob(after)),
-                Some((job, Some(awaited)))
-                    if matches!(awaited.phase, Phase::Ended(Ended::Cancelled { .. })) =>
-                {
-                    return Err(Refusal::NothingToDeliver { job });
+            for job in spec.awaits() {
+                match self.jobs.get(&job).map(|awaited| awaited.phase) {
+                    None => return Err(Refusal::NoSuchJob(job)),
+                    Some(Phase::Ended(Ended::Cancelled { .. })) => {
+                        return Err(Refusal::NothingOfIt { job });
+                    }
+                    Some(_) => {}
                 }
-                _ => {}
             }
         }
         let limit = self.config.max_active;
@@ -99,6 +98,7 @@ impl Farm {
         self.outputs.insert(spec.output.as_str().to_owned(), id);
         let (class, variant) = self.index(id, &spec);
         self.jobs.insert(id, Job { class, variant, ..Job::new(spec, priority, now) });
+        self.follow(id);
         self.rank(id);
     }
 
@@ -121,7 +121,7 @@ impl Farm {
         if !spec.request_id.is_empty() {
             self.requests.insert(spec.request_id.clone(), id);
         }
-        self.dependents.extend(spec.after.map(|after| (after, id)));
+        self.dependents.extend(spec.awaits().map(|awaited| (awaited, id)));
         self.batches.extend(spec.batch.map(|first| (first, id)));
         self.deadlines.extend(spec.terms.deadline.map(|deadline| (deadline, id)));
         (self.classes.enter(spec).unwrap_or_default(), variant.unwrap_or_default())
@@ -134,7 +134,9 @@ impl Farm {
             known.jobs -= 1;
         }
         self.requests.remove(&spec.request_id);
-        spec.after.map(|after| self.dependents.remove(&(after, id)));
+        for awaited in spec.awaits() {
+            self.dependents.remove(&(awaited, id));
+        }
         spec.batch.map(|first| self.batches.remove(&(first, id)));
         spec.terms.deadline.map(|deadline| self.deadlines.remove(&(deadline, id)));
         if self.classes.leave(job.class) {
@@ -144,7 +146,7 @@ impl Farm {
         }
     }
 
-    /// The jobs that work on the result of `id`.
+    /// The jobs that wait for `id`, in whole or frame by frame.
     pub(super) fn dependents_of(&self, id: JobId) -> Vec<JobId> {
         self.dependents.range((id, JobId(0))..=(id, JobId(u64::MAX))).map(|(_, job)| *job).collect()
     }

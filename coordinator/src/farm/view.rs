@@ -205,9 +205,10 @@ impl Farm {
         };
         let known = job.spec.workflow().and_then(|id| self.workflows.get(id));
         let message = match (state, job.message.is_empty(), known) {
-            (JobState::Waiting, true, _) if !self.may_begin(&job.spec) => self.what_for(&job.spec),
-            (JobState::Waiting, true, Some(_)) => self.why_nobody(job),
-            (JobState::Waiting, true, None) => self.why_not_delivered(&job.spec, ""),
+            (JobState::Waiting, true, known) => self.awaits_what(job).unwrap_or_else(|| match known {
+                Some(_) => self.why_nobody(job),
+                None => self.why_not_delivered(&job.spec, ""),
+            }),
             _ => job.message.clone(),
         };
         JobView {

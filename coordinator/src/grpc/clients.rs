@@ -18,7 +18,7 @@ use crate::{
         Answer, Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal,
         Submission,
     },
-    submission::{self, SubmissionError},
+    submission::{self, Maker, SubmissionError},
     version::Versions,
 };
 
@@ -61,12 +61,18 @@ impl FarmService {
         if let Some(versions) = Versions::of(&request.output) {
             request.output = self.next_version(versions).await?;
         }
+        let maker = match &request.clip_of {
+            Some(clip) => Some(Maker::of(look(self, JobId(clip.job_id)).await?.1).map_err(|error| invalid(&error))?),
+            None => None,
+        };
         let (roots, folders) = (self.roots.clone(), self.folders.clone());
         let checked =
-            tokio::task::spawn_blocking(move || submission::check(request, traceparent, &folders, &roots))
-                .await
-                .unwrap_or(Err(SubmissionError::Aborted))
-                .map_err(|error| Status::invalid_argument(chain(&error)))?;
+            tokio::task::spawn_blocking(move || {
+                submission::check(request, traceparent, &folders, &roots, maker.as_ref())
+            })
+            .await
+            .unwrap_or(Err(SubmissionError::Aborted))
+            .map_err(|error| invalid(&error))?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
     }
@@ -130,7 +136,7 @@ impl FarmService {
         };
         let checked = made
             .unwrap_or(Err(SubmissionError::Aborted))
-            .map_err(|error| Status::invalid_argument(chain(&error)))?;
+            .map_err(|error| invalid(&error))?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::DeliverResponse { jobs, already_submitted })
     }
@@ -144,7 +150,7 @@ impl FarmService {
         let roots = self.roots.clone();
         let next = tokio::task::spawn_blocking(move || versions.next(&roots, &taken)).await;
         let next = next.map_err(|_| Status::internal("the versions could not be listed"))?;
-        next.map(|output| output.to_string()).map_err(|error| Status::invalid_argument(chain(&error)))
+        next.map(|output| output.to_string()).map_err(|error| invalid(&error))
     }
 }
 
@@ -295,7 +301,7 @@ impl v1::farm_server::Farm for FarmService {
             .await
             .map_err(|_| Status::internal("storage could not be read"))?
             .map(Response::new)
-            .map_err(|error| Status::invalid_argument(chain(&error)))
+            .map_err(|error| invalid(&error))
     }
 
     async fn list_workflows(
@@ -452,6 +458,11 @@ fn priority_from(value: u32) -> Result<Priority, Status> {
     Priority::new(value).ok_or_else(|| Status::invalid_argument(chain(&told)))
 }
 
+/// What was asked for cannot be, whatever the farm does.
+fn invalid(error: &(dyn std::error::Error + 'static)) -> Status {
+    Status::invalid_argument(chain(error))
+}
+
 fn status(error: DriverError) -> Status {
     let text = chain(&error);
     match error {
@@ -459,7 +470,7 @@ fn status(error: DriverError) -> Status {
         DriverError::Refused(Refusal::OutputTaken { .. }) => Status::already_exists(text),
         DriverError::Refused(Refusal::TooManyJobs { .. }) => Status::resource_exhausted(text),
         DriverError::Refused(
-            Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. } | Refusal::NothingToDeliver { .. },
+            Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. } | Refusal::NothingOfIt { .. },
         ) => Status::failed_precondition(text),
         DriverError::Refused(Refusal::OutputTwice { .. }) => Status::invalid_argument(text),
         error => unavailable(&error),

@@ -8,7 +8,7 @@ use crate::{
     farm::{
         AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Deliver, Failure, FailureKind,
         FarmTag, JobId, JobSpec, JobState, JobView, LostFrames, NodeState, NodeView, Progress, Render,
-        Segment, Task, Timestamp,
+        Segment, Source, Task, Timestamp,
     },
     recovery::JobManifest,
 };
@@ -121,6 +121,7 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
             .map(|pass| (pass.pass.clone(), pattern(pass.pattern())))
             .collect()
     });
+    let clip_of = spec.render().and_then(|render| render.clip.as_ref()?.made_by.as_ref());
     let (workflow, clip, delivery) = match &spec.task {
         Task::Render(render) => {
             let clip = render.clip.as_ref().map(|clip| clip.path.to_string());
@@ -162,7 +163,8 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
         late: view.late,
         sequences: sequences.unwrap_or_default(),
         parameters: spec.render().map(parameters).unwrap_or_default(),
-        after_job_id: spec.after.map_or(0, |job| job.0),
+        after_job_ids: spec.after.iter().map(|job| job.0).collect(),
+        clip_of: clip_of.map(|made| v1::ClipOf { job_id: made.job.0, pass: made.pass.clone() }),
         batch: spec.batch.map_or(0, |job| job.0),
         delivery,
         urgent: spec.urgent,
@@ -338,14 +340,7 @@ fn assembly(
             })
             .collect(),
         cross_fade,
-        segments: segments
-            .iter()
-            .map(|segment| v1::Segment {
-                attempt_id: tag.attempt_name(segment.attempt),
-                node: segment.node.to_string(),
-                frames: segment.frames.to_string(),
-            })
-            .collect(),
+        segments: self::segments(tag, segments),
         workflow: render.workflow_name.clone(),
         parameters: parameters(render),
         clip: render.clip.as_ref().map(|clip| clip.path.to_string()).unwrap_or_default(),
@@ -353,6 +348,24 @@ fn assembly(
         interpolation,
         overwrite: spec.overwrite,
         missing: missing.to_string(),
+    }
+}
+
+fn segments(tag: &FarmTag, segments: &[Segment]) -> Vec<v1::Segment> {
+    let told = |segment: &Segment| v1::Segment {
+        attempt_id: tag.attempt_name(segment.attempt),
+        node: segment.node.to_string(),
+        frames: segment.frames.to_string(),
+    };
+    segments.iter().map(told).collect()
+}
+
+fn clip_source(tag: &FarmTag, source: &Source) -> v1::ClipSource {
+    v1::ClipSource {
+        work_dir: source.work_dir.to_string(),
+        output: source.output.to_string(),
+        pass: source.pass.clone(),
+        segments: segments(tag, &source.pieces),
     }
 }
 
@@ -372,10 +385,13 @@ fn deliver(spec: &JobSpec, deliver: &Deliver) -> v1::Deliver {
 
 pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignment {
     use v1::assignment::Work;
-    let Assignment { attempt, spec, workflow, work } = assignment;
+    let Assignment { attempt, spec, workflow, work, source } = assignment;
     let work_dir = spec.work_dir(&tag.0, attempt.job.0).to_string();
     let work = match (work, &spec.task, workflow) {
-        (AssignedWork::Chunk(frames), ..) => Some(Work::Chunk(v1::Chunk { frames: frames.to_string() })),
+        (AssignedWork::Chunk(frames), ..) => Some(Work::Chunk(v1::Chunk {
+            frames: frames.to_string(),
+            source: source.as_ref().map(|source| clip_source(tag, source)),
+        })),
         (AssignedWork::Assembly(segments), Task::Render(render), Some(workflow)) => {
             let assembly = assembly(tag, (spec, render), workflow, segments);
             Some(Work::Assembly(v1::Assembly { work_dir, ..assembly }))

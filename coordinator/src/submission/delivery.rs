@@ -1,5 +1,7 @@
 //! From what is asked to be delivered to checked jobs.
 
+use std::collections::BTreeSet;
+
 use hearth_pictures::Rate;
 use hearth_proto::v1;
 use hearth_storage::{Clip, Roots};
@@ -8,7 +10,7 @@ use hearth_workflows::{
 };
 
 use super::{SubmissionError, check_text, free_output};
-use crate::farm::{Deliver, JobId, JobSpec, Priority, Submission, Submitted, Task, Terms};
+use crate::farm::{Deliver, JobId, JobSpec, PassFiles, Priority, Submission, Submitted, Task, Terms};
 
 /// Deliveries in one request.
 const MOST: usize = 32;
@@ -19,6 +21,20 @@ pub(super) struct Source<'a> {
     pub(super) workflow: &'a Workflow,
 }
 
+impl Source<'_> {
+    /// A pass and its sequence; of no name, the first.
+    pub(super) fn pass(&self, name: &str) -> Result<(PassFiles, SequencePath), SubmissionError> {
+        let passes = self.spec.pass_files(self.workflow);
+        let found = passes.iter().find(|pass| name.is_empty() || pass.pass == name).cloned();
+        let pass = found.ok_or_else(|| SubmissionError::NoSuchPass {
+            pass: name.to_owned(),
+            known: passes.iter().map(|pass| pass.pass.as_str()).collect::<Vec<_>>().join(", "),
+        })?;
+        let sequence = format!("{}/{}", self.spec.output, pass.pattern());
+        Ok((pass, sequence.parse().map_err(SubmissionError::OutputPath)?))
+    }
+}
+
 /// A job for each of `deliveries` of a job's sequence.
 pub(super) fn of_job(
     deliveries: &[v1::Delivery],
@@ -27,19 +43,11 @@ pub(super) fn of_job(
     roots: &Roots,
 ) -> Result<Vec<JobSpec>, SubmissionError> {
     check_count(deliveries)?;
-    let Source { spec, workflow } = source;
-    let passes = spec.pass_files(workflow);
+    let spec = source.spec;
     deliveries
         .iter()
         .map(|delivery| {
-            let named = |pass: &&crate::farm::PassFiles| pass.pass == delivery.pass;
-            let pass = if delivery.pass.is_empty() { passes.first() } else { passes.iter().find(named) };
-            let pass = pass.ok_or_else(|| SubmissionError::NoSuchPass {
-                pass: delivery.pass.clone(),
-                known: passes.iter().map(|pass| pass.pass.as_str()).collect::<Vec<_>>().join(", "),
-            })?;
-            let sequence: SequencePath =
-                format!("{}/{}", spec.output, pass.pattern()).parse().map_err(SubmissionError::OutputPath)?;
+            let (pass, sequence) = source.pass(&delivery.pass)?;
             let base = match delivery.pass.as_str() {
                 "" => spec.output.clone(),
                 pass => format!("{}_{pass}", spec.output).parse().map_err(SubmissionError::OutputPath)?,
@@ -66,7 +74,7 @@ fn inherit(spec: &JobSpec, (deliver, output, overwrite): (Deliver, RootPath, boo
         // Any node can encode.
         pool: String::new(),
         request_id: String::new(),
-        after: None,
+        after: BTreeSet::new(),
         terms: Terms { deadline: spec.terms.deadline, ..Terms::default() },
         batch: None,
         ..spec.clone()
@@ -82,7 +90,7 @@ pub fn check_job(
     roots: &Roots,
 ) -> Result<Submission, SubmissionError> {
     let specs = of_job(&request.deliveries, &Source { spec, workflow }, request.overwrite, roots)?;
-    let specs = specs.into_iter().map(|spec| JobSpec { after: Some(job), ..spec }).collect();
+    let specs = specs.into_iter().map(|spec| JobSpec { after: [job].into(), ..spec }).collect();
     submission(request, specs, priority)
 }
 
@@ -131,7 +139,7 @@ pub fn check_clip(
                 output,
                 urgent: false,
                 overwrite,
-                after: None,
+                after: BTreeSet::new(),
                 terms: Terms::default(),
                 batch: None,
                 traceparent: traceparent.clone(),

@@ -1,6 +1,7 @@
 //! From a request to a checked job: everything that can be known to be wrong is said now, before a GPU is
 //! touched.
 
+mod chain;
 mod delivery;
 
 use std::{path::Path, sync::Arc};
@@ -18,9 +19,10 @@ use hearth_workflows::{
     path::PathError,
 };
 
+pub use chain::Maker;
 pub use delivery::{check_clip as check_delivery_of_clip, check_job as check_delivery_of_job};
 
-use crate::farm::{JobClip, JobSpec, Priority, Render, Submission, Submitted, Task, Terms, Timestamp};
+use crate::farm::{JobClip, JobId, JobSpec, Priority, Render, Submission, Submitted, Task, Terms, Timestamp};
 
 /// What is wrong with a submission.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,12 @@ pub enum SubmissionError {
     FirstFrames(#[source] FramesError),
     #[error("frames {first} are to go first, but the job makes {frames}")]
     NotAmongFrames { first: FrameSet, frames: FrameSet },
+    #[error("both a clip and a job that makes one are given; leave one of them out")]
+    TwoClips,
+    #[error("job {0} delivers a sequence; name the job that makes it")]
+    MakesNoClip(JobId),
+    #[error("job {job} does not make frames {missing}; name frames that it makes")]
+    NotMade { job: JobId, missing: FrameSet },
     #[error("the clip could not be looked at")]
     Aborted,
 }
@@ -105,6 +113,7 @@ pub fn check(
     traceparent: String,
     folders: &[impl AsRef<Path>],
     roots: &Roots,
+    maker: Option<&Maker>,
 ) -> Result<Submission, SubmissionError> {
     use v1::submit_job_request::Workflow as Named;
     check_sizes(&request)?;
@@ -119,7 +128,10 @@ pub fn check(
     let output: RootPath = request.output.parse().map_err(SubmissionError::OutputPath)?;
     let split = split(&workflow, &parameters)?;
     let input = match workflow.manifest().clip {
-        Some(_) => input(&request, &workflow, split, roots)?,
+        Some(_) => match maker {
+            Some(maker) => chain::input(&request, &workflow, split, maker, roots)?,
+            None => input(&request, &request.clip, &workflow, split, roots)?,
+        },
         None => no_input(&request, &workflow, split)?,
     };
     let name = match (&input.clip, request.name.as_str()) {
@@ -155,7 +167,7 @@ pub fn check(
             output,
             urgent: request.urgent,
             overwrite: request.overwrite,
-            after: None,
+            after: request.after_job_ids.iter().copied().map(JobId).collect(),
             terms: terms(&request, &workflow, &input.results)?,
             batch: None,
             traceparent: traceparent.clone(),
@@ -210,18 +222,20 @@ struct Input {
     results: FrameSet,
 }
 
+/// Of the clip at `path`, which lies on storage.
 fn input(
     request: &v1::SubmitJobRequest,
+    path: &str,
     workflow: &Workflow,
     split: Split,
     roots: &Roots,
 ) -> Result<Input, SubmissionError> {
-    let sequence: SequencePath = request.clip.parse().map_err(SubmissionError::ClipPath)?;
+    let sequence: SequencePath = path.parse().map_err(SubmissionError::ClipPath)?;
     let clip = Clip::find(roots, &sequence)?;
     let range = clip.frames.first().zip(clip.frames.last());
     let clip_range =
         range.and_then(|(first, last)| FrameRange::new(first.0, last.0)).ok_or(SubmissionError::Aborted)?;
-    let frames: FrameSet = match SequencePath::frames_named(&request.clip) {
+    let frames: FrameSet = match SequencePath::frames_named(path) {
         Some(named) if request.frames.trim().is_empty() => named.into(),
         // Every frame of the clip: a gap is a mistake until somebody says which frames are meant.
         None if request.frames.trim().is_empty() => clip_range.into(),
@@ -236,7 +250,7 @@ fn input(
     let pixels = u64::from(width) * u64::from(height);
     let encoding = Encoding { format, colour: colour_of(&request.colour_space, format)? };
     check_format(workflow, &sequence, encoding)?;
-    Ok(Input { clip: Some(JobClip { path: sequence, encoding, pixels }), range, results })
+    Ok(Input { clip: Some(JobClip { path: sequence, encoding, pixels, made_by: None }), range, results })
 }
 
 fn no_input(
@@ -244,7 +258,8 @@ fn no_input(
     workflow: &Workflow,
     split: Split,
 ) -> Result<Input, SubmissionError> {
-    for (what, given) in [("clip", &request.clip), ("frames", &request.frames)] {
+    let clip_of = if request.clip_of.is_some() { "clip" } else { "" };
+    for (what, given) in [("clip", request.clip.as_str()), ("clip", clip_of), ("frames", &request.frames)] {
         if !given.trim().is_empty() {
             return Err(SubmissionError::NoClipWanted { workflow: workflow.name().to_owned(), what });
         }

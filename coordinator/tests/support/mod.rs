@@ -3,14 +3,14 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use hearth_coordinator::farm::{
-    Capabilities, Command, Deliver, Farm, FarmConfig, FarmTag, JobClip, JobSpec, Key, LimitPolicy, NodeAbout,
-    Priority, Record, Render, Session, ShowPolicy, Step, Submission, Submitted, Task, Terms, Timestamp,
+    Capabilities, Command, Deliver, Farm, FarmConfig, FarmTag, JobClip, JobId, JobSpec, Key, LimitPolicy,
+    MadeBy, NodeAbout, Priority, Record, Render, Session, ShowPolicy, Step, Submission, Submitted, Task, Terms, Timestamp,
     invariants,
 };
 use hearth_workflows::{
@@ -173,6 +173,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
                 path: "plates/plate.%04d.png".parse().expect("path"),
                 encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
                 pixels: 0,
+                made_by: None,
             }),
             clip_range: hearth_workflows::FrameRange {
                 first: frames.first().expect("frames"),
@@ -184,7 +185,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
         output: format!("comps/{name}").parse().expect("path"),
         urgent: false,
         overwrite: false,
-        after: None,
+        after: BTreeSet::new(),
         terms: Terms::default(),
         batch: None,
         traceparent: String::new(),
@@ -198,6 +199,14 @@ pub(crate) fn render(submission: &mut Submission) -> &mut Render {
     match &mut submission.jobs[0].spec.task {
         Task::Render(render) => render,
         Task::Deliver(_) => panic!("the first job of a submission renders"),
+    }
+}
+
+/// The first job works on what `maker` makes, frame by frame.
+pub(crate) fn follow(submission: &mut Submission, maker: JobId) {
+    let made_by = MadeBy { job: maker, pass: "beauty".to_owned() };
+    if let Some(clip) = &mut render(submission).clip {
+        clip.made_by = Some(made_by);
     }
 }
 

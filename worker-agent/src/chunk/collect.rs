@@ -16,7 +16,7 @@ use hearth_storage::manifest::{
 };
 use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
 
-use super::{ChunkTask, Failure, Workbench, away, convert::Finish};
+use super::{ChunkTask, Failure, Workbench, away, convert::Finish, source};
 use crate::{
     comfy::{Client, ComfyError, ImageRef, verdict::Outputs},
     sequence::link_or_copy,
@@ -84,7 +84,7 @@ pub(super) async fn collect(
     place: &Place,
 ) -> Result<BTreeMap<String, BTreeMap<Frame, FileManifest>>, Failure> {
     let mut passes = BTreeMap::new();
-    let clip = task.clip.as_ref().map(|clip| bench.roots.folder(&clip.path)).transpose()?;
+    let clip = task.clip.as_ref().map(|clip| source::folder(bench, task, clip)).transpose()?;
     for declared in &task.workflow.manifest().passes {
         let pass = &declared.name;
         let Some(saver) = prompt.savers.get(pass) else { continue };

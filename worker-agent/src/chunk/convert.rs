@@ -107,7 +107,12 @@ impl Finish {
         let clip = self.clip.as_ref().zip(self.task.clip.as_ref()).filter(|_| self.result.format.is_exr());
         let Some((folder, clip)) = clip else { return Metadata::default() };
         let source = match self.split {
-            Split::Interpolate { .. } => self.task.clip_range.first,
+            // The frame of the clip at it or before it: one that the chunk has loaded.
+            Split::Interpolate { multiplier, step } => {
+                let first = self.task.clip_range.first.0;
+                let pictures = i128::from(frame.0 - first) * i128::from(step);
+                Frame(first + (pictures / i128::from(multiplier.max(1))) as i64)
+            }
             _ => frame,
         };
         let file = hearth_storage::clip::file_of(folder, &clip.path, source);

@@ -8,6 +8,7 @@ mod convert;
 mod darkroom;
 mod failure;
 mod queue;
+mod source;
 mod stage;
 mod watch;
 
@@ -30,6 +31,7 @@ use crate::{
 
 pub use darkroom::Darkroom;
 pub use failure::Failure;
+pub use source::Source;
 
 /// What every attempt of a node shares.
 #[derive(Debug, Clone)]
@@ -78,6 +80,8 @@ pub struct TaskClip {
     /// How the node that loads the frames gets them.
     pub staged: Encoding,
     pub load: Load,
+    /// Of a clip that is still being made.
+    pub source: Option<Source>,
 }
 
 impl ChunkTask {
@@ -107,6 +111,12 @@ impl ChunkTask {
                     // The coordinator has refused what cannot be staged.
                     staged: workflow.manifest().staged(encoding).unwrap_or(encoding),
                     load: input.load,
+                    source: chunk
+                        .source
+                        .as_ref()
+                        .map(Source::read)
+                        .transpose()
+                        .map_err(|error| unreadable("source", &error))?,
                 })
             }
         };

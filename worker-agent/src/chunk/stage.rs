@@ -17,7 +17,7 @@ use hearth_workflows::{
     split::ChunkPlan,
 };
 
-use super::{ChunkTask, Failure, TaskClip, Workbench, away, convert};
+use super::{ChunkTask, Failure, TaskClip, Workbench, away, convert, source};
 use crate::config::Transfer;
 
 /// Frames uploaded at a time.
@@ -33,7 +33,8 @@ pub(super) async fn stage(
     plan: &ChunkPlan,
 ) -> Result<StagedClip, Failure> {
     let Some(clip) = &task.clip else { return Ok(StagedClip::Nothing) };
-    let files = files(bench, clip, plan)?;
+    source::fetch(bench, task, clip, plan).await?;
+    let files = files(bench, task, clip, plan)?;
     look_at(bench, task, clip, plan, files.clone()).await?;
     let files = match Converter::new(clip.encoding, clip.staged) {
         Some(converter) => convert_all(bench, task, clip, plan, &files, converter).await?,
@@ -122,7 +123,7 @@ pub(super) fn names_only(
     Ok(match (bench.transfer, clip.load) {
         // ComfyUI loads a picture by its absolute path.
         (Transfer::Shared, Load::Image) if clip.staged == clip.encoding => {
-            let files = files(bench, clip, plan)?;
+            let files = files(bench, task, clip, plan)?;
             StagedClip::Files(files.iter().map(|file| file.display().to_string()).collect())
         }
         (Transfer::Shared, Load::Image) => {
@@ -150,8 +151,13 @@ pub(super) fn names_only(
     })
 }
 
-fn files(bench: &Workbench, clip: &TaskClip, plan: &ChunkPlan) -> Result<Vec<PathBuf>, Failure> {
-    let folder = bench.roots.folder(&clip.path)?;
+fn files(
+    bench: &Workbench,
+    task: &ChunkTask,
+    clip: &TaskClip,
+    plan: &ChunkPlan,
+) -> Result<Vec<PathBuf>, Failure> {
+    let folder = source::folder(bench, task, clip)?;
     Ok(plan.loaded.iter().map(|frame| file_of(&folder, &clip.path, *frame)).collect())
 }
 

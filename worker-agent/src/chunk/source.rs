@@ -1,0 +1,125 @@
+//! A clip that another job is still making: its frames are linked into the attempt's own folder under the names that
+//! they will have. Nothing may read them where they were: that place goes when the other job's sequence is put
+//! together, and the sequence appears in another.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use hearth_proto::v1::{self, FailureKind};
+use hearth_storage::{
+    clip::file_of,
+    manifest::{ChunkManifest, FileManifest, SequenceManifest},
+};
+use hearth_workflows::{Frame, FrameSet, RootPath, split::ChunkPlan};
+
+use super::{ChunkTask, Failure, TaskClip, Workbench};
+use crate::sequence::link_or_copy;
+
+/// Where the frames of such a clip lie.
+#[derive(Debug, Clone)]
+pub struct Source {
+    work_dir: RootPath,
+    output: RootPath,
+    pass: String,
+    /// The attempts that made them.
+    pieces: Vec<(String, FrameSet)>,
+}
+
+impl Source {
+    /// Reads its part of an assignment; an error says what of it cannot be understood.
+    pub(super) fn read(source: &v1::ClipSource) -> Result<Self, String> {
+        let path = |text: &str| text.parse::<RootPath>().map_err(|error| error.to_string());
+        let piece = |segment: &v1::Segment| {
+            let frames = segment.frames.parse().map_err(|_| format!("frames {}", segment.frames))?;
+            Ok((segment.attempt_id.clone(), frames))
+        };
+        Ok(Self {
+            work_dir: path(&source.work_dir)?,
+            output: path(&source.output)?,
+            pass: source.pass.clone(),
+            pieces: source.segments.iter().map(piece).collect::<Result<_, String>>()?,
+        })
+    }
+}
+
+/// Where the clip's files lie for this attempt.
+pub(super) fn folder(bench: &Workbench, task: &ChunkTask, clip: &TaskClip) -> Result<PathBuf, Failure> {
+    Ok(match clip.source {
+        Some(_) => bench.stage.join(&task.attempt).join("source"),
+        None => bench.roots.folder(&clip.path)?,
+    })
+}
+
+/// Links what the plan loads of a clip that is still being made. Blocks on storage in a thread of its own.
+pub(super) async fn fetch(
+    bench: &Workbench,
+    task: &ChunkTask,
+    clip: &TaskClip,
+    plan: &ChunkPlan,
+) -> Result<(), Failure> {
+    let Some(source) = clip.source.clone() else { return Ok(()) };
+    let (work, output) = (bench.roots.resolve(&source.work_dir)?, bench.roots.resolve(&source.output)?);
+    let finished = bench.roots.folder(&clip.path)?;
+    let to = folder(bench, task, clip)?;
+    let (path, frames) = (clip.path.clone(), plan.loaded.clone());
+    let linked = tokio::task::spawn_blocking(move || {
+        let failed = |place: &Path, error: &io::Error| {
+            Failure::storage(format!("cannot stage {}", place.display()), error)
+        };
+        std::fs::create_dir_all(&to).map_err(|error| failed(&to, &error))?;
+        let mut chunks = Chunks::new(&work, &source);
+        for frame in frames {
+            let place = file_of(&to, &path, frame);
+            match chunks.link(frame, &place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                linked => {
+                    linked.map_err(|error| failed(&place, &error))?;
+                    continue;
+                }
+            }
+            // Put together meanwhile: only then do chunks go. What an older job has left there is another clip.
+            let is_its = SequenceManifest::read(&output)
+                .is_some_and(|manifest| manifest.job == source.work_dir.to_string());
+            let from = file_of(&finished, &path, frame);
+            if !is_its {
+                let message = format!(
+                    "frame {frame} of {path} is neither among its job's chunks nor in its sequence; look whether somebody has removed {}",
+                    work.display()
+                );
+                return Err(Failure::new(FailureKind::Storage, message));
+            }
+            link_or_copy(&from, &place).map_err(|error| failed(&from, &error))?;
+        }
+        Ok(())
+    });
+    linked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// What the attempts have published, each read once.
+struct Chunks<'a> {
+    work: &'a Path,
+    source: &'a Source,
+    files: BTreeMap<&'a str, BTreeMap<Frame, FileManifest>>,
+}
+
+impl<'a> Chunks<'a> {
+    fn new(work: &'a Path, source: &'a Source) -> Self {
+        Self { work, source, files: BTreeMap::new() }
+    }
+
+    /// An error of the kind `NotFound` when no chunk has the frame, any more.
+    fn link(&mut self, frame: Frame, to: &Path) -> io::Result<()> {
+        let made = self.source.pieces.iter().find(|(_, frames)| frames.contains(frame));
+        let (attempt, _) = made.ok_or(io::ErrorKind::NotFound)?;
+        let folder = self.work.join(attempt);
+        let files = self.files.entry(attempt).or_insert_with(|| {
+            let manifest = ChunkManifest::read(&folder);
+            manifest.and_then(|mut manifest| manifest.passes.remove(&self.source.pass)).unwrap_or_default()
+        });
+        let file = files.get(&frame).ok_or(io::ErrorKind::NotFound)?;
+        link_or_copy(&folder.join(&self.source.pass).join(&file.name), to)
+    }
+}
