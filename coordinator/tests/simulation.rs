@@ -651,9 +651,11 @@ impl World {
         let Some(maker) = maker.filter(|maker| maker.state != JobState::Cancelled) else { return };
         let frames = &maker.spec.frames;
         // Handles in a gap would never be there.
-        let whole = frames.run_count() == 1 || submission.jobs[0].spec.render().is_some_and(|render| {
-            render.workflow == *self.workflows["resize-sharpen"].id()
-        });
+        let whole = frames.run_count() == 1
+            || submission.jobs[0]
+                .spec
+                .render()
+                .is_some_and(|render| render.workflow == *self.workflows["resize-sharpen"].id());
         if let (Some(first), Some(last), true) = (frames.first(), frames.last(), whole) {
             submission.jobs[0].spec.frames = frames.clone();
             submission.jobs[0].spec.terms.first = FrameSet::new();

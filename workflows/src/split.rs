@@ -177,13 +177,7 @@ impl Split {
 
     /// The results that cannot be made while frames of the clip are `missing`, in whatever chunk they come. A few
     /// more where the model insists on more frames than asked for; none once nothing is missing.
-    pub fn blocked(
-        self,
-        missing: &FrameSet,
-        results: &FrameSet,
-        clip: FrameRange,
-        shape: Shape,
-    ) -> FrameSet {
+    pub fn blocked(self, missing: &FrameSet, results: &FrameSet, clip: FrameRange, shape: Shape) -> FrameSet {
         let missing = missing.intersection(&clip.into());
         let (Some(first), Some(last)) = (results.first(), results.last()) else { return FrameSet::new() };
         // Neighbours that are loaded so that there are enough: at most so many, on either side.

@@ -288,10 +288,12 @@ impl Farm {
             }
             _ => format!("waits for job {after}"),
         };
-        let not_done =
-            job.spec.after.iter().filter_map(|after| Some((*after, self.jobs.get(after)?))).find(
-                |(_, awaited)| awaited.phase != Phase::Ended(Ended::Done),
-            );
+        let not_done = job
+            .spec
+            .after
+            .iter()
+            .filter_map(|after| Some((*after, self.jobs.get(after)?)))
+            .find(|(_, awaited)| awaited.phase != Phase::Ended(Ended::Done));
         if let Some((after, awaited)) = not_done {
             return Some(of_job(after, awaited));
         }

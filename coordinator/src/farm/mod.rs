@@ -306,12 +306,7 @@ impl Farm {
         step
     }
 
-    fn carry_out(
-        &mut self,
-        now: Timestamp,
-        command: Command,
-        step: &mut Step,
-    ) -> Result<Answer, Refusal> {
+    fn carry_out(&mut self, now: Timestamp, command: Command, step: &mut Step) -> Result<Answer, Refusal> {
         match command {
             Command::Submit(submission) => self.submit(now, *submission, step),
             Command::Pause(job) => self.pause(job, step),

@@ -62,17 +62,18 @@ impl FarmService {
             request.output = self.next_version(versions).await?;
         }
         let maker = match &request.clip_of {
-            Some(clip) => Some(Maker::of(look(self, JobId(clip.job_id)).await?.1).map_err(|error| invalid(&error))?),
+            Some(clip) => {
+                Some(Maker::of(look(self, JobId(clip.job_id)).await?.1).map_err(|error| invalid(&error))?)
+            }
             None => None,
         };
         let (roots, folders) = (self.roots.clone(), self.folders.clone());
-        let checked =
-            tokio::task::spawn_blocking(move || {
-                submission::check(request, traceparent, &folders, &roots, maker.as_ref())
-            })
-            .await
-            .unwrap_or(Err(SubmissionError::Aborted))
-            .map_err(|error| invalid(&error))?;
+        let checked = tokio::task::spawn_blocking(move || {
+            submission::check(request, traceparent, &folders, &roots, maker.as_ref())
+        })
+        .await
+        .unwrap_or(Err(SubmissionError::Aborted))
+        .map_err(|error| invalid(&error))?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
     }
@@ -134,9 +135,7 @@ impl FarmService {
             }
             None => return Err(Status::invalid_argument("give a job or a clip to deliver")),
         };
-        let checked = made
-            .unwrap_or(Err(SubmissionError::Aborted))
-            .map_err(|error| invalid(&error))?;
+        let checked = made.unwrap_or(Err(SubmissionError::Aborted)).map_err(|error| invalid(&error))?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::DeliverResponse { jobs, already_submitted })
     }

@@ -10,8 +10,8 @@ use std::{
 
 use hearth_coordinator::farm::{
     Capabilities, Command, Deliver, Farm, FarmConfig, FarmTag, JobClip, JobId, JobSpec, Key, LimitPolicy,
-    MadeBy, NodeAbout, Priority, Record, Render, Session, ShowPolicy, Step, Submission, Submitted, Task, Terms, Timestamp,
-    invariants,
+    MadeBy, NodeAbout, Priority, Record, Render, Session, ShowPolicy, Step, Submission, Submitted, Task,
+    Terms, Timestamp, invariants,
 };
 use hearth_workflows::{
     FrameSet, Workflow,
