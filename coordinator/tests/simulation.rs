@@ -140,6 +140,8 @@ enum What {
     Connects(usize),
     NodeDies(usize),
     Disconnects(usize),
+    /// The node's hours begin, or are over.
+    Shift(usize, bool),
     CoordinatorDies,
     /// The coordinator dies, and the store has lost its latest commits.
     StoreLoses,
@@ -163,6 +165,7 @@ struct SimNode {
     session: Option<Session>,
     /// Counts deaths, so that what an earlier life had begun does not finish.
     life: u64,
+    off: bool,
     slots: usize,
     ms_per_frame: u64,
     held: BTreeMap<AttemptId, FrameSet>,
@@ -216,6 +219,7 @@ impl World {
                 name: format!("node{index}").into(),
                 session: None,
                 life: 0,
+                off: false,
                 slots: rng.random_range(1..=3),
                 ms_per_frame: rng.random_range(50..=2_000),
                 held: BTreeMap::new(),
@@ -273,6 +277,14 @@ impl World {
                 let what =
                     if self.rng.random_bool(0.5) { What::NodeDies(node) } else { What::Disconnects(node) };
                 self.at(at, what);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            for _ in 0..self.rng.random_range(0..3) {
+                let at = self.rng.random_range(0..CALM_AT / 2);
+                self.at(at, What::Shift(node, false));
+                let back = at + self.rng.random_range(100..CALM_AT / 2);
+                self.at(back, What::Shift(node, true));
             }
         }
         for submission in 0..self.submissions.len() {
@@ -341,6 +353,7 @@ impl World {
                 self.disconnect(node);
             }
             What::Disconnects(node) => self.disconnect(node),
+            What::Shift(node, works) => self.shift(node, works),
             What::CoordinatorDies => self.restart(),
             What::StoreLoses => self.lose(),
             What::Surveyed(job) => self.survey(job),
@@ -484,7 +497,7 @@ impl World {
             session,
             about: about(node.name.as_str()),
             capabilities: Box::new(capabilities),
-            slots: node.slots,
+            slots: if node.off { 0 } else { node.slots },
             reason: String::new(),
             held,
         };
@@ -497,6 +510,21 @@ impl World {
         if !beating {
             self.at(self.now + 5_000, What::Beat(index));
         }
+    }
+
+    fn shift(&mut self, index: usize, works: bool) {
+        let node = &mut self.nodes[index];
+        node.off = !works;
+        let Some(session) = node.session else { return };
+        let readiness = Command::Readiness {
+            session,
+            node: node.name.clone(),
+            slots: if works { node.slots } else { 0 },
+            reason: if works { String::new() } else { "outside its hours".to_owned() },
+            capabilities: None,
+        };
+        // Vital: it is neither lost nor overtaken.
+        self.farm(readiness);
     }
 
     fn disconnect(&mut self, index: usize) {

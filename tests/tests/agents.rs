@@ -1,5 +1,8 @@
 //! The agents' side of the contract, spoken by hand.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hearth_agent::NodeConfig;
 use hearth_client::v1::{self, NodeState, attach_request::Message as Say, attach_response::Message as Order};
 use hearth_proto::names::digest;
 use hearth_tests::{
@@ -99,5 +102,34 @@ async fn names_are_told_once_for_all_nodes_and_no_node_works_before_its_own_are_
     while listed("third").await.state() != NodeState::Idle {
         tokio::task::yield_now().await;
     }
+    farm.stop().await;
+}
+
+/// A workstation works in its hours only, and says when those are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workstation_joins_in_its_hours() {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    // 1970 began on a Thursday. Three days from now it is another day in every time zone.
+    let days = ["thu", "fri", "sat", "sun", "mon", "tue", "wed"];
+    let other_day = days[((seconds / 86_400 + 3) % 7) as usize];
+    let farm = Farm::start(Setup {
+        tune_agent: Box::new(move |config| {
+            let node = |name: &str, hours: &str| NodeConfig {
+                name: name.to_owned(),
+                hours: Some(hours.parse().expect("hours")),
+                ..config.nodes[0].clone()
+            };
+            let (off, on) = (node("off", other_day), node("on", "mon-sun 00:00-24:00"));
+            config.nodes.extend([off, on]);
+        }),
+        ..Setup::default()
+    })
+    .await;
+    farm.wait_for_nodes(3).await;
+    let nodes = farm.client.nodes().await.expect("nodes");
+    let off = nodes.iter().find(|node| node.name == "off").expect("it is there");
+    assert_eq!(off.state(), NodeState::Unready);
+    let told = format!("outside its hours ({other_day}); it works again from {other_day} 00:00");
+    assert_eq!(off.message, told);
     farm.stop().await;
 }

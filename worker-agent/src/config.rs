@@ -7,6 +7,8 @@ use hearth_telemetry::{LogFormat, host_name};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Endpoint;
 
+use crate::hours::Hours;
+
 /// Of one agent: one host, with one node for each ComfyUI server there. Each field but `nodes` can stand in
 /// the file, as `HEARTH_<FIELD>`, or as a flag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub struct Config {
     pub nodes: Vec<NodeConfig>,
     /// Pools of every node that names none itself, separated by commas.
     pub pools: String,
+    /// When nodes work that name no hours themselves; none: always.
+    pub hours: Option<Hours>,
     /// Storage roots of this host, by name.
     pub roots: Roots,
     /// Where attempts and unreported results are kept.
@@ -58,6 +62,8 @@ pub struct NodeConfig {
     pub output: Option<PathBuf>,
     /// Pools it belongs to.
     pub pools: Vec<String>,
+    /// When it works.
+    pub hours: Option<Hours>,
     /// Run by `sh -c` when ComfyUI hangs or stays away; empty: nothing is run.
     pub restart: String,
 }
@@ -81,6 +87,7 @@ impl Default for Config {
             comfyui: String::new(),
             nodes: Vec::new(),
             pools: String::new(),
+            hours: None,
             roots: Roots::default(),
             state: state_home().join("hearth/agent"),
             stage: PathBuf::new(),
@@ -119,7 +126,7 @@ impl Config {
         if self.host.is_empty() { host_name() } else { self.host.clone() }
     }
 
-    /// Every node with its name and pools filled in.
+    /// Every node with its name, pools and hours filled in.
     pub fn all_nodes(&self) -> Vec<NodeConfig> {
         let list = |text: &str| -> Vec<String> {
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
@@ -139,6 +146,7 @@ impl Config {
                 if node.pools.is_empty() {
                     node.pools = list(&self.pools);
                 }
+                node.hours = node.hours.take().or_else(|| self.hours.clone());
                 node
             })
             .collect()

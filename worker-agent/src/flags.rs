@@ -7,7 +7,7 @@ use hearth_storage::Roots;
 use hearth_telemetry::{ConfigurationError, LogFormat, configure};
 use serde::Serialize;
 
-use crate::Config;
+use crate::{Config, hours::Hours};
 
 /// Works beside ComfyUI: renders chunks there and brings them to shared storage.
 #[derive(Debug, Parser, Serialize)]
@@ -15,6 +15,7 @@ use crate::Config;
     version,
     after_help = "Examples:
   hearth-agent --coordinator http://farm:7400 --comfyui http://127.0.0.1:8188 --roots plates=/mnt/plates,comps=/mnt/comps
+  hearth-agent --config /etc/hearth/workstation.toml --hours 'mon-fri 19:00-08:00, sat, sun'
   HEARTH_COMFYUI=http://127.0.0.1:8188,http://127.0.0.1:8189 hearth-agent --config /etc/hearth/agent.toml
 
 Every setting can stand in the file, in the environment as HEARTH_<NAME>, or here; the later wins.
@@ -41,6 +42,10 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pools: Option<String>,
+    /// When the nodes work, e.g. 'mon-fri 19:00-08:00, sat, sun' [default: always]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hours: Option<Hours>,
     /// Storage roots of this host, as name=/path,name=/path
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]

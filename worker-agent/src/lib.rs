@@ -14,6 +14,7 @@ pub mod comfy;
 pub mod config;
 pub mod delivery;
 pub mod flags;
+pub mod hours;
 mod link;
 mod node;
 mod outbox;

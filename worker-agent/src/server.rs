@@ -19,6 +19,8 @@ pub enum AgentError {
     NoRoots,
     #[error("two nodes are called {name}; give one of them another name")]
     SameName { name: String },
+    #[error("'{name}' is no name of a pool; '+', '!' and commas put pools together")]
+    PoolName { name: String },
     #[error("'{url}' is no ComfyUI address; write it as http://host:port")]
     Address { url: String },
     #[error("cannot listen on {address} for metrics; is another program using it?")]
@@ -56,6 +58,9 @@ impl Agent {
         for node in &nodes {
             if !names.insert(&node.name) {
                 return Err(AgentError::SameName { name: node.name.clone() });
+            }
+            if let Some(name) = node.pools.iter().find(|name| name.contains(['+', '!', ','])) {
+                return Err(AgentError::PoolName { name: name.clone() });
             }
             let scheme = node.comfyui.starts_with("http://") || node.comfyui.starts_with("https://");
             if !scheme || reqwest::Url::parse(&node.comfyui).is_err() {

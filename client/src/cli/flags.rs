@@ -173,7 +173,7 @@ pub(crate) struct Submit {
     /// The first, the middle and the last frame go first
     #[arg(long)]
     pub(crate) early_look: bool,
-    /// Only nodes of this pool
+    /// Only nodes of this pool; of all of several as comp+a100, of none as !desktop
     #[arg(long, default_value = "")]
     pub(crate) pool: String,
     /// What the clip's numbers are: linear, srgb, rec709, acescg, acescct or data [default: linear in float

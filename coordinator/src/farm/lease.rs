@@ -134,7 +134,27 @@ impl Farm {
         }
         step.changes.push(Key::Node(name.clone()));
         self.reopen(name);
+        if slots == 0 {
+            self.take_back_what_waits(now, name, step);
+        }
         self.fill_node(now, name, step);
+    }
+
+    /// The node takes no more work: others may have what has not begun there.
+    fn take_back_what_waits(&mut self, now: Timestamp, name: &NodeName, step: &mut Step) {
+        let Some(node) = self.nodes.get(name) else { return };
+        let mut held: Vec<_> =
+            node.chunks.iter().filter_map(|id| Some((self.attempts.get(id)?.assigned, *id))).collect();
+        held.sort_unstable();
+        // After a change of the leader nobody knows which has begun, but the first of them has.
+        let waits = held.into_iter().skip(1).filter(|(_, id)| self.behind.all().contains(id));
+        let waits: Vec<AttemptId> = waits.map(|(_, id)| id).collect();
+        for id in &waits {
+            self.withdraw(now, *id, "its node takes no more work", step);
+        }
+        if !waits.is_empty() {
+            self.fill_open(now, step);
+        }
     }
 
     pub(super) fn heartbeat(

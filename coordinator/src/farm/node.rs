@@ -58,7 +58,10 @@ pub enum Lack {
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pool(pool) => write!(f, "not in pool {pool}"),
+            Self::Pool(pool) => match pool.strip_prefix('!') {
+                Some(pool) => write!(f, "in pool {pool}, which the job leaves alone"),
+                None => write!(f, "not in pool {pool}"),
+            },
             Self::Class(class) => write!(f, "node class {class} is not installed"),
             Self::Model(model) => write!(f, "model {model} is missing"),
             Self::Vram { needed_bytes } => {
@@ -173,9 +176,14 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Pool and storage roots.
-    pub fn lacks_place<'a>(&self, pool: &str, mut roots: impl Iterator<Item = &'a str>) -> Result<(), Lack> {
-        if !pool.is_empty() && !self.pools.contains(pool) {
+    /// Pools and storage roots. `comp+a100+!desktop`: in the first two, and not in the third.
+    pub fn lacks_place<'a>(&self, pools: &str, mut roots: impl Iterator<Item = &'a str>) -> Result<(), Lack> {
+        let mut wanted = pools.split('+').map(str::trim).filter(|pool| !pool.is_empty());
+        let lacks = wanted.find(|pool| match pool.strip_prefix('!') {
+            Some(pool) => self.pools.contains(pool),
+            None => !self.pools.contains(*pool),
+        });
+        if let Some(pool) = lacks {
             return Err(Lack::Pool(pool.to_owned()));
         }
         match roots.find(|root| !self.roots.contains(*root)) {

@@ -22,7 +22,7 @@ pub struct JobSpec {
     pub name: String,
     pub show: String,
     pub user: String,
-    /// Empty: any node.
+    /// Pools that nodes must be in, with `!` those that they must not: `comp+!desktop`. Empty: any node.
     pub pool: String,
     #[serde(flatten)]
     pub task: Task,

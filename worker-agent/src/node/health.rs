@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Node, RESTART_EVERY, recovery};
-use crate::comfy::Health;
+use crate::{comfy::Health, hours::Hours};
 
 impl Node {
     pub(super) fn health(&mut self, health: Health) {
@@ -66,10 +66,23 @@ impl Node {
                     self.config.comfyui
                 )
             }
-            (None, false) => String::new(),
+            (None, false) => self.off.clone().unwrap_or_default(),
         };
         let slots = if reason.is_empty() { self.slots } else { 0 };
         v1::NodeReadiness { slots, reason, capabilities }
+    }
+
+    /// The node's hours may have begun, or be over. What runs by then is done to its end.
+    pub(super) fn look_at_the_clock(&mut self) {
+        let off = self.config.hours.as_ref().and_then(Hours::off);
+        if off.is_some() != self.off.is_some() {
+            match &off {
+                Some(reason) => info!("{reason}"),
+                None => info!("its hours have begun"),
+            }
+            self.off = off;
+            self.tell_readiness(None);
+        }
     }
 
     pub(super) fn tell_readiness(&mut self, capabilities: Option<v1::Capabilities>) {

@@ -102,6 +102,8 @@ struct Node {
     offer: Option<Box<Offer>>,
     /// Why it cannot take work; `None`: it can.
     unready: Option<String>,
+    /// Why it does not work at this time; `None`: it does.
+    off: Option<String>,
     /// Since when its ComfyUI is away.
     down_since: Option<Instant>,
     /// Prompts that hang in it and have not let go.
@@ -150,6 +152,7 @@ pub(crate) async fn run(
         jobs: HashMap::new(),
         offer: None,
         unready: Some(format!("ComfyUI at {} has not answered yet", config.comfyui)),
+        off: None,
         down_since: Some(Instant::now()),
         stuck: HashSet::new(),
         restarted: None,
@@ -183,6 +186,7 @@ async fn forward<T>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<Event>, wrap: 
 
 impl Node {
     async fn live(&mut self, inbox: &mut mpsc::Receiver<Event>) {
+        self.look_at_the_clock();
         self.take_up();
         let mut beat = interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -439,6 +443,7 @@ impl Node {
     }
 
     fn beat(&mut self) {
+        self.look_at_the_clock();
         // A ComfyUI that is only starting gets its time.
         if self.down_since.is_some_and(|since| since.elapsed() > RESTART_AFTER) {
             self.restart();
