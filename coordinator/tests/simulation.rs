@@ -62,7 +62,7 @@ fn no_farm_loses_or_doubles_a_frame() {
     reports.iter().for_each(|report| sum.add(report));
     println!("{seeds} farms: {sum:?}");
     // A simulation in which nothing goes wrong proves nothing.
-    assert!(sum.restarts > seeds / 4 && sum.lost > seeds && sum.late_used > 0 && sum.failed_jobs > 50);
+    assert!(sum.restarts > seeds / 4 && sum.lost > seeds && sum.late_used > 0 && sum.failed_jobs > 20);
     assert!(sum.losses > seeds / 5 && sum.found_again > 0 && sum.partial_jobs > 100);
     assert!(sum.followed > seeds, "only {} chunks of clips that were still being made", sum.followed);
     assert!(sum.done_jobs > seeds && sum.cancelled_jobs > 0 && sum.failed_commits > 0);
@@ -492,6 +492,8 @@ impl World {
         if index % 3 == 2 {
             Arc::make_mut(&mut capabilities.classes).remove("ImageSharpen");
         }
+        // It can also have every job, wherever that wants to be.
+        capabilities.pools.insert(["big", "small", "middle"][index % 3].to_owned());
         // Hello opens the stream, so it is neither lost nor overtaken.
         let hello = Command::Hello {
             session,
@@ -642,6 +644,7 @@ impl World {
         let spec = &mut submission.jobs[0].spec;
         spec.show = ["show", "double", "narrow", "patient"][(index + priority as usize) % 4].to_owned();
         spec.urgent = priority % 5 == 0;
+        spec.pool = ["", "", "big", "!small"][(priority / 3 % 4) as usize].to_owned();
         spec.terms = Terms {
             max_nodes: [0, 0, 1, 2][(priority / 4 % 4) as usize],
             min_nodes: usize::from(priority % 7 == 0),

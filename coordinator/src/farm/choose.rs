@@ -133,6 +133,7 @@ impl Farm {
                 }
             }
             self.ready = if ready { self.ready + 1 } else { self.ready - 1 };
+            self.able_changed = true;
         }
         if node.session.is_none() {
             // Its ComfyUI may be another one when it comes back.
@@ -240,7 +241,7 @@ impl Farm {
     }
 
     /// Finds out of every class whether the node has what it needs, where that is not known yet.
-    fn look_what_fits(&mut self, name: &NodeName) {
+    pub(super) fn look_what_fits(&mut self, name: &NodeName) {
         let Some(node) = self.nodes.get_mut(name).filter(|node| node.fits.len() < self.classes.len()) else {
             return;
         };
@@ -254,6 +255,7 @@ impl Farm {
             };
             let place = node.capabilities.lacks_place(pool, roots.iter().map(String::as_str));
             node.fits.insert(class, place.and_then(|()| node.capabilities.lacks(&known.workflow)));
+            self.able_changed = true;
         }
     }
 
@@ -298,6 +300,7 @@ impl Farm {
                 - match found.fit {
                     Fit::Fine => 0.0,
                     Fit::Worth => BEHIND,
+                    Fit::Helps if found.few => BEHIND,
                     Fit::Helps => 2.0 * BEHIND,
                 };
             if best.as_ref().is_none_or(|(highest, _)| score > *highest) {
@@ -376,13 +379,13 @@ impl Farm {
             let fair = found.iter().filter(|(used, found)| *used <= least + ahead(found));
             let order = |a: &Candidate, b: &Candidate| {
                 let need = if a.fit == Fit::Helps { b.need.total_cmp(&a.need) } else { Ordering::Equal };
-                a.fit.cmp(&b.fit).then(need).then(a.job.cmp(&b.job))
+                b.few.cmp(&a.few).then(a.fit.cmp(&b.fit)).then(need).then(a.job.cmp(&b.job))
             };
             let Some((_, candidate)) = fair.min_by(|a, b| order(&a.1, &b.1)) else { continue };
             if best.is_none_or(|best| candidate.fit < best.fit) {
                 best = Some(*candidate);
             }
-            if candidate.fit <= Fit::Worth {
+            if candidate.fit <= Fit::Worth || candidate.few {
                 break;
             }
         }

@@ -23,6 +23,8 @@ struct Class {
     waiting: u64,
     /// Chunks of them that nodes have.
     running: usize,
+    /// Ready nodes that can run them, as far as that was found out; `None` before it was counted.
+    able: Option<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -43,7 +45,8 @@ impl Classes {
             self.last += 1;
             self.last
         });
-        self.known.entry(id).or_insert(Class { needs, jobs: 0, waiting: 0, running: 0 }).jobs += 1;
+        self.known.entry(id).or_insert(Class { needs, jobs: 0, waiting: 0, running: 0, able: None }).jobs +=
+            1;
         Some(id)
     }
 
@@ -84,6 +87,17 @@ impl Classes {
     /// Frames of all jobs that may be handed out.
     pub(super) fn all_waiting(&self) -> u64 {
         self.all_waiting
+    }
+
+    /// Ready nodes that can run it; `None`: nobody has counted them yet.
+    pub(super) fn able(&self, id: ClassId) -> Option<usize> {
+        self.known.get(&id)?.able
+    }
+
+    pub(super) fn set_able(&mut self, id: ClassId, nodes: usize) {
+        if let Some(class) = self.known.get_mut(&id) {
+            class.able = Some(nodes);
+        }
     }
 
     /// Whether some node is at it.

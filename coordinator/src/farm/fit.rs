@@ -19,6 +19,9 @@ const WORTH: f64 = 90.0;
 /// A job without a node goes before later ones whose models are loaded after so long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Nodes are few when they are one of so many that are ready, or fewer.
+const FEW: usize = 2;
+
 /// One of so many nodes tries a workflow of which nothing is known.
 const PIONEERS: usize = 16;
 
@@ -29,6 +32,8 @@ pub(super) struct Candidate {
     pub(super) fit: Fit,
     /// Seconds that are left for each node that is at it.
     pub(super) need: f64,
+    /// Few nodes can run it: what others can run, too, is done around it.
+    pub(super) few: bool,
 }
 
 /// How well a job suits what a node has loaded; better ones are less.
@@ -72,7 +77,32 @@ impl Farm {
             fit = fit.or(tries_suspects.then_some((Fit::Helps, 0.0)));
         }
         let (fit, need) = fit?;
-        Some(Candidate { job: id, fit, need })
+        Some(Candidate { job: id, fit, need, few: self.has_few(job.class) })
+    }
+
+    /// Whether so few nodes can run these jobs that those are kept for them. The least flexible job first: best where
+    /// what one can run, the others can, too (Pinedo, Scheduling, 2.2 and 5.3).
+    fn has_few(&self, class: ClassId) -> bool {
+        self.classes.able(class).is_some_and(|able| able * FEW <= self.ready)
+    }
+
+    /// Counts the nodes that can run what there is, when that may have changed.
+    pub(super) fn count_able(&mut self) {
+        if !self.able_changed {
+            return;
+        }
+        let ready: Vec<NodeName> =
+            self.nodes.values().filter(|node| node.is_ready()).map(|node| node.about.name.clone()).collect();
+        ready.iter().for_each(|name| self.look_what_fits(name));
+        self.able_changed = false;
+        let classes: Vec<ClassId> = self.classes.ids().map(|(class, _)| class).collect();
+        for class in classes {
+            let able = |name: &&NodeName| {
+                self.nodes.get(*name).is_some_and(|node| node.fits.get(&class) == Some(&Ok(())))
+            };
+            let able = ready.iter().filter(able).count();
+            self.classes.set_able(class, able);
+        }
     }
 
     /// Whether jobs that came later have gone before it for their models long enough: then it is first come, first

@@ -200,6 +200,8 @@ pub struct Farm {
     in_use: Holders,
     /// A show, a job or a limit has room again.
     room_made: bool,
+    /// Other nodes can run some jobs than when they were last counted, perhaps.
+    able_changed: bool,
     /// Frames may be handed out that could not be made before.
     has_gone_on: bool,
     /// By show, jobs with frames to hand out that want some nodes at least.
@@ -252,6 +254,7 @@ impl Farm {
             holders: Holders::default(),
             in_use: Holders::default(),
             room_made: false,
+            able_changed: false,
             has_gone_on: false,
             minima: BTreeMap::new(),
             kept_shares: None,
@@ -363,6 +366,7 @@ impl Farm {
     fn tick(&mut self, now: Timestamp, step: &mut Step) {
         self.expire_leases(now, step);
         self.end_quarantines(now, step);
+        self.count_able();
         let woken = self.wake(now);
         if std::mem::take(&mut self.room_made) || woken {
             self.fill_open(now, step);

@@ -123,6 +123,7 @@ impl Farm {
         }
         self.dependents.extend(spec.awaits().map(|awaited| (awaited, id)));
         self.batches.extend(spec.batch.map(|first| (first, id)));
+        self.able_changed = true;
         self.deadlines.extend(spec.terms.deadline.map(|deadline| (deadline, id)));
         (self.classes.enter(spec).unwrap_or_default(), variant.unwrap_or_default())
     }
