@@ -21,7 +21,7 @@ const SHARE_DIVISOR: f64 = 2.0;
 const SLOWEST: f64 = 50.0;
 
 /// A chunk with handles may take so many times the target.
-const LONGER: f64 = 10.0;
+const LONGER: f64 = 12.0;
 
 /// Whether a node that has a chunk should have another one prefetched: only while a fair share of all that waits is
 /// left for it. Near the end a frame is better kept for whoever is free first.
@@ -77,9 +77,9 @@ pub(super) fn chunk_size(farm: &Farm, job: &Job, node: &Node) -> Option<u64> {
     } else {
         (share / SHARE_DIVISOR).ceil() as u64
     };
-    // Of long jobs no more than a twenty-fifth of what a chunk renders should be thrown away, and of none more than a
+    // Of long jobs no more than a fiftieth of what a chunk renders should be thrown away, and of none more than a
     // third; but nobody waits for a chunk much longer than usual for that.
-    let spared = (24 * handles).min(frames_in(LONGER));
+    let spared = (48 * handles).min(frames_in(LONGER));
     let count = frames_in(1.0).max(spared).min(by_share).max(2 * handles).clamp(1, most);
     // As many as the model takes without any that are thrown away.
     Some(match split {

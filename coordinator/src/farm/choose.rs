@@ -2,8 +2,8 @@
 //!
 //! Urgent jobs come first. Then the show that has the fewest nodes for its share, counting what it has had lately; in
 //! it the highest priority, in that the user who has had least, and then first come, first served. A node goes on
-//! with the models that it has loaded while no show is behind by more than a node, and loads others only for as
-//! much work as is worth it.
+//! with the models that it has loaded while no show is behind by more than a few nodes, or a tenth of its own, and
+//! loads others only for as much work as is worth it. What only few nodes can run goes first on those.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -32,8 +32,11 @@ const SHORT: f64 = 1e9;
 const MAKE_UP: f64 = 600.0;
 const MAKE_UP_PART: f64 = 0.05;
 
-/// By how many nodes a show must be behind another for a node to load other models for it.
-const BEHIND: f64 = 1.5;
+/// By how many nodes a show must be behind another for a node to load other models for it, where there is enough for
+/// that, and where it only helps; but never by more than a part of what it is due.
+const BEHIND: f64 = 2.5;
+const FAR_BEHIND: f64 = 4.0;
+const BEHIND_PART: f64 = 0.1;
 
 /// A chore's place: higher priority first, then first come, first served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,8 +140,9 @@ impl Farm {
         }
         if node.session.is_none() {
             // Its ComfyUI may be another one when it comes back.
-            self.set_serving(name, None);
+            self.set_loaded(name, None);
         }
+        self.share_out(name);
         let Some(node) = self.nodes.get_mut(name) else { return };
         let at = node.is_open().then_some(node.chunks.len());
         if at == node.open_at {
@@ -152,11 +156,9 @@ impl Farm {
         }
     }
 
-    /// The node has the models of this workflow loaded, or will have them when it is through with what it holds,
-    /// and works for this show.
-    pub(super) fn set_serving(&mut self, name: &NodeName, now: Option<(WorkflowId, String)>) {
+    /// The node has the models of this workflow loaded, or will have them when it is through with what it holds.
+    pub(super) fn set_loaded(&mut self, name: &NodeName, loaded: Option<WorkflowId>) {
         let Some(node) = self.nodes.get_mut(name) else { return };
-        let (loaded, serves) = now.unzip();
         if node.loaded != loaded {
             let before = std::mem::replace(&mut node.loaded, loaded.clone());
             if let Some(known) = before.and_then(|before| self.workflows.get_mut(&before)) {
@@ -164,20 +166,6 @@ impl Farm {
             }
             if let Some(known) = loaded.and_then(|loaded| self.workflows.get_mut(&loaded)) {
                 known.loaded_on += 1;
-            }
-        }
-        if node.serves != serves {
-            let before = std::mem::replace(&mut node.serves, serves.clone());
-            if let Some(show) = before
-                && let Some(count) = self.served.get_mut(&show)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    self.served.remove(&show);
-                }
-            }
-            if let Some(show) = serves {
-                *self.served.entry(show).or_insert(0) += 1;
             }
         }
     }
@@ -276,15 +264,14 @@ impl Farm {
             .zip(due)
             .map(|((show, levels), due)| {
                 // The node itself is not counted: it is the one to be given.
-                let own = f64::from(u8::from(node.serves.as_deref() == Some(show)));
-                let served = self.served.get(show).copied().unwrap_or(0) as f64 - own;
-                let short = served < self.policy(show).min_nodes as f64;
-                (due - served + if short { SHORT } else { 0.0 }, show, levels)
+                let short = self.holders.others(show, &node.about.name) < self.policy(show).min_nodes;
+                let behind = due - self.served_by_others(show, node) + if short { SHORT } else { 0.0 };
+                (behind, due, show, levels)
             })
             .collect();
         by_due.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut best: Option<(f64, Candidate)> = None;
-        for (behind, show, levels) in by_due {
+        for (behind, due, show, levels) in by_due {
             if best.as_ref().is_some_and(|(highest, _)| *highest >= behind) {
                 // Nothing that comes now is better, however well it fits.
                 break;
@@ -293,15 +280,16 @@ impl Farm {
                 continue;
             }
             // Of a show so little behind only what needs no loading could still be better.
-            let only_fine = best.as_ref().is_some_and(|(highest, _)| *highest >= behind - BEHIND);
+            let far = |nodes: f64, times: f64| nodes.min(BEHIND_PART * times * due.max(0.0));
+            let only_fine = best.as_ref().is_some_and(|(highest, _)| *highest >= behind - far(BEHIND, 1.0));
             let found = self.best_of_show(now, node, (show, levels), urgent, only_fine);
             let Some(found) = found else { continue };
             let score = behind
                 - match found.fit {
                     Fit::Fine => 0.0,
-                    Fit::Worth => BEHIND,
-                    Fit::Helps if found.few => BEHIND,
-                    Fit::Helps => 2.0 * BEHIND,
+                    Fit::Worth => far(BEHIND, 1.0),
+                    Fit::Helps if found.few => far(BEHIND, 1.0),
+                    Fit::Helps => far(FAR_BEHIND, 1.5),
                 };
             if best.as_ref().is_none_or(|(highest, _)| score > *highest) {
                 best = Some((score, found));

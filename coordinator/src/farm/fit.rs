@@ -14,7 +14,7 @@ use super::{
 };
 
 /// A node loads other models only for at least so many times the seconds that loading costs.
-const WORTH: f64 = 90.0;
+const WORTH: f64 = 180.0;
 
 /// A job without a node goes before later ones whose models are loaded after so long.
 const PATIENCE: Duration = Duration::from_secs(600);

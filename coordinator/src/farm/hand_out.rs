@@ -81,8 +81,7 @@ impl Farm {
             let who = (spec.show.as_str(), spec.user.as_str());
             self.shares.charge(now, self.config.half_life, who, estimate.seconds);
             self.chunk_begins(id, name);
-            let serving = spec.workflow().cloned().map(|workflow| (workflow, spec.show.clone()));
-            self.set_serving(name, serving);
+            self.set_loaded(name, spec.workflow().cloned());
         }
         self.enter(
             attempt,

@@ -54,6 +54,11 @@ impl Holders {
         self.0.get(name).into_iter().flat_map(HashMap::keys)
     }
 
+    /// How many but this one hold it.
+    pub(super) fn others(&self, name: &str, node: &NodeName) -> usize {
+        self.0.get(name).map_or(0, |nodes| nodes.len() - usize::from(nodes.contains_key(node)))
+    }
+
     /// How many hold each; for the invariants.
     pub(super) fn all(&self) -> impl Iterator<Item = (&String, usize)> {
         self.0.iter().map(|(name, nodes)| (name, nodes.len()))

@@ -209,8 +209,8 @@ pub struct Farm {
     /// What of them is durable, and since when.
     kept_shares: Option<SharesRecord>,
     shares_kept_at: Timestamp,
-    /// Nodes that work for a show, or did so last.
-    served: HashMap<String, usize>,
+    /// Thousandths of nodes that work for each show.
+    served: HashMap<String, u32>,
     leases: BTreeSet<(Timestamp, AttemptId)>,
     /// Chunks that take far longer than they should.
     late: BTreeSet<AttemptId>,

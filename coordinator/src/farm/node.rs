@@ -13,6 +13,7 @@ use super::{
     ids::{AttemptId, NodeName, Session, Timestamp},
     quarantine::{Quarantine, Record},
     queue::ClassId,
+    spec::JobSpec,
     view::NodeState,
 };
 
@@ -100,8 +101,8 @@ pub struct Node {
     pub(super) fits: HashMap<ClassId, Result<(), Lack>>,
     /// The workflow of the last chunk it was given.
     pub(super) loaded: Option<WorkflowId>,
-    /// The show of that chunk.
-    pub(super) serves: Option<String>,
+    /// The jobs of the chunks it holds, and how many thousandths of it each has; see `share`.
+    pub(super) serving: Vec<(Arc<JobSpec>, u32)>,
     /// The kind of GPU under which the farm counts it among its ready nodes.
     pub(super) counted_kind: Option<String>,
     /// Whether the farm counts it among its ready nodes.
@@ -129,7 +130,7 @@ impl Node {
             record: Record::default(),
             fits: HashMap::default(),
             loaded: None,
-            serves: None,
+            serving: Vec::new(),
             counted_kind: None,
             counted_ready: false,
             open_at: None,

@@ -95,10 +95,7 @@ impl Farm {
         assembled: bool,
         step: &mut Step,
     ) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if !std::mem::take(&mut job.surveying) {
-            return;
-        }
+        let Some(job) = self.jobs.get(&id).filter(|job| job.surveying) else { return };
         if needs_survey(job.phase) {
             if assembled {
                 self.was_assembled(now, id, step);
@@ -106,6 +103,10 @@ impl Farm {
                 found.into_iter().for_each(|piece| self.was_rendered(now, id, piece, step));
                 self.revive(id);
             }
+        }
+        // Not before all of it is known: nodes that were freed above must not get what another piece brings.
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.surveying = false;
         }
         self.changed(id, step);
         self.settle(now, id, step);

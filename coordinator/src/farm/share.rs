@@ -1,11 +1,16 @@
 //! What shows and users have had lately, in GPU seconds that fade: who had little goes first.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap as HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::ids::Timestamp;
+use super::{
+    Farm,
+    ids::{NodeName, Timestamp},
+    node::Node,
+    spec::JobSpec,
+};
 
 /// Shows and users that are remembered after their last job; those that used least are forgotten first.
 const KEPT: usize = 10_000;
@@ -132,5 +137,45 @@ impl Shares {
         if missing > 0.0 {
             self.shows.entry(show.to_owned()).or_default().add(now, half_life, missing);
         }
+    }
+}
+
+/// A whole node.
+const WHOLE: f64 = 1000.0;
+
+impl Farm {
+    /// Finds out anew for whom the node works: for each show a part, by the time that its chunks will take. One that
+    /// has a long chunk of one show and after it a short one of another works for the first.
+    pub(super) fn share_out(&mut self, name: &NodeName) {
+        let Some(node) = self.nodes.get(name) else { return };
+        let chunks = node.chunks.iter().filter(|_| node.is_ready());
+        let held: Vec<(&Arc<JobSpec>, f64)> = chunks
+            .filter_map(|id| Some((&self.jobs.get(&id.job)?.spec, self.attempts.get(id)?.estimate.seconds)))
+            .map(|(spec, seconds)| (spec, seconds.max(1.0)))
+            .collect();
+        let all: f64 = held.iter().map(|(_, seconds)| seconds).sum();
+        let part = |(spec, seconds): (&Arc<JobSpec>, f64)| (spec.clone(), (seconds / all * WHOLE) as u32);
+        let now: Vec<(Arc<JobSpec>, u32)> = held.into_iter().map(part).collect();
+        for (spec, part) in &now {
+            match self.served.get_mut(&spec.show) {
+                Some(served) => *served += part,
+                None => drop(self.served.insert(spec.show.clone(), *part)),
+            }
+        }
+        let before = self.nodes.get_mut(name).map(|node| std::mem::replace(&mut node.serving, now));
+        for (spec, part) in before.into_iter().flatten() {
+            let Some(served) = self.served.get_mut(&spec.show) else { continue };
+            *served -= part;
+            if *served == 0 {
+                self.served.remove(&spec.show);
+            }
+        }
+    }
+
+    /// How many nodes but this one work for the show.
+    pub(super) fn served_by_others(&self, show: &str, node: &Node) -> f64 {
+        let of_show = |(spec, _): &&(Arc<JobSpec>, u32)| spec.show == show;
+        let own: u32 = node.serving.iter().filter(of_show).map(|(_, part)| part).sum();
+        f64::from(self.served.get(show).map_or(0, |served| served - own)) / WHOLE
     }
 }
