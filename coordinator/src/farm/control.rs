@@ -208,7 +208,7 @@ impl Farm {
             match ended {
                 Ended::Done => {
                     self.rank(dependent);
-                    self.has_gone_on = true;
+                    self.room_made = true;
                 }
                 Ended::Cancelled { .. } if open => self.abandon(now, dependent, step),
                 Ended::Partial | Ended::Failed | Ended::Cancelled { .. } => {}

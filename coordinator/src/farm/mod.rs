@@ -198,12 +198,10 @@ pub struct Farm {
     /// The nodes that work for each show, and those that use what there is only so much of.
     holders: Holders,
     in_use: Holders,
-    /// A show, a job or a limit has room again.
+    /// A show, a job or a limit has room again, or frames can be made that could not before.
     room_made: bool,
     /// Other nodes can run some jobs than when they were last counted, perhaps.
     able_changed: bool,
-    /// Frames may be handed out that could not be made before.
-    has_gone_on: bool,
     /// By show, jobs with frames to hand out that want some nodes at least.
     minima: BTreeMap<String, BTreeSet<JobId>>,
     /// What of them is durable, and since when.
@@ -255,7 +253,6 @@ impl Farm {
             in_use: Holders::default(),
             room_made: false,
             able_changed: false,
-            has_gone_on: false,
             minima: BTreeMap::new(),
             kept_shares: None,
             shares_kept_at: Timestamp(0),
@@ -302,29 +299,21 @@ impl Farm {
     pub fn apply(&mut self, now: Timestamp, command: Command) -> Step {
         let mut step = Step::default();
         self.now = now;
-        step.answer = self.carry_out(now, command, &mut step);
-        while std::mem::take(&mut self.has_gone_on) {
-            self.fill_open(now, &mut step);
-        }
-        step
-    }
-
-    fn carry_out(&mut self, now: Timestamp, command: Command, step: &mut Step) -> Result<Answer, Refusal> {
-        match command {
-            Command::Submit(submission) => self.submit(now, *submission, step),
-            Command::Pause(job) => self.pause(job, step),
-            Command::Resume(job) => self.resume(now, job, step),
-            Command::Cancel(job) => self.cancel(now, job, step),
-            Command::Retry(job) => self.retry_failed(now, job, step),
-            Command::SetPriority(job, priority) => self.set_priority(now, job, priority, step),
-            Command::Drain(node) => self.set_drained(now, &node, true, step),
-            Command::Undrain(node) => self.set_drained(now, &node, false, step),
+        step.answer = match command {
+            Command::Submit(submission) => self.submit(now, *submission, &mut step),
+            Command::Pause(job) => self.pause(job, &mut step),
+            Command::Resume(job) => self.resume(now, job, &mut step),
+            Command::Cancel(job) => self.cancel(now, job, &mut step),
+            Command::Retry(job) => self.retry_failed(now, job, &mut step),
+            Command::SetPriority(job, priority) => self.set_priority(now, job, priority, &mut step),
+            Command::Drain(node) => self.set_drained(now, &node, true, &mut step),
+            Command::Undrain(node) => self.set_drained(now, &node, false, &mut step),
             Command::Hello { session, about, capabilities, slots, reason, held } => {
-                self.hello(now, session, *about, *capabilities, (slots, reason), held, step);
+                self.hello(now, session, *about, *capabilities, (slots, reason), held, &mut step);
                 Ok(Answer::Done)
             }
             Command::Readiness { session, node, slots, reason, capabilities } => {
-                self.readiness(now, session, &node, (slots, reason), capabilities, step);
+                self.readiness(now, session, &node, (slots, reason), capabilities, &mut step);
                 Ok(Answer::Done)
             }
             Command::Heartbeat { session, node, attempts } => {
@@ -332,34 +321,35 @@ impl Farm {
                 Ok(Answer::Done)
             }
             Command::Gone { session, node } => {
-                self.gone(now, session, &node, step);
+                self.gone(now, session, &node, &mut step);
                 Ok(Answer::Done)
             }
             Command::Progress { node, attempt, progress } => {
-                self.progress(now, &node, attempt, progress, step);
+                self.progress(now, &node, attempt, progress, &mut step);
                 Ok(Answer::Done)
             }
             Command::Result { session, node, attempt, frames, outcome } => {
-                self.result(now, session, &node, attempt, &frames, outcome, step);
+                self.result(now, session, &node, attempt, &frames, outcome, &mut step);
                 Ok(Answer::Done)
             }
             Command::Tick => {
-                self.tick(now, step);
+                self.tick(now, &mut step);
                 Ok(Answer::Done)
             }
             Command::Disconnected => {
-                self.disconnect(now, step);
+                self.disconnect(now, &mut step);
                 Ok(Answer::Done)
             }
             Command::Distrust => {
-                self.distrust(step);
+                self.distrust(&mut step);
                 Ok(Answer::Done)
             }
             Command::Surveyed { job, found, assembled } => {
-                self.surveyed(now, job, found, assembled, step);
+                self.surveyed(now, job, found, assembled, &mut step);
                 Ok(Answer::Done)
             }
-        }
+        };
+        step
     }
 
     /// Time has passed: leases run out, nodes may be given again what they failed, old jobs are forgotten.
