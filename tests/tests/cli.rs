@@ -120,6 +120,24 @@ async fn a_day_at_the_command_line() {
     assert_eq!(first, ["1", "7", "12"]);
     assert!(hearth(&["undrain", &name]).1.contains("is idle"));
 
+    // A chain: the second works on what the first makes, the third when both are done.
+    let (_, out, _) = hearth(&["submit", clip, "-w", "resize-sharpen", "-o", "comps/e"]);
+    assert!(out.contains("watch it with: hearth watch 7"), "{out}");
+    assert_eq!(hearth(&["pause", "7"]).0, Some(0));
+    let (code, out, err) =
+        hearth(&["submit", "--clip-of", "7:beauty", "-w", "temporal-smooth", "-o", "comps/f", "--json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let job: Value = serde_json::from_str(&out).expect("json");
+    assert_eq!((&job["clip_of"]["job"], &job["clip"]), (&7.into(), &"comps/e/plate.%04d.png".into()));
+    let (_, out, _) = hearth(&["submit", clip, "-w", "resize-sharpen", "-o", "comps/g", "--after", "7,8"]);
+    assert!(out.contains("watch it with: hearth watch 9"), "{out}");
+    assert_eq!(hearth(&["why", "9"]).1, "job 9: waits for job 7\n");
+    assert!(hearth(&["job", "8"]).1.contains("clip of     job 7"), "{}", hearth(&["job", "8"]).1);
+    assert_eq!(hearth(&["resume", "7"]).0, Some(0));
+    for job in ["9", "8", "7"] {
+        assert_eq!(hearth(&["watch", job]).0, Some(0), "job {job}");
+    }
+
     // What goes wrong says what, where, and what next.
     for (arguments, code, said) in [
         (vec!["job", "99"], 1, "no job 99; `hearth jobs` lists them"),
@@ -141,6 +159,16 @@ async fn a_day_at_the_command_line() {
             "no coordinator answers at http://127.0.0.1:9",
         ),
         (vec!["submit"], 2, "required arguments"),
+        (
+            vec!["submit", "--clip-of", "seven", "-w", "resize-sharpen", "-o", "comps/x"],
+            1,
+            "'seven' is no job; write its number",
+        ),
+        (
+            vec!["submit", clip, "--clip-of", "7", "-w", "resize-sharpen", "-o", "comps/x"],
+            2,
+            "cannot be used with",
+        ),
         (
             vec!["submit", clip, "-w", "resize-sharpen", "-o", "comps/x", "--deadline", "soon"],
             1,

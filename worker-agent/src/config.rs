@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub pools: Vec<String>,
     /// When it works.
     pub hours: Option<Hours>,
+    /// Attempts that it holds at a time.
+    pub slots: Option<u32>,
     /// Run by `sh -c` when ComfyUI hangs or stays away; empty: nothing is run.
     pub restart: String,
 }
@@ -126,7 +128,7 @@ impl Config {
         if self.host.is_empty() { host_name() } else { self.host.clone() }
     }
 
-    /// Every node with its name, pools and hours filled in.
+    /// Every node with its name, pools, hours and slots filled in.
     pub fn all_nodes(&self) -> Vec<NodeConfig> {
         let list = |text: &str| -> Vec<String> {
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
@@ -147,6 +149,7 @@ impl Config {
                     node.pools = list(&self.pools);
                 }
                 node.hours = node.hours.take().or_else(|| self.hours.clone());
+                node.slots = node.slots.or(Some(self.slots));
                 node
             })
             .collect()

@@ -20,8 +20,9 @@ const SHARE_DIVISOR: f64 = 2.0;
 /// No node is so many times slower than the others in the mean.
 const SLOWEST: f64 = 50.0;
 
-/// A chunk with handles may take so many times the target.
+/// A chunk with handles may take so many times the target, and one of the rest of its job.
 const LONGER: f64 = 12.0;
+const LONGER_REST: f64 = 3.0;
 
 /// Whether a node that has a chunk should have another one prefetched: only while a fair share of all that waits is
 /// left for it. Near the end a frame is better kept for whoever is free first.
@@ -78,9 +79,11 @@ pub(super) fn chunk_size(farm: &Farm, job: &Job, node: &Node) -> Option<u64> {
         (share / SHARE_DIVISOR).ceil() as u64
     };
     // Of long jobs no more than a fiftieth of what a chunk renders should be thrown away, and of none more than a
-    // third; but nobody waits for a chunk much longer than usual for that.
+    // third; but nobody waits for a chunk much longer than usual for that. A job's rest is not crumbled either while
+    // there is something else to do.
     let spared = (48 * handles).min(frames_in(LONGER));
-    let count = frames_in(1.0).max(spared).min(by_share).max(2 * handles).clamp(1, most);
+    let rest = if others >= 1.0 { (12 * handles).min(frames_in(LONGER_REST)) } else { 0 };
+    let count = frames_in(1.0).max(spared).min(by_share).max(rest).max(2 * handles).clamp(1, most);
     // As many as the model takes without any that are thrown away.
     Some(match split {
         Split::Interpolate { .. } | Split::Whole | Split::Generate { .. } => count,

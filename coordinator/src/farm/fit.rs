@@ -14,7 +14,7 @@ use super::{
 };
 
 /// A node loads other models only for at least so many times the seconds that loading costs.
-const WORTH: f64 = 180.0;
+const WORTH: f64 = 260.0;
 
 /// A job without a node goes before later ones whose models are loaded after so long.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -81,7 +81,7 @@ impl Farm {
     }
 
     /// Whether so few nodes can run these jobs that those are kept for them. The least flexible job first: best where
-    /// what one can run, the others can, too (Pinedo, Scheduling, 2.2 and 5.3).
+    /// what one can run, the others can, too (Pinedo, Scheduling).
     fn has_few(&self, class: ClassId) -> bool {
         self.classes.able(class).is_some_and(|able| able * FEW <= self.ready)
     }

@@ -141,7 +141,7 @@ pub(crate) async fn run(
     let span = info_span!("node", node = %config.name);
     let mut node = Node {
         host: agent.host_name(),
-        slots: agent.slots.max(1),
+        slots: config.slots.unwrap_or(agent.slots).max(1),
         bench,
         meters,
         events: events.clone(),

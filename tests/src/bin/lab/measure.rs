@@ -24,8 +24,10 @@ pub(crate) struct Figures {
     pub(crate) urgent_wait: f64,
     /// Seconds from the end of the last GPU that had enough to do to the last frame.
     pub(crate) tail: f64,
-    /// The least part of its due that any show had in any hour in which it had work.
+    /// The least part of its due that any show had in any hour in which it had work, and in how many of those hours
+    /// it had less than nine tenths.
     pub(crate) least_share: f64,
+    pub(crate) short_hours: f64,
 }
 
 const HOUR: u64 = 3_600_000;
@@ -42,6 +44,8 @@ impl Figures {
         let urgent_wait = urgent.map(|(_, wait)| *wait).fold(0.0, f64::max);
         waits.sort_by(f64::total_cmp);
         let last_busy = last_busy(run);
+        let shares = shares(workload, run);
+        let short = shares.iter().filter(|part| **part < 0.9).count();
         Self {
             makespan: run.makespan / workload.lower_bound(),
             utilisation: utilisation(run),
@@ -60,7 +64,8 @@ impl Figures {
             wait_p95: waits[waits.len() * 95 / 100],
             urgent_wait,
             tail: run.makespan - last_busy,
-            least_share: least_share(workload, run),
+            least_share: shares.iter().copied().fold(f64::INFINITY, f64::min),
+            short_hours: short as f64 / shares.len().max(1) as f64,
         }
     }
 }
@@ -107,21 +112,21 @@ fn utilisation(run: &Run) -> f64 {
     if all > 0.0 { used / all } else { 1.0 }
 }
 
-fn least_share(workload: &Workload, run: &Run) -> f64 {
+/// For each show and each hour in which it had work, six of them begin in an hour, the part of its due that it had.
+fn shares(workload: &Workload, run: &Run) -> Vec<f64> {
     let end = (run.makespan * 1000.0) as u64;
-    let mut least = f64::INFINITY;
+    let mut shares = Vec::new();
     for show in 0..workload.shows.len() {
         let mut from = 0;
         while from + HOUR <= end {
             if has_work(run, show, from, from + HOUR) {
                 let due = due(workload, run, show, from, from + HOUR);
-                let part = used(workload, run, show, from, from + HOUR) / due.max(1.0);
-                least = least.min(part);
+                shares.push(used(workload, run, show, from, from + HOUR) / due.max(1.0));
             }
             from += HOUR / 6;
         }
     }
-    least
+    shares
 }
 
 /// Whether frames of the show wait all the time.
