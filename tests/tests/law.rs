@@ -2,7 +2,12 @@
 //! lost and come late after all, and with files that go bad before the end, its sequence has the pixels of one
 //! chunk. The farm's rules and the agent's assembly are the real ones; only the model is arithmetic.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
 
 use hearth_agent::sequence::{self, Watched};
 use hearth_coordinator::farm::{
@@ -175,7 +180,7 @@ impl World {
             output: "comps/out".parse().expect("a path"),
             urgent: false,
             overwrite: false,
-            after: Default::default(),
+            after: BTreeSet::default(),
             terms: Terms::default(),
             batch: None,
             traceparent: String::new(),

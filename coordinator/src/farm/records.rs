@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Version of the records. A store with a newer one is refused.
-pub(super) const SCHEMA: u32 = 2;
+pub(super) const SCHEMA: u32 = 3;
 
 /// Names a record. Its text is the key in the store: `job:12`, `attempt:12-34`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -27,6 +27,14 @@ impl Maker {
     }
 }
 
+fn makes(maker: &Maker, mut frames: FrameSet) -> Result<(), SubmissionError> {
+    frames.remove_all(&maker.spec.frames);
+    if frames.is_empty() {
+        return Ok(());
+    }
+    Err(SubmissionError::NotMade { job: maker.id, missing: frames })
+}
+
 /// What the job works on, and what it makes of it. Blocks on storage where the clip lies there already.
 pub(super) fn input(
     request: &v1::SubmitJobRequest,
@@ -59,12 +67,9 @@ pub(super) fn input(
     };
     let (frames, range) = worked_on(workflow, split, frames, range.ok_or(SubmissionError::Aborted)?)?;
     let results = split.results(&frames);
-    let mut missing = needed(workflow, split, &results, range);
-    missing.insert_all(&frames);
-    missing.remove_all(made);
-    if !missing.is_empty() {
-        return Err(SubmissionError::NotMade { job: maker.id, missing });
-    }
+    // Before the handles are counted: a frame far away must not make a clip of millions.
+    makes(maker, frames)?;
+    makes(maker, needed(workflow, split, &results, range))?;
     let encoding = Encoding { colour, ..pass.encoding };
     check_format(workflow, &path, encoding)?;
     let clip = maker.spec.render().and_then(|render| render.clip.as_ref());

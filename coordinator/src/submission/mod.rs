@@ -104,6 +104,9 @@ impl From<ClipError> for SubmissionError {
 /// Takes of one submission.
 const MOST_TAKES: u32 = 100;
 
+/// Jobs that one job may wait for.
+const MOST_AWAITED: usize = 1_000;
+
 /// Bytes of a name.
 const NAME: usize = 256;
 
@@ -117,6 +120,14 @@ pub fn check(
 ) -> Result<Submission, SubmissionError> {
     use v1::submit_job_request::Workflow as Named;
     check_sizes(&request)?;
+    let awaited = request.after_job_ids.len();
+    if awaited > MOST_AWAITED {
+        return Err(SubmissionError::TooMany {
+            what: "jobs to wait for",
+            count: awaited,
+            limit: MOST_AWAITED,
+        });
+    }
     let workflow = match request.workflow.clone().ok_or(SubmissionError::NoWorkflow)? {
         Named::WorkflowName(name) => Library::read(folders).get(&name)?.clone(),
         Named::WorkflowSource(source) => Workflow::parse(&source.name, &source.manifest, &source.graph)?,

@@ -1,6 +1,10 @@
 //! The pure farm: assign and complete, with a thousand busy nodes.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 
 use hearth_coordinator::farm::{
     AssignedWork, Capabilities, Command, Effect, Farm, FarmConfig, FarmTag, JobClip, JobSpec, NodeAbout,
@@ -158,7 +162,7 @@ pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64, chunk: u
         output: format!("comps/job{number}").parse().expect("a path"),
         urgent: false,
         overwrite: false,
-        after: Default::default(),
+        after: BTreeSet::default(),
         terms: Terms::default(),
         batch: None,
         traceparent: String::new(),

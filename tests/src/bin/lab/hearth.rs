@@ -1,6 +1,10 @@
 //! The farm's own rules, as the coordinator runs them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use hearth_coordinator::farm::{
     AssignedWork, AttemptId, Capabilities, Command, Effect, FailureKind, Farm, FarmConfig, FarmTag, JobClip,
@@ -202,7 +206,7 @@ impl Scheduler for Hearth<'_> {
             output: format!("comps/job{job}").parse().expect("a path"),
             urgent: work.urgent,
             overwrite: false,
-            after: Default::default(),
+            after: BTreeSet::default(),
             terms: Terms::default(),
             batch: None,
             traceparent: String::new(),
