@@ -28,7 +28,7 @@ const SEED: f64 = 5.8;
 pub(crate) async fn measure() -> Vec<Figure> {
     let mut costs: Vec<[f64; 2]> = Vec::new();
     for (node, speed) in SPEEDS.iter().enumerate() {
-        let alike = SPEEDS[..node].iter().position(|other| other == speed);
+        let alike = SPEEDS[..node].iter().position(|other| other.total_cmp(speed).is_eq());
         costs.push(match alike {
             Some(alike) => costs[alike],
             None => [cost(WORKFLOWS[0], *speed).await, cost(WORKFLOWS[1], *speed).await],
