@@ -276,6 +276,11 @@ async fn sweep(bench: &Workbench, task: &ChunkTask, done: bool) {
     }
 }
 
+/// Letters, digits and dashes: nothing that could lead out of a folder.
+pub(crate) fn is_plain(attempt: &str) -> bool {
+    !attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 fn phase(phase: AttemptPhase) -> Told {
     Told::Progress(v1::AttemptProgress { phase: phase.into(), ..v1::AttemptProgress::default() })
 }

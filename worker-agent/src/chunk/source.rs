@@ -15,7 +15,7 @@ use hearth_storage::{
 };
 use hearth_workflows::{Frame, FrameSet, RootPath, split::ChunkPlan};
 
-use super::{ChunkTask, Failure, TaskClip, Workbench};
+use super::{ChunkTask, Failure, TaskClip, Workbench, is_plain};
 use crate::sequence::link_or_copy;
 
 /// Where the frames of such a clip lie.
@@ -34,6 +34,10 @@ impl Source {
         let path = |text: &str| text.parse::<RootPath>().map_err(|error| error.to_string());
         let piece = |segment: &v1::Segment| {
             let frames = segment.frames.parse().map_err(|_| format!("frames {}", segment.frames))?;
+            // It names a folder.
+            if !is_plain(&segment.attempt_id) {
+                return Err(format!("attempt {}", segment.attempt_id));
+            }
             Ok((segment.attempt_id.clone(), frames))
         };
         Ok(Self {
@@ -71,6 +75,7 @@ pub(super) async fn fetch(
         };
         std::fs::create_dir_all(&to).map_err(|error| failed(&to, &error))?;
         let mut chunks = Chunks::new(&work, &source);
+        let mut is_its: Option<bool> = None;
         for frame in frames {
             let place = file_of(&to, &path, frame);
             match chunks.link(frame, &place) {
@@ -81,8 +86,10 @@ pub(super) async fn fetch(
                 }
             }
             // Put together meanwhile: only then do chunks go. What an older job has left there is another clip.
-            let is_its = SequenceManifest::read(&output)
-                .is_some_and(|manifest| manifest.job == source.work_dir.to_string());
+            let is_its = *is_its.get_or_insert_with(|| {
+                let manifest = SequenceManifest::read(&output);
+                manifest.is_some_and(|manifest| manifest.job == source.work_dir.to_string())
+            });
             let from = file_of(&finished, &path, frame);
             if !is_its {
                 let message = format!(

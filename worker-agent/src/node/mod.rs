@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
-    chunk::{Darkroom, Ending, Failure, Told, Workbench},
+    chunk::{Darkroom, Ending, Failure, Told, Workbench, is_plain},
     comfy::{Client, Health, Offer, Socket, watch_health},
     config::{Config, NodeConfig},
     delivery::Encoder,
@@ -38,7 +38,7 @@ use crate::{
     outbox::{KeptChunk, Outbox},
     telemetry::{Meters, NodeLabel, OutcomeLabel},
 };
-use work::{Brief, is_plain, perform};
+use work::{Brief, perform};
 
 /// Messages that wait for the node.
 const QUEUE: usize = 1_024;

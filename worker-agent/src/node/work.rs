@@ -92,11 +92,6 @@ fn teller<'a>(events: &'a mpsc::Sender<Event>, attempt: &'a str) -> impl Fn(Told
     }
 }
 
-/// Letters, digits and dashes: nothing that could lead out of a folder.
-pub(super) fn is_plain(attempt: &str) -> bool {
-    !attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
 /// Storage blocks: it gets a thread of its own.
 async fn chore(what: &str, work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Ending {
     match tokio::task::spawn_blocking(work).await {
