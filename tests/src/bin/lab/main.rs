@@ -5,7 +5,7 @@
 //! cargo run --release -p hearth-tests --bin lab -- --plots docs/images and its pictures
 //! cargo run --release -p hearth-tests --bin lab -- --seeds 10         fewer facilities than 100
 //! cargo run --release -p hearth-tests --bin lab -- --seed 7           one
-//! cargo run --release -p hearth-tests --bin lab -- --from 101         others: the rules were tuned on the first hundred
+//! cargo run --release -p hearth-tests --bin lab -- --from 101         others than 1 to 100
 //! ```
 
 mod baselines;
