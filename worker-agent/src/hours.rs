@@ -1,6 +1,6 @@
 //! When a node works: a workstation joins the farm at night.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -111,12 +111,6 @@ impl TryFrom<String> for Hours {
 impl From<Hours> for String {
     fn from(hours: Hours) -> Self {
         hours.text
-    }
-}
-
-impl fmt::Display for Hours {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 

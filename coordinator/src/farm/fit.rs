@@ -97,10 +97,8 @@ impl Farm {
         self.able_changed = false;
         let classes: Vec<ClassId> = self.classes.ids().map(|(class, _)| class).collect();
         for class in classes {
-            let able = |name: &&NodeName| {
-                self.nodes.get(*name).is_some_and(|node| node.fits.get(&class) == Some(&Ok(())))
-            };
-            let able = ready.iter().filter(able).count();
+            let able = |node: &&Node| node.is_ready() && node.fits.get(&class) == Some(&Ok(()));
+            let able = self.nodes.values().filter(able).count();
             self.classes.set_able(class, able);
         }
     }

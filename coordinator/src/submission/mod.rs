@@ -269,9 +269,9 @@ fn no_input(
     workflow: &Workflow,
     split: Split,
 ) -> Result<Input, SubmissionError> {
-    let clip_of = if request.clip_of.is_some() { "clip" } else { "" };
-    for (what, given) in [("clip", request.clip.as_str()), ("clip", clip_of), ("frames", &request.frames)] {
-        if !given.trim().is_empty() {
+    let clip = request.clip_of.is_some() || !request.clip.trim().is_empty();
+    for (what, is_given) in [("clip", clip), ("frames", !request.frames.trim().is_empty())] {
+        if is_given {
             return Err(SubmissionError::NoClipWanted { workflow: workflow.name().to_owned(), what });
         }
     }
