@@ -31,10 +31,50 @@ impl Default for Config {
     fn default() -> Self {
         let files = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let models = [
+            ("animatediff_models", files(&["v3_sd15_mm.ckpt"])),
             ("checkpoints", files(&["dreamshaper_8.safetensors", "v1-5-pruned-emaonly.safetensors"])),
-            ("diffusion_models", files(&["tiny_random_sd15_unet.safetensors"])),
-            ("text_encoders", files(&["tiny_random_clip_l.safetensors"])),
-            ("vae", files(&["taesd"])),
+            (
+                "clip_vision",
+                files(&[
+                    "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
+                    "sigclip_vision_patch14_384.safetensors",
+                ]),
+            ),
+            ("controlnet", files(&["FLUX.1-dev-ControlNet-Union-Pro-2.0.safetensors"])),
+            (
+                "diffusion_models",
+                files(&[
+                    "cosmos_predict2_14B_video2world_480p_16fps.safetensors",
+                    "cosmos_predict2_14B_video2world_720p_16fps.safetensors",
+                    "cosmos_predict2_2B_video2world_480p_16fps.safetensors",
+                    "flux1-dev-fp8.safetensors",
+                    "tiny_random_sd15_unet.safetensors",
+                ]),
+            ),
+            ("facerestore_models", files(&["GFPGANv1.4.pth", "codeformer-v0.1.0.pth"])),
+            ("ipadapter", files(&["ip-adapter-plus_sd15.safetensors"])),
+            (
+                "luts",
+                files(&[
+                    "Bleach_Bypass_War.cube",
+                    "Cinematic_Teal_Orange.cube",
+                    "Film_Noir_High_Contrast.cube",
+                    "Modern_HDR_Look.cube",
+                    "Vintage_Kodak_Vision3.cube",
+                ]),
+            ),
+            ("style_models", files(&["flux1-redux-dev.safetensors"])),
+            (
+                "text_encoders",
+                files(&[
+                    "clip_l.safetensors",
+                    "oldt5_xxl_fp8_e4m3fn_scaled.safetensors",
+                    "t5xxl_fp8_e4m3fn_scaled.safetensors",
+                    "tiny_random_clip_l.safetensors",
+                ]),
+            ),
+            ("upscale_models", files(&["4x-ClearRealityV1.pth"])),
+            ("vae", files(&["ae.safetensors", "taesd", "wan_2.1_vae.safetensors"])),
             ("loras", files(&[])),
         ];
         Self {

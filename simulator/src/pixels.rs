@@ -29,11 +29,22 @@ impl Frame {
         Ok(Self { width, height, data })
     }
 
-    /// Reads a file with its values as they are, RGB.
-    pub fn load_float(path: &Path) -> Result<Self, image::ImageError> {
-        let picture = image::ImageReader::open(path)?.with_guessed_format()?.decode()?.into_rgb32f();
+    /// Reads a file with its values as they are: RGB, and alpha as a grey picture.
+    pub fn load_float(path: &Path) -> Result<(Self, Self), image::ImageError> {
+        let picture = image::ImageReader::open(path)?.with_guessed_format()?.decode()?.into_rgba32f();
         let (width, height) = picture.dimensions();
-        Ok(Self { width, height, data: picture.into_raw() })
+        let pixels = || picture.pixels().map(|pixel| pixel.0);
+        let colour = pixels().flat_map(|[red, green, blue, _]| [red, green, blue]).collect();
+        let alpha = pixels().flat_map(|[.., alpha]| [alpha; 3]).collect();
+        Ok((Self { width, height, data: colour }, Self { width, height, data: alpha }))
+    }
+
+    /// Float EXR with alpha, values as they are.
+    pub fn exr_with(&self, alpha: &Self) -> Option<Vec<u8>> {
+        let pixels = self.data.chunks_exact(3).zip(alpha.data.chunks_exact(3));
+        let data = pixels.flat_map(|(colour, alpha)| [colour[0], colour[1], colour[2], alpha[0]]).collect();
+        let picture = image::Rgba32FImage::from_raw(self.width, self.height, data)?;
+        encode(&DynamicImage::ImageRgba32F(picture), ImageFormat::OpenExr)
     }
 
     /// Float EXR, values as they are.
@@ -74,6 +85,34 @@ impl Frame {
 
     pub fn zip(&self, other: &Self, join: impl Fn(f32, f32) -> f32) -> Self {
         let data = self.data.iter().zip(&other.data).map(|(a, b)| join(*a, *b)).collect();
+        Self { data, ..*self }
+    }
+
+    /// Every pixel by itself.
+    pub fn per_pixel(&self, change: impl Fn([f32; 3]) -> [f32; 3]) -> Self {
+        let pixels = self.data.chunks_exact(3);
+        Self { data: pixels.flat_map(|pixel| change([pixel[0], pixel[1], pixel[2]])).collect(), ..*self }
+    }
+
+    /// The mean of all pixels.
+    pub fn mean(&self) -> [f32; 3] {
+        let count = (self.data.len() / 3).max(1) as f32;
+        [0, 1, 2].map(|at| self.data.iter().skip(at).step_by(3).sum::<f32>() / count)
+    }
+
+    /// Moved so many pixels; black comes in from behind.
+    pub fn shifted(&self, right: i64, down: i64) -> Self {
+        let (width, height) = (i64::from(self.width), i64::from(self.height));
+        let from = |x: i64, y: i64| {
+            let (x, y) = (x - right, y - down);
+            ((0..width).contains(&x) && (0..height).contains(&y)).then_some(((y * width + x) * 3) as usize)
+        };
+        let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        let data = places
+            .flat_map(|(x, y)| {
+                from(x, y).map_or([0.0; 3], |at| [self.data[at], self.data[at + 1], self.data[at + 2]])
+            })
+            .collect();
         Self { data, ..*self }
     }
 

@@ -242,10 +242,7 @@ async fn system_stats(State(engine): Shared) -> Json<Value> {
 }
 
 async fn object_info(State(engine): Shared) -> Json<Value> {
-    let known = nodes::classes().filter(|class| nodes::find(&engine.config, class.name).is_some());
-    let entries: Map<String, Value> =
-        known.map(|class| (class.name.to_owned(), nodes::object_info(&engine.config, class))).collect();
-    Json(Value::Object(entries))
+    Json(nodes::all_object_info(&engine.config))
 }
 
 async fn object_info_of(State(engine): Shared, UrlPath(name): UrlPath<String>) -> Json<Value> {

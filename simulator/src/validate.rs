@@ -229,10 +229,16 @@ impl Check<'_> {
         let (kind, number) = match input {
             Input::Int { .. } => ("INT", as_number(value)),
             Input::Float { .. } => ("FLOAT", as_number(value)),
-            Input::Combo { .. } | Input::Model(_) => {
+            Input::Combo { .. } | Input::Listed { .. } | Input::Model(_) => {
                 let choices = nodes::choices(self.config, input);
-                let known = value.as_str().is_some_and(|value| choices.iter().any(|choice| choice == value));
-                let listed: Vec<String> = choices.iter().map(|choice| format!("'{choice}'")).collect();
+                let same = |choice: &Value| {
+                    choice == value || choice.as_f64().is_some_and(|number| value.as_f64() == Some(number))
+                };
+                let known = choices.iter().any(same);
+                let told = |choice: &Value| {
+                    choice.as_str().map_or_else(|| choice.to_string(), |choice| format!("'{choice}'"))
+                };
+                let listed: Vec<String> = choices.iter().map(told).collect();
                 let details = format!("{name}: '{shown}' not in [{}]", listed.join(", "));
                 return (!known).then(|| fault("value_not_in_list", "Value not in list", &details, extra));
             }

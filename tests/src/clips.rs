@@ -73,6 +73,50 @@ pub fn make_flat_exr(
     }
 }
 
+/// `plate.<frame>.exr` of something soft that moves before a green screen.
+pub fn make_screen(folder: &Path, frames: std::ops::RangeInclusive<i64>, width: u32, height: u32) {
+    fs::create_dir_all(folder).expect("clip folder");
+    let window = Window::of_size(width, height);
+    for frame in frames {
+        let at = |place: usize| {
+            let (x, y) = ((place as u32 % width) as f32, (place as u32 / width) as f32);
+            let (middle, radius) = (width as f32 * (0.3 + 0.015 * (frame % 30) as f32), height as f32 * 0.3);
+            let away = (x - middle).hypot(y - height as f32 / 2.0) - radius;
+            let subject = (0.5 - away / 6.0).clamp(0.0, 1.0);
+            let shade = 0.3 + 0.5 * (x / width as f32) + 0.1 * (y * 0.7).sin();
+            let screen = [0.03 + 0.02 * y / height as f32, 0.35, 0.05];
+            [shade, shade * 0.7, shade * 0.5].iter().zip(screen).map(|(s, g)| g + subject * (s - g)).collect()
+        };
+        let pixels: Vec<Vec<f32>> = (0..window.pixels()).map(at).collect();
+        let planes = ["R", "G", "B"].iter().enumerate().map(|(channel, name)| Plane {
+            name: (*name).to_owned(),
+            samples: Samples::F16(pixels.iter().map(|pixel| half::f16::from_f32(pixel[channel])).collect()),
+        });
+        let metadata = metadata((frame % 24) as u8);
+        let picture = Raster { display: window, data: window, planes: planes.collect(), metadata };
+        write(&folder.join(format!("plate.{frame:04}.exr")), &picture, PictureFormat::ExrHalf, Effort::Small)
+            .expect("frame");
+    }
+}
+
+/// Every PNG and EXR below the folder, by its path in it.
+pub fn files(folder: &Path) -> BTreeMap<String, std::path::PathBuf> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(inside) = open.pop() {
+        for entry in fs::read_dir(&inside).expect("a folder").flatten() {
+            let path = entry.path();
+            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                open.push(path);
+            } else if matches!(extension, "png" | "exr") {
+                found.insert(path.strip_prefix(folder).expect("below").display().to_string(), path);
+            }
+        }
+    }
+    found
+}
+
 fn metadata(frame: u8) -> Metadata {
     Metadata {
         time_code: Some(TimeCode { hours: 1, minutes: 0, seconds: 0, frame, drop_frame: false }),

@@ -52,7 +52,8 @@ impl Reference {
         let plan = split.plan(own, clip, workflow.manifest().shape());
         let files = plan.loaded.iter().map(|frame| file_of(folder, &sequence, *frame).display().to_string());
         let staged = StagedClip::Files(files.collect());
-        let prompt = bind::bind(workflow, parameters, &plan, &staged, "/nowhere", &id).expect("bound");
+        let prompt = bind::bind(workflow, parameters, &plan, &staged, &BTreeMap::new(), "/nowhere", &id)
+            .expect("bound");
         let body = serde_json::json!({ "prompt": prompt.graph, "prompt_id": id, "client_id": "reference" });
         let url = self.simulator.url();
         let response = self.http.post(format!("{url}/prompt")).json(&body).send().await.expect("answer");

@@ -93,7 +93,16 @@ async fn a_day_at_the_command_line() {
     let (_, table, _) = hearth(&["jobs", "--all"]);
     assert_eq!(table.lines().count(), 6, "{table}");
     assert!(hearth(&["job", "1"]).1.contains("strength=0.3"));
-    assert!(hearth(&["workflows"]).1.contains("-p strength=0.5  Share of the neighbours"));
+    assert!(hearth(&["workflows"]).1.contains("temporal-smooth"));
+    let (_, shown, _) = hearth(&["workflow", "show", "film-look"]);
+    for part in [
+        "spacepxl/ComfyUI-Image-Filters",
+        "luts/Cinematic_Teal_Orange.cube",
+        "film-noir",
+        "Strength of the grain",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
 
     // What was asked for goes first, and is told when it will be late.
     let (_, out, _) = hearth(&["drain", &name]);

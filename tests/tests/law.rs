@@ -175,6 +175,7 @@ impl World {
                 }),
                 clip_range: clip,
                 chunk_frames: Some(chunk),
+                pictures: Vec::new(),
             }),
             frames: split.results(&clip.into()),
             output: "comps/out".parse().expect("a path"),
@@ -336,7 +337,7 @@ impl World {
                 })
                 .collect(),
             cross_fade: match self.split {
-                Split::Overlap { frames, ramp } => Some(v1::CrossFade { frames, ramp: ramp.to_string() }),
+                Split::Overlap { frames, ramp, .. } => Some(v1::CrossFade { frames, ramp: ramp.to_string() }),
                 _ => None,
             },
             ..v1::Assembly::default()

@@ -50,6 +50,10 @@ pub enum WorkflowError {
     OutOfRange { workflow: String, name: String, value: String, range: String },
     #[error("workflow {workflow}, parameter {name}: '{value}' is not one of {choices}")]
     NotAChoice { workflow: String, name: String, value: String, choices: String },
+    #[error("workflow {workflow}, parameter {name}: give a picture, as its place on storage")]
+    PictureNeeded { workflow: String, name: String },
+    #[error("workflow {workflow}, parameter {name}")]
+    Picture { workflow: String, name: String, source: PathError },
     #[error("no workflow '{name}'; the library has {known}")]
     UnknownWorkflow { name: String, known: String },
     #[error(transparent)]

@@ -134,7 +134,12 @@ impl Graph {
 impl GraphNode {
     /// The inputs that are links.
     pub fn links(&self) -> impl Iterator<Item = (&str, Link<'_>)> {
-        self.inputs.iter().filter_map(|(input, value)| Some((input.as_str(), as_link(value.as_array()?)?)))
+        self.inputs.iter().filter_map(|(input, value)| Some((input.as_str(), link_of(value)?)))
+    }
+
+    pub(crate) fn new(class: &str, inputs: Value, title: &str) -> Self {
+        let inputs = if let Value::Object(inputs) = inputs { inputs } else { Map::new() };
+        Self { class_type: class.to_owned(), inputs, title: title.to_owned() }
     }
 
     /// The node as ComfyUI wants it.
@@ -150,6 +155,11 @@ impl GraphNode {
 /// A value that links to output `slot` of `node`.
 pub fn link(node: &str, slot: i64) -> Value {
     serde_json::json!([node, slot])
+}
+
+/// The output that an input's value links to; `None` for a literal.
+pub fn link_of(value: &Value) -> Option<Link<'_>> {
+    as_link(value.as_array()?)
 }
 
 fn as_link(items: &[Value]) -> Option<Link<'_>> {

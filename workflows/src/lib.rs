@@ -4,15 +4,19 @@
 //! Pure but for [`library`], which reads workflow folders. Must never know of nodes, leases or storage.
 
 pub mod bind;
+pub mod check;
 pub mod delivery;
 pub mod format;
 pub mod frames;
 pub mod graph;
+pub mod import;
 pub mod library;
+pub mod luts;
 pub mod manifest;
 pub mod parameters;
 pub mod path;
 pub mod sequences;
+pub mod signatures;
 pub mod split;
 
 mod error;

@@ -9,19 +9,47 @@ use crate::{error::WorkflowError, workflow::Workflow};
 pub const MANIFEST_FILE: &str = "hearth.toml";
 pub const GRAPH_FILE: &str = "graph.json";
 
-/// Name, manifest and graph of the workflows that ship with Hearth. They need core nodes only.
-const SHIPPED: [(&str, &str, &str); 2] = [
-    (
-        "resize-sharpen",
-        include_str!("../library/resize-sharpen/hearth.toml"),
-        include_str!("../library/resize-sharpen/graph.json"),
-    ),
-    (
-        "temporal-smooth",
-        include_str!("../library/temporal-smooth/hearth.toml"),
-        include_str!("../library/temporal-smooth/graph.json"),
-    ),
+/// A workflow that ships with Hearth.
+struct Shipped {
+    name: &'static str,
+    manifest: &'static str,
+    graph: &'static str,
+    readme: &'static str,
+}
+
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        [$(Shipped {
+            name: $name,
+            manifest: include_str!(concat!("../library/", $name, "/hearth.toml")),
+            graph: include_str!(concat!("../library/", $name, "/graph.json")),
+            readme: include_str!(concat!("../library/", $name, "/README.md")),
+        }),*]
+    };
+}
+
+static SHIPPED: [Shipped; 15] = shipped![
+    "3d-maps",
+    "background-plate",
+    "background-replacement",
+    "chroma-key",
+    "cosmos-video",
+    "face-restoration",
+    "film-look",
+    "flux-upscale",
+    "multi-format-export",
+    "resize-sharpen",
+    "rife-interpolation",
+    "style-transfer",
+    "temporal-coherence",
+    "temporal-smooth",
+    "temporal-super-resolution",
 ];
+
+/// What the workflow `name` that ships with Hearth says of itself, in Markdown.
+pub fn readme(name: &str) -> Option<&'static str> {
+    SHIPPED.iter().find(|shipped| shipped.name == name).map(|shipped| shipped.readme)
+}
 
 /// Workflows by name, and what was wrong with those that could not be read.
 #[derive(Debug, Default)]
@@ -34,7 +62,7 @@ impl Library {
     /// The shipped workflows and those in `folders`; a facility's own hides a shipped one of its name.
     pub fn read<P: AsRef<Path>>(folders: &[P]) -> Self {
         let mut library = Self::default();
-        for (name, manifest, graph) in SHIPPED {
+        for Shipped { name, manifest, graph, .. } in &SHIPPED {
             library.add(Workflow::parse(name, manifest, graph));
         }
         for folder in folders {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::WorkflowError;
+use crate::{error::WorkflowError, path::RootPath};
 
 /// Parameter values by name, as text. The manifest says how to read each.
 pub type ParameterTexts = BTreeMap<String, String>;
@@ -23,9 +23,18 @@ pub struct Parameter {
     pub max: Option<f64>,
     #[serde(default)]
     pub choices: Vec<String>,
+    /// What a choice gives to its inputs where that is not its own name.
+    #[serde(default)]
+    pub values: BTreeMap<String, toml::Value>,
     /// Node inputs that take the value, as `node.input`. None for what only the split takes.
     #[serde(default)]
     pub sets: Vec<InputRef>,
+    /// The value is a model file in this folder, which a node must have.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// What is taken out of the graph when the parameter is off ([`Parameter::is_off`]).
+    #[serde(default)]
+    pub bypass: Vec<Bypass>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -36,6 +45,8 @@ pub enum ParameterType {
     Bool,
     Text,
     Choice,
+    /// A picture on storage, root-relative; empty: none.
+    Picture,
 }
 
 impl ParameterType {
@@ -46,6 +57,35 @@ impl ParameterType {
             Self::Bool => "bool",
             Self::Text => "text",
             Self::Choice => "choice",
+            Self::Picture => "picture",
+        }
+    }
+}
+
+/// Of a parameter that is off: `12.image`, the node 12 is left out, and what took its output takes what comes in at
+/// `image`. Several inputs of a node stand for its outputs in their order. `12`, the node and the links to it are
+/// left out.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "String", into = "String")]
+pub struct Bypass {
+    pub node: String,
+    pub input: Option<String>,
+}
+
+impl From<String> for Bypass {
+    fn from(text: String) -> Self {
+        match text.split_once('.') {
+            Some((node, input)) => Self { node: node.to_owned(), input: Some(input.to_owned()) },
+            None => Self { node: text, input: None },
+        }
+    }
+}
+
+impl From<Bypass> for String {
+    fn from(Bypass { node, input }: Bypass) -> Self {
+        match input {
+            Some(input) => format!("{node}.{input}"),
+            None => node,
         }
     }
 }
@@ -115,6 +155,18 @@ impl Parameter {
                 _ => Err(wrong("yes or no; write true or false")),
             },
             ParameterType::Text => Ok(text.into()),
+            ParameterType::Picture if trimmed.is_empty() && self.is_required_picture() => {
+                Err(WorkflowError::PictureNeeded { workflow: workflow.to_owned(), name: name.to_owned() })
+            }
+            ParameterType::Picture if trimmed.is_empty() => Ok("".into()),
+            ParameterType::Picture => match trimmed.parse::<RootPath>() {
+                Ok(path) => Ok(path.to_string().into()),
+                Err(source) => Err(WorkflowError::Picture {
+                    workflow: workflow.to_owned(),
+                    name: name.to_owned(),
+                    source,
+                }),
+            },
             ParameterType::Choice if self.choices.iter().any(|choice| choice == trimmed) => {
                 Ok(trimmed.into())
             }
@@ -124,6 +176,33 @@ impl Parameter {
                 value: text.to_owned(),
                 choices: self.choices.join(", "),
             }),
+        }
+    }
+
+    /// Whether `value` switches off what the parameter is for: false, 0, `none`, nothing.
+    pub fn is_off(&self, value: &Value) -> bool {
+        match value {
+            Value::Bool(on) => !on,
+            Value::Number(number) => number.as_f64() == Some(0.0),
+            Value::String(text) => text.is_empty() || (self.kind == ParameterType::Choice && text == "none"),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a picture without which nothing can be rendered.
+    pub fn is_required_picture(&self) -> bool {
+        self.kind == ParameterType::Picture && self.bypass.is_empty()
+    }
+
+    /// What the node inputs get for `value`.
+    pub fn bound(&self, value: &Value) -> Value {
+        let given = value.as_str().and_then(|choice| self.values.get(choice));
+        match given {
+            Some(toml::Value::Integer(number)) => (*number).into(),
+            Some(toml::Value::Float(number)) => (*number).into(),
+            Some(toml::Value::Boolean(on)) => (*on).into(),
+            Some(toml::Value::String(text)) => text.as_str().into(),
+            _ => value.clone(),
         }
     }
 
@@ -148,20 +227,28 @@ impl Parameter {
     }
 }
 
+/// Nothing is given that is not declared.
+pub fn check_names(
+    workflow: &str,
+    declared: &BTreeMap<String, Parameter>,
+    given: &ParameterTexts,
+) -> Result<(), WorkflowError> {
+    let Some(name) = given.keys().find(|name| !declared.contains_key(*name)) else { return Ok(()) };
+    let known = declared.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Err(WorkflowError::UnknownParameter {
+        workflow: workflow.to_owned(),
+        name: name.clone(),
+        known: if known.is_empty() { "none".to_owned() } else { known },
+    })
+}
+
 /// Every parameter's value: those given, the others at their default.
 pub fn resolve(
     workflow: &str,
     declared: &BTreeMap<String, Parameter>,
     given: &ParameterTexts,
 ) -> Result<BTreeMap<String, Value>, WorkflowError> {
-    if let Some(name) = given.keys().find(|name| !declared.contains_key(*name)) {
-        let known = declared.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        return Err(WorkflowError::UnknownParameter {
-            workflow: workflow.to_owned(),
-            name: name.clone(),
-            known: if known.is_empty() { "none".to_owned() } else { known },
-        });
-    }
+    check_names(workflow, declared, given)?;
     declared
         .iter()
         .map(|(name, parameter)| {

@@ -15,8 +15,9 @@ pub enum Split {
     PerFrame,
     /// `head` frames before and `tail` after a chunk are rendered too and thrown away.
     Handles { head: u32, tail: u32 },
-    /// Neighbours share `frames` frames, which are cross-faded when the sequence is assembled.
-    Overlap { frames: u32, ramp: Ramp },
+    /// Neighbours share `frames` frames, which are cross-faded when the sequence is assembled. `handles` more on
+    /// either side are rendered too and thrown away: at its edges a model has seen too little.
+    Overlap { frames: u32, handles: u32, ramp: Ramp },
     /// The model puts `multiplier - 1` pictures between every two frames, and every `step`th of all is kept:
     /// 5 and 2 make 60 frames of 24. A picture needs the frame before and the frame after it.
     Interpolate { multiplier: u32, step: u32 },
@@ -110,10 +111,21 @@ impl Split {
     pub fn handles(self) -> (u32, u32) {
         match self {
             Self::Handles { head, tail } => (head, tail),
-            // A cut lies in the middle of what its two sides share.
-            Self::Overlap { frames, .. } => (frames.div_ceil(2), frames / 2),
+            Self::Overlap { handles, .. } => {
+                let (head, tail) = self.shared();
+                (head.saturating_add(handles), tail.saturating_add(handles))
+            }
             // The frames around a picture between frames.
             Self::PerFrame | Self::Interpolate { .. } | Self::Whole | Self::Generate { .. } => (0, 0),
+        }
+    }
+
+    /// Frames before and after a chunk's own that it shares with its neighbours: a cut lies in the middle of what its
+    /// two sides share.
+    pub fn shared(self) -> (u32, u32) {
+        match self {
+            Self::Overlap { frames, .. } => (frames.div_ceil(2), frames / 2),
+            _ => (0, 0),
         }
     }
 
@@ -253,9 +265,10 @@ impl Split {
                 let from = first.0.saturating_sub(i64::from(head)).max(clip.first.0);
                 let to = last.0.saturating_add(i64::from(tail)).min(clip.last.0);
                 let loaded = fitted(from, to, clip, shape);
+                let (before, behind) = self.shared();
                 let keeps = |frame: Frame| match self {
                     // What a run shares with its neighbours, too.
-                    Self::Overlap { .. } => near(own, frame, i64::from(head), i64::from(tail)),
+                    Self::Overlap { .. } => near(own, frame, i64::from(before), i64::from(behind)),
                     _ => own.contains(frame),
                 };
                 let start = loaded.first().map_or(from, |frame| frame.0);
@@ -325,7 +338,8 @@ impl fmt::Display for Split {
         match self {
             Self::PerFrame => f.write_str("per-frame"),
             Self::Handles { head, tail } => write!(f, "handles {head},{tail}"),
-            Self::Overlap { frames, .. } => write!(f, "overlap {frames}"),
+            Self::Overlap { frames, handles: 0, .. } => write!(f, "overlap {frames}"),
+            Self::Overlap { frames, handles, .. } => write!(f, "overlap {frames}, handles {handles}"),
             Self::Interpolate { multiplier, step: 1 } => write!(f, "interpolate {multiplier}"),
             Self::Interpolate { multiplier, step } => write!(f, "interpolate {multiplier}/{step}"),
             Self::Whole => f.write_str("whole"),

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::WorkflowError, graph::Graph, manifest::Load, manifest::Manifest};
+use crate::{
+    error::WorkflowError, graph::Graph, manifest::Load, manifest::Manifest, parameters::ParameterTexts,
+};
 
 /// Names a workflow by its content: two texts that differ anywhere have different ids.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -77,12 +79,28 @@ impl Workflow {
         &self.graph_text
     }
 
+    /// Every model file, as `folder/file`, that a ComfyUI must have to run it with these parameters, of which those
+    /// not given have their defaults.
+    pub fn needed_models(&self, parameters: &ParameterTexts) -> Vec<String> {
+        let of_parameters = self.manifest.parameters.iter().filter_map(|(name, parameter)| {
+            let folder = parameter.model.as_ref()?;
+            let text = parameters.get(name).cloned().unwrap_or_else(|| parameter.default_text());
+            let value = serde_json::Value::String(text.trim().to_owned());
+            let file = parameter.bound(&value);
+            (!parameter.is_off(&value)).then(|| format!("{folder}/{}", file.as_str().unwrap_or_default()))
+        });
+        self.manifest.needs.models.iter().cloned().chain(of_parameters).collect()
+    }
+
     /// Every node class that a ComfyUI must offer to run it.
     pub fn needed_classes(&self) -> BTreeSet<&str> {
         let mut classes = self.graph.classes();
         classes.extend(self.manifest.needs.classes.iter().map(String::as_str));
         if self.manifest.clip.as_ref().is_some_and(|clip| clip.load == Load::Image) {
             classes.insert(crate::bind::BATCH_CLASS);
+        }
+        if !self.manifest.each.is_empty() {
+            classes.extend([crate::bind::BATCH_CLASS, crate::bind::PICK_CLASS]);
         }
         classes
     }

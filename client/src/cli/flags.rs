@@ -90,8 +90,12 @@ pub(crate) enum Command {
     Drain { node: String },
     /// Give a drained node work again
     Undrain { node: String },
-    /// List workflows with their parameters
-    Workflows,
+    /// The farm's workflows: list, show; and new ones: import, check
+    #[command(alias = "workflows")]
+    Workflow {
+        #[command(subcommand)]
+        command: Option<WorkflowCommand>,
+    },
     /// Look after the farm's store: check, export, import, recover (runs hearth-coordinator)
     #[command(disable_help_flag = true)]
     Farm {
@@ -100,6 +104,56 @@ pub(crate) enum Command {
     },
     /// Print completions for a shell
     Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkflowCommand {
+    /// List the workflows of the farm's library
+    List,
+    /// Show a workflow with its parameters, presets and needs
+    Show { name: String },
+    /// Make a workflow of a graph that was exported from ComfyUI
+    #[command(after_help = "Examples:
+  hearth workflow import my_graph.json --node http://gpu-01:8188
+  hearth workflow import my_graph.json --name film-grain -o /mnt/pipeline/workflows/film-grain
+
+What loads the clip, what saves a pass, parameters and split are guessed, and said. The graph is one in API format
+(in ComfyUI: Workflow > Export (API)); one as the editor saves it needs --node or --object-info.")]
+    Import {
+        /// The exported graph
+        graph: PathBuf,
+        /// What the workflow is called [default: the file's name]
+        #[arg(long)]
+        name: Option<String>,
+        /// The folder to write [default: the workflow's name]
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        declared: Declared,
+    },
+    /// Say what is wrong with a workflow
+    Check {
+        /// Its folder, with hearth.toml and graph.json
+        folder: PathBuf,
+        #[command(flatten)]
+        declared: Declared,
+    },
+    /// Write the lookup tables of film-look, for ComfyUI's models/luts
+    Luts {
+        /// Where to, e.g. /opt/ComfyUI/models/luts
+        folder: PathBuf,
+    },
+}
+
+/// Where it is known what node classes take and give.
+#[derive(Debug, Args)]
+pub(crate) struct Declared {
+    /// A ComfyUI that runs, e.g. http://gpu-01:8188
+    #[arg(long, value_name = "URL", conflicts_with = "object_info")]
+    pub(crate) node: Option<String>,
+    /// What a ComfyUI has answered to /object_info
+    #[arg(long, value_name = "FILE")]
+    pub(crate) object_info: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +241,9 @@ pub(crate) struct Submit {
     /// prores-4444, prores-422-hq, h264, png-proxy, contact-sheet
     #[arg(long = "deliver", value_name = "FORMAT")]
     pub(crate) deliveries: Vec<String>,
+    /// Without what the workflow usually delivers
+    #[arg(long, conflicts_with = "deliveries")]
+    pub(crate) no_deliver: bool,
     /// So many takes with different seeds, of a workflow that makes its frames out of nothing
     #[arg(long, default_value_t = 1)]
     pub(crate) takes: u32,

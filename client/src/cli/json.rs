@@ -97,6 +97,10 @@ pub(super) fn workflow(workflow: &v1::Workflow) -> Value {
             "choices": parameter.choices,
         })
     });
+    let presets = workflow
+        .presets
+        .iter()
+        .map(|preset| json!({ "name": preset.name, "help": preset.help, "parameters": preset.parameters }));
     json!({
         "name": workflow.name,
         "title": workflow.title,
@@ -105,6 +109,11 @@ pub(super) fn workflow(workflow: &v1::Workflow) -> Value {
         "split": workflow.split,
         "passes": workflow.passes,
         "parameters": parameters.collect::<Vec<_>>(),
+        "presets": presets.collect::<Vec<_>>(),
+        "packages": workflow.packages,
+        "models": workflow.models,
+        "vram_gib": workflow.vram_gib,
+        "deliveries": workflow.deliveries,
     })
 }
 

@@ -10,6 +10,7 @@ mod media;
 mod progress;
 mod submit;
 mod tables;
+mod workflow;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -48,6 +49,16 @@ pub enum CliError {
     Roots(#[from] hearth_storage::RootsError),
     #[error(transparent)]
     Delivery(#[from] hearth_workflows::format::UnknownName),
+    #[error(transparent)]
+    Import(#[from] hearth_workflows::import::ImportError),
+    #[error("no workflow '{name}'; the farm has {known}")]
+    NoWorkflow { name: String, known: String },
+    #[error("cannot read {path}")]
+    Read { path: std::path::PathBuf, source: std::io::Error },
+    #[error("{path} exists already; remove it, or name another folder with --output")]
+    Exists { path: std::path::PathBuf },
+    #[error("the ComfyUI at {url} does not say what its nodes take; look whether it runs")]
+    ComfyUi { url: String, source: reqwest::Error },
     #[error("cannot keep {path}")]
     Keep { path: std::path::PathBuf, source: std::io::Error },
     #[error(transparent)]
@@ -161,17 +172,7 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Undrain { node } => {
             control_node(&client, &node, NodeAction::Undrain(v1::Undrain {}), json).await?;
         }
-        Command::Workflows => {
-            let response = client.workflows().await?;
-            if json {
-                println!("{}", json::list(response.workflows.iter().map(json::workflow)));
-            } else {
-                println!("{}", tables::workflows(&response.workflows));
-            }
-            for error in &response.errors {
-                eprintln!("hearth: {error}");
-            }
-        }
+        Command::Workflow { command } => return workflow::run(&client, command, json).await,
         Command::Farm { arguments } => return farm(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Flags::command(), "hearth", &mut std::io::stdout());

@@ -39,7 +39,7 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
     let again = again.unwrap_or_default();
     let or = |given: String, before: String| if given.is_empty() { before } else { given };
     let mut all = again.parameters;
-    all.extend(parameters(&flags.parameters)?);
+    all.extend(parameters(&flags.parameters, &roots)?);
     let deliveries =
         flags.deliveries.iter().map(|text| deliver::read(text, &roots)).collect::<Result<_, _>>()?;
     let request = v1::SubmitJobRequest {
@@ -68,6 +68,7 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         early_look: flags.early_look,
         clip_of: flags.clip_of.as_deref().map(clip_of).transpose()?,
         after_job_ids: flags.after,
+        no_deliveries: flags.no_deliver,
     };
     Ok(client.submit(request).await?)
 }
@@ -123,10 +124,12 @@ fn again(path: &Path) -> Result<v1::SubmitJobRequest, CliError> {
     })
 }
 
-fn parameters(texts: &[String]) -> Result<HashMap<String, String>, CliError> {
+/// A value may be a picture, named by its path on this host.
+fn parameters(texts: &[String], roots: &Roots) -> Result<HashMap<String, String>, CliError> {
     let parse = |text: &String| {
         let (name, value) = text.split_once('=').ok_or_else(|| CliError::Parameter { text: text.clone() })?;
-        Ok((name.trim().to_owned(), value.to_owned()))
+        let picture = roots.name_of(Path::new(value)).filter(|_| value.starts_with('/'));
+        Ok((name.trim().to_owned(), picture.unwrap_or_else(|| value.to_owned())))
     };
     texts.iter().map(parse).collect()
 }

@@ -162,26 +162,54 @@ pub(super) fn nodes(nodes: &[v1::Node]) -> String {
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
+/// A line for each workflow, by category.
 pub(super) fn workflows(workflows: &[v1::Workflow]) -> String {
-    let mut text = String::new();
+    let mut table = table(&["workflow", "what it is", "category", "split"]);
     for workflow in workflows {
-        let (name, title, split) = (&workflow.name, &workflow.title, &workflow.split);
-        let _ = writeln!(text, "{name}  {title} ({split})\n  {}", workflow.purpose);
+        table.add_row([&workflow.name, &workflow.title, &workflow.category, &workflow.split]);
+    }
+    format!("{}\n\nparameters and presets of one: hearth workflow show NAME", trimmed(&table))
+}
+
+/// All of one workflow.
+pub(super) fn workflow(workflow: &v1::Workflow) -> String {
+    let mut text = format!("{}: {}\n{}\n\n", workflow.name, workflow.title, workflow.purpose);
+    let mut fact = |name: &str, value: String| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "{name:<11}{value}");
+        }
+    };
+    fact("split", workflow.split.clone());
+    fact("passes", workflow.passes.join(", "));
+    fact("delivers", workflow.deliveries.join(", "));
+    fact("packages", workflow.packages.join(", "));
+    fact("models", workflow.models.join(", "));
+    if workflow.vram_gib > 0.0 {
+        fact("GPU memory", format!("{} GiB", workflow.vram_gib));
+    }
+    if !workflow.parameters.is_empty() {
+        let mut parameters = table(&["parameter", "default", "range", "what it does"]);
         for parameter in &workflow.parameters {
             let range = match (parameter.minimum, parameter.maximum) {
-                (Some(minimum), Some(maximum)) => format!(", {minimum} to {maximum}"),
-                (Some(minimum), None) => format!(", {minimum} or more"),
-                (None, Some(maximum)) => format!(", {maximum} or less"),
-                (None, None) if parameter.choices.is_empty() => String::new(),
-                (None, None) => format!(", one of {}", parameter.choices.join(" ")),
+                (Some(minimum), Some(maximum)) => format!("{minimum} to {maximum}"),
+                (Some(minimum), None) => format!("{minimum} or more"),
+                (None, Some(maximum)) => format!("{maximum} or less"),
+                (None, None) if parameter.choices.is_empty() => parameter.r#type.clone(),
+                (None, None) => parameter.choices.join(", "),
             };
-            let _ = writeln!(
-                text,
-                "  -p {}={}  {} ({}{range})",
-                parameter.name, parameter.default_value, parameter.help, parameter.r#type
-            );
+            parameters.add_row([&parameter.name, &parameter.default_value, &range, &parameter.help]);
         }
-        text.push('\n');
+        let _ = writeln!(text, "\n{}", trimmed(&parameters));
+    }
+    if !workflow.presets.is_empty() {
+        let mut presets = table(&["preset", "what it is for", "sets"]);
+        for preset in &workflow.presets {
+            let mut sets: Vec<String> =
+                preset.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            sets.sort();
+            presets.add_row([&preset.name, &preset.help, &sets.join(", ")]);
+        }
+        let _ = writeln!(text, "\n{}", trimmed(&presets));
     }
     text.trim_end().to_owned()
 }

@@ -237,12 +237,12 @@ impl Farm {
             if node.fits.contains_key(&class) {
                 continue;
             }
-            let Some((known, (pool, roots))) = self.workflows.get(workflow).zip(self.classes.place(class))
-            else {
+            let needs = self.classes.needs(class);
+            let Some((known, (models, pool, roots))) = self.workflows.get(workflow).zip(needs) else {
                 continue;
             };
             let place = node.capabilities.lacks_place(pool, roots.iter().map(String::as_str));
-            node.fits.insert(class, place.and_then(|()| node.capabilities.lacks(&known.workflow)));
+            node.fits.insert(class, place.and_then(|()| node.capabilities.lacks(&known.workflow, models)));
             self.able_changed = true;
         }
     }

@@ -1,4 +1,4 @@
-//! Jobs that need the same of a node: workflow, pool and storage. Whether a node has it is found out once for all
+//! Jobs that need the same of a node: workflow, models, pool and storage. Whether a node has it is found out once for all
 //! of them.
 
 use rustc_hash::FxHashMap as HashMap;
@@ -11,6 +11,8 @@ use super::{queue::ClassId, spec::JobSpec};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Needs {
     workflow: WorkflowId,
+    /// Those that the parameters ask for, too.
+    models: Vec<String>,
     pool: String,
     roots: Vec<String>,
 }
@@ -37,10 +39,10 @@ pub(super) struct Classes {
 
 impl Classes {
     /// The class of a job that is new; `None` for a delivery.
-    pub(super) fn enter(&mut self, spec: &JobSpec) -> Option<ClassId> {
+    pub(super) fn enter(&mut self, spec: &JobSpec, models: Vec<String>) -> Option<ClassId> {
         let workflow = spec.workflow()?.clone();
         let roots = spec.roots().map(str::to_owned).collect();
-        let needs = Needs { workflow, pool: spec.pool.clone(), roots };
+        let needs = Needs { workflow, models, pool: spec.pool.clone(), roots };
         let id = *self.ids.entry(needs.clone()).or_insert_with(|| {
             self.last += 1;
             self.last
@@ -74,10 +76,10 @@ impl Classes {
         self.known.get(&id).map(|class| &class.needs.workflow)
     }
 
-    /// Pool and storage roots of its jobs.
-    pub(super) fn place(&self, id: ClassId) -> Option<(&str, &[String])> {
+    /// Models, pool and storage roots of its jobs.
+    pub(super) fn needs(&self, id: ClassId) -> Option<(&[String], &str, &[String])> {
         let needs = &self.known.get(&id)?.needs;
-        Some((&needs.pool, &needs.roots))
+        Some((&needs.models, &needs.pool, &needs.roots))
     }
 
     pub(super) fn waiting(&self, id: ClassId) -> u64 {

@@ -247,13 +247,19 @@ impl Farm {
         (able, lacks)
     }
 
+    /// The models that the job needs with its parameters.
+    pub(super) fn models_of(&self, job: &Job) -> &[String] {
+        self.classes.needs(job.class).map_or(&[], |(models, ..)| models)
+    }
+
     /// Why the node cannot run the job now, whatever else it does.
     pub(super) fn lack_of(&self, job: &Job, node: &Node) -> Result<(), String> {
         let known = job.spec.workflow().and_then(|workflow| self.workflows.get(workflow));
         let place = node.capabilities.lacks_place(&job.spec.pool, job.spec.roots());
+        let models = self.models_of(job);
         let fit = place.and_then(|()| match (node.fits.get(&job.class), known) {
             (Some(Err(Lack::Tried(reason))), _) => Err(Lack::Tried(reason.clone())),
-            (_, Some(known)) => node.capabilities.lacks(&known.workflow),
+            (_, Some(known)) => node.capabilities.lacks(&known.workflow, models),
             (_, None) => Ok(()),
         });
         match fit {

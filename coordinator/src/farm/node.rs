@@ -160,14 +160,14 @@ impl Node {
 }
 
 impl Capabilities {
-    /// What the job's workflow needs and this node has not.
-    pub fn lacks(&self, workflow: &Workflow) -> Result<(), Lack> {
+    /// What the workflow needs and this node has not; `models` are those that it needs with a job's parameters.
+    pub fn lacks(&self, workflow: &Workflow, models: &[String]) -> Result<(), Lack> {
         let needs = &workflow.manifest().needs;
         let mut classes = workflow.needed_classes().into_iter();
         if let Some(class) = classes.find(|class| !self.classes.contains(*class)) {
             return Err(Lack::Class(class.to_owned()));
         }
-        if let Some(model) = needs.models.iter().find(|model| !self.models.contains(*model)) {
+        if let Some(model) = models.iter().find(|model| !self.models.contains(*model)) {
             return Err(Lack::Model(model.clone()));
         }
         let needed_bytes = (needs.vram_gib * GIB) as u64;

@@ -96,6 +96,9 @@ pub struct Render {
     pub clip_range: FrameRange,
     /// Fixed size of a chunk; `None`: by what was measured.
     pub chunk_frames: Option<u64>,
+    /// Pictures that parameters name.
+    #[serde(default)]
+    pub pictures: Vec<RootPath>,
 }
 
 /// The clip that a job works on.
@@ -199,7 +202,8 @@ impl JobSpec {
             Task::Render(render) => render.clip.as_ref().map(|clip| clip.path.root()),
             Task::Deliver(deliver) => Some(deliver.sequence.root()),
         };
-        input.into_iter().chain([self.output.root()])
+        let pictures = self.render().into_iter().flat_map(|render| &render.pictures).map(RootPath::root);
+        input.into_iter().chain(pictures).chain([self.output.root()])
     }
 
     /// How the passes' files are named: one pass lies in the output folder itself, several get a folder each.

@@ -114,10 +114,11 @@ impl Farm {
     /// kind of work it is.
     pub(super) fn index(&mut self, id: JobId, spec: &JobSpec) -> (ClassId, Variant) {
         let known = spec.workflow().and_then(|workflow| self.workflows.get_mut(workflow));
-        let variant = known.zip(spec.render()).map(|(known, render)| {
+        let kind = known.zip(spec.render()).map(|(known, render)| {
             known.jobs += 1;
-            render.variant(&known.workflow)
+            (render.variant(&known.workflow), known.workflow.needed_models(&render.parameters))
         });
+        let (variant, models) = kind.unwrap_or_default();
         if !spec.request_id.is_empty() {
             self.requests.insert(spec.request_id.clone(), id);
         }
@@ -125,7 +126,7 @@ impl Farm {
         self.batches.extend(spec.batch.map(|first| (first, id)));
         self.able_changed = true;
         self.deadlines.extend(spec.terms.deadline.map(|deadline| (deadline, id)));
-        (self.classes.enter(spec).unwrap_or_default(), variant.unwrap_or_default())
+        (self.classes.enter(spec, models).unwrap_or_default(), variant)
     }
 
     /// Undoes [`Farm::index`] for a job that is no more.

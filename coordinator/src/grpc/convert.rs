@@ -249,6 +249,23 @@ pub(crate) fn workflow(workflow: &Workflow) -> v1::Workflow {
             })
             .collect(),
         passes: passes.iter().map(|pass| pass.name.clone()).collect(),
+        presets: manifest
+            .presets
+            .iter()
+            .map(|(name, preset)| v1::WorkflowPreset {
+                name: name.clone(),
+                help: preset.help.clone(),
+                parameters: preset.parameters.clone().into_iter().collect(),
+            })
+            .collect(),
+        packages: manifest.needs.packages.keys().cloned().collect(),
+        models: workflow.needed_models(&ParameterTexts::new()),
+        vram_gib: manifest.needs.vram_gib,
+        deliveries: manifest
+            .deliveries
+            .iter()
+            .map(|delivery| format!("{}:{}", delivery.format, delivery.pass))
+            .collect(),
     }
 }
 
@@ -316,7 +333,7 @@ fn assembly(
 ) -> v1::Assembly {
     let (mut cross_fade, mut interpolation) = (None, None);
     match render.split(workflow) {
-        Split::Overlap { frames, ramp } => {
+        Split::Overlap { frames, ramp, .. } => {
             cross_fade = Some(v1::CrossFade { frames, ramp: ramp.to_string() });
         }
         Split::Interpolate { multiplier, step } => {

@@ -35,6 +35,19 @@ impl Source<'_> {
     }
 }
 
+/// What the request asks for, or what the workflow usually delivers.
+pub(super) fn ordered(request: &v1::SubmitJobRequest, workflow: &Workflow) -> Vec<v1::Delivery> {
+    if !request.deliveries.is_empty() || request.no_deliveries {
+        return request.deliveries.clone();
+    }
+    let usual = |delivery: &hearth_workflows::manifest::Delivery| v1::Delivery {
+        format: delivery.format.to_string(),
+        pass: delivery.pass.clone(),
+        ..v1::Delivery::default()
+    };
+    workflow.manifest().deliveries.iter().map(usual).collect()
+}
+
 /// A job for each of `deliveries` of a job's sequence.
 pub(super) fn of_job(
     deliveries: &[v1::Delivery],

@@ -3,6 +3,7 @@
 
 mod chain;
 mod delivery;
+mod pictures;
 
 use std::{path::Path, sync::Arc};
 
@@ -43,6 +44,8 @@ pub enum SubmissionError {
     Frames(#[source] FramesError),
     #[error(transparent)]
     Clip(Box<ClipError>),
+    #[error("parameter {parameter}: {reason}; name a picture that is there, as root/folder/file")]
+    Picture { parameter: String, reason: String },
     #[error("output")]
     Output(#[source] RootsError),
     #[error("output {output} exists already; give another one, remove it, or ask for it to be overwritten")]
@@ -150,6 +153,7 @@ pub fn check(
         (None, "") => workflow.name().to_owned(),
         (_, name) => name.to_owned(),
     };
+    let pictures = pictures::check(&request, &workflow, &parameters, roots)?;
     let mut jobs: Vec<Submitted> = Vec::new();
     for (index, parameters) in takes.iter().enumerate() {
         let alone = takes.len() == 1;
@@ -167,6 +171,7 @@ pub fn check(
             clip: input.clip.clone(),
             clip_range: input.range,
             chunk_frames: (request.chunk_frames > 0).then(|| u64::from(request.chunk_frames)),
+            pictures: pictures.clone(),
         };
         let spec = JobSpec {
             name,
@@ -185,7 +190,8 @@ pub fn check(
             request_id: if index == 0 { request.request_id.clone() } else { String::new() },
         };
         let source = delivery::Source { spec: &spec, workflow: &workflow };
-        let deliveries = delivery::of_job(&request.deliveries, &source, request.overwrite, roots)?;
+        let ordered = delivery::ordered(&request, &workflow);
+        let deliveries = delivery::of_job(&ordered, &source, request.overwrite, roots)?;
         let place = jobs.len();
         jobs.push(Submitted { spec, after: None });
         jobs.extend(deliveries.into_iter().map(|spec| Submitted { spec, after: Some(place) }));

@@ -180,6 +180,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
                 last: frames.last().expect("frames"),
             },
             chunk_frames: None,
+            pictures: Vec::new(),
         }),
         frames,
         output: format!("comps/{name}").parse().expect("path"),

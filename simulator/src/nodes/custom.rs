@@ -55,31 +55,6 @@ pub(super) const CLASSES: &[Class] = &[
         check: None,
         is_changed: None,
     },
-    Class {
-        name: "RIFE VFI",
-        category: "ComfyUI-Frame-Interpolation/VFI",
-        module: "custom_nodes.ComfyUI-Frame-Interpolation",
-        required: &[
-            ("ckpt_name", Input::Combo { choices: &["rife47.pth", "rife49.pth"], new_style: false }),
-            ("frames", Input::Link("IMAGE")),
-            ("clear_cache_after_n_frames", Input::Int { default: 10, min: 1, max: 1000 }),
-            ("multiplier", Input::Int { default: 2, min: 1, max: u64::MAX }),
-            ("fast_mode", Input::Bool { default: true }),
-            ("ensemble", Input::Bool { default: true }),
-            ("scale_factor", Input::Float { default: 1.0, min: 0.25, max: 4.0 }),
-            ("dtype", Input::Combo { choices: &["float32", "float16", "bfloat16"], new_style: false }),
-            ("torch_compile", Input::Bool { default: false }),
-            ("batch_size", Input::Int { default: 1, min: 1, max: 64 }),
-        ],
-        optional: &[],
-        hidden: &[],
-        outputs: &["IMAGE"],
-        is_output: false,
-        weight: 1.0,
-        run: interpolate,
-        check: None,
-        is_changed: None,
-    },
 ];
 
 fn numbered(path: &str, number: i64) -> String {
@@ -93,15 +68,17 @@ fn load_exr(run: &mut Run<'_>) -> Result<Done, NodeError> {
         "sRGB" => to_srgb,
         _ => |light| light,
     };
-    let mut frames = Vec::new();
+    let (mut frames, mut masks) = (Vec::new(), Vec::new());
     for number in first..=last {
         let file = numbered(&path, number);
         let missing = || NodeError::raised("Exception", format!("Path not found: {file}"));
-        frames.push(Arc::new(Frame::load_float(Path::new(&file)).map_err(|_| missing())?.map(curve)));
+        let (frame, alpha) = Frame::load_float(Path::new(&file)).map_err(|_| missing())?;
+        frames.push(Arc::new(frame.map(curve)));
+        masks.push(Arc::new(alpha.map(|alpha| 1.0 - alpha)));
     }
-    let mask = Data::Mask(vec![Arc::new(Frame::filled(64, 64, [0.0; 3]))]);
     let count = Data::Int(frames.len() as i64);
-    Ok(Done { outputs: vec![Data::Image(frames), mask, count, Data::Int(first)], shown: None })
+    let outputs = vec![Data::Image(frames), Data::Mask(masks), count, Data::Int(first)];
+    Ok(Done { outputs, shown: None })
 }
 
 fn save_exr(run: &mut Run<'_>) -> Result<Done, NodeError> {
@@ -118,7 +95,14 @@ fn save_exr(run: &mut Run<'_>) -> Result<Done, NodeError> {
         _ => |light| light,
     };
     for (number, frame) in (run.int("start_frame")..).zip(run.batch("images")?.clone()) {
-        let bytes = frame.map(curve).exr();
+        let place = (number - run.int("start_frame")) as usize;
+        let bytes = match run.linked.get("images") {
+            // It turns a fourth channel round: transparency is what it wants.
+            Some(Data::Rgba { alpha, .. }) => {
+                frame.map(curve).exr_with(&alpha[place].map(|value| 1.0 - value))
+            }
+            _ => frame.map(curve).exr(),
+        };
         let bytes = bytes.ok_or_else(|| NodeError::raised("ValueError", "cannot encode the picture"))?;
         (run.write)(Path::new(&numbered(&path, number)), &bytes).map_err(failed)?;
     }
@@ -127,7 +111,7 @@ fn save_exr(run: &mut Run<'_>) -> Result<Done, NodeError> {
 }
 
 /// `multiplier * (n - 1) + 1` pictures of n, the last of the clip written once.
-fn interpolate(run: &mut Run<'_>) -> Result<Done, NodeError> {
+pub(super) fn interpolate(run: &mut Run<'_>) -> Result<Done, NodeError> {
     let multiplier = run.int("multiplier").max(1);
     let frames = run.batch("frames")?.clone();
     let mut made = Vec::new();

@@ -3,8 +3,9 @@
 mod custom;
 mod image;
 mod load;
-mod sampler;
+mod recorded;
 mod save;
+mod stand_in;
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -17,8 +18,16 @@ use crate::{config::Config, pixels::Batch};
 pub enum Data {
     Image(Batch),
     Mask(Batch),
+    /// A picture with a fourth channel.
+    Rgba {
+        colour: Batch,
+        alpha: Batch,
+    },
+    /// Pictures on their way through a sampler.
+    Latent(Batch),
     Int(i64),
-    /// Models, conditionings and latents: only their type and origin matter here.
+    Text(String),
+    /// Models, conditionings and empty latents: only their type and origin matter here.
     Token {
         kind: &'static str,
         width: u32,
@@ -52,6 +61,11 @@ pub enum Input {
     /// Fixed choices, in the older or newer way of declaring them.
     Combo {
         choices: &'static [&'static str],
+        new_style: bool,
+    },
+    /// Choices that may be numbers, too.
+    Listed {
+        choices: &'static [Value],
         new_style: bool,
     },
     /// The files of a model folder.
@@ -148,10 +162,8 @@ impl std::fmt::Debug for Run<'_> {
 
 impl Run<'_> {
     fn batch(&self, input: &str) -> Result<&Batch, NodeError> {
-        match self.linked.get(input) {
-            Some(Data::Image(batch) | Data::Mask(batch)) => Ok(batch),
-            _ => Err(NodeError::raised("TypeError", format!("{input}: expected a picture"))),
-        }
+        let missing = || NodeError::raised("TypeError", format!("{input}: expected a picture"));
+        stand_in::colours(self.linked, input).ok_or_else(missing)
     }
 
     fn int(&self, input: &str) -> i64 {
@@ -166,7 +178,10 @@ impl Run<'_> {
     }
 
     fn text(&self, input: &str) -> &str {
-        self.inputs.get(input).and_then(Value::as_str).unwrap_or("")
+        match self.linked.get(input) {
+            Some(Data::Text(text)) => text,
+            _ => self.inputs.get(input).and_then(Value::as_str).unwrap_or(""),
+        }
     }
 }
 
@@ -185,7 +200,14 @@ pub fn find(config: &Config, name: &str) -> Option<&'static Class> {
 
 /// Every class.
 pub fn classes() -> impl Iterator<Item = &'static Class> {
-    [custom::CLASSES, image::CLASSES, load::CLASSES, save::CLASSES, sampler::CLASSES].into_iter().flatten()
+    let own = [custom::CLASSES, image::CLASSES, load::CLASSES, save::CLASSES];
+    own.into_iter().chain([recorded::classes()]).flatten()
+}
+
+/// The answer to `/object_info`.
+pub fn all_object_info(config: &Config) -> Value {
+    let known = classes().filter(|class| find(config, class.name).is_some());
+    Value::Object(known.map(|class| (class.name.to_owned(), object_info(config, class))).collect())
 }
 
 /// The entry of a class in `/object_info`.
@@ -228,10 +250,25 @@ pub fn declaration(config: &Config, input: &Input) -> Value {
     match input {
         Input::Link(kind) => json!([kind, {}]),
         Input::Int { default, min, max } => {
-            json!(["INT", { "default": default, "min": min, "max": max, "step": 1 }])
+            let mut options = json!({ "default": default, "step": 1 });
+            // Some have no limits.
+            if *min > i64::MIN {
+                options["min"] = json!(min);
+            }
+            if *max < u64::MAX || *min > i64::MIN {
+                options["max"] = json!(max);
+            }
+            json!(["INT", options])
         }
         Input::Float { default, min, max } => {
-            json!(["FLOAT", { "default": default, "min": min, "max": max, "step": 0.01 }])
+            let mut options = json!({ "default": default, "step": 0.01 });
+            if *min > f64::MIN {
+                options["min"] = json!(min);
+            }
+            if *max < f64::MAX {
+                options["max"] = json!(max);
+            }
+            json!(["FLOAT", options])
         }
         Input::Text { default } => json!(["STRING", { "default": default }]),
         Input::Bool { default } => json!(["BOOLEAN", { "default": default }]),
@@ -239,15 +276,23 @@ pub fn declaration(config: &Config, input: &Input) -> Value {
             json!(["COMBO", { "multiselect": false, "options": choices }])
         }
         Input::Combo { choices, new_style: false } => json!([choices, {}]),
-        Input::Model(_) | Input::InputFile => json!([choices(config, input), {}]),
+        Input::Listed { choices, new_style: true } => {
+            json!(["COMBO", { "multiselect": false, "options": choices }])
+        }
+        Input::Listed { choices, new_style: false } => json!([choices, {}]),
+        Input::Model(_) => json!([choices(config, input), {}]),
+        Input::InputFile => json!([choices(config, input), { "image_upload": true }]),
     }
 }
 
 /// What a combo offers just now.
-pub fn choices(config: &Config, input: &Input) -> Vec<String> {
+pub fn choices(config: &Config, input: &Input) -> Vec<Value> {
     match input {
-        Input::Combo { choices, .. } => choices.iter().map(|choice| (*choice).to_owned()).collect(),
-        Input::Model(folder) => config.models.get(*folder).cloned().unwrap_or_default(),
+        Input::Combo { choices, .. } => choices.iter().map(|choice| (*choice).into()).collect(),
+        Input::Listed { choices, .. } => choices.to_vec(),
+        Input::Model(folder) => {
+            config.models.get(*folder).into_iter().flatten().map(|file| file.as_str().into()).collect()
+        }
         Input::InputFile => {
             let mut files: Vec<String> = std::fs::read_dir(config.input())
                 .into_iter()
@@ -257,7 +302,7 @@ pub fn choices(config: &Config, input: &Input) -> Vec<String> {
                 .filter_map(|entry| entry.file_name().into_string().ok())
                 .collect();
             files.sort();
-            files
+            files.into_iter().map(Value::from).collect()
         }
         _ => Vec::new(),
     }

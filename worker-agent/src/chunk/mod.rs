@@ -7,6 +7,7 @@ mod collect;
 mod convert;
 mod darkroom;
 mod failure;
+mod pictures;
 mod queue;
 mod source;
 mod stage;
@@ -228,10 +229,12 @@ async fn steps(
     let known = adopt && queue::is_known(&bench.client, &task.attempt).await?;
     let (prompt, heard_under) = if known {
         // Bound again only to know its savers; the files it loads are those of its earlier life.
-        (queue::bind(bench, task, &plan, &stage::names_only(bench, task, &plan)?)?, None)
+        let staged = stage::names_only(bench, task, &plan)?;
+        (queue::bind(bench, task, &plan, &staged, &pictures::names_only(task))?, None)
     } else {
         let staged = stage::stage(bench, task, &plan).instrument(info_span!("stage")).await?;
-        let prompt = queue::bind(bench, task, &plan, &staged)?;
+        let pictures = pictures::stage(bench, task).await?;
+        let prompt = queue::bind(bench, task, &plan, &staged, &pictures)?;
         let queued = queue::queue(bench, &task.attempt, &prompt);
         let heard_under = queued.instrument(info_span!("queue")).await?;
         (prompt, heard_under)

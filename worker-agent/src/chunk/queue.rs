@@ -5,7 +5,7 @@ use std::time::Duration;
 use hearth_proto::v1::FailureKind;
 use hearth_telemetry::chain;
 use hearth_workflows::{
-    bind::{self, Prompt, StagedClip},
+    bind::{self, Prompt, StagedClip, StagedPictures},
     split::ChunkPlan,
 };
 use tokio::time::{Instant, sleep};
@@ -28,9 +28,10 @@ pub(super) fn bind(
     task: &ChunkTask,
     plan: &ChunkPlan,
     staged: &StagedClip,
+    pictures: &StagedPictures,
 ) -> Result<Prompt, Failure> {
     let out = stage::saved(bench, task).display().to_string();
-    bind::bind(&task.workflow, &task.parameters, plan, staged, &out, &task.attempt)
+    bind::bind(&task.workflow, &task.parameters, plan, staged, pictures, &out, &task.attempt)
         .map_err(|error| Failure::new(FailureKind::Internal, chain(&error)))
 }
 

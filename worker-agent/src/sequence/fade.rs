@@ -51,7 +51,7 @@ impl CrossFade {
 
     /// Frames before and after its own that a chunk shares.
     fn reach(self) -> (i64, i64) {
-        let (head, tail) = Split::Overlap { frames: self.frames, ramp: self.ramp }.handles();
+        let (head, tail) = Split::Overlap { frames: self.frames, handles: 0, ramp: self.ramp }.shared();
         (i64::from(head), i64::from(tail))
     }
 

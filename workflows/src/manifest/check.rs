@@ -4,7 +4,7 @@ use super::{Load, Manifest, Pass, SplitRule, ratio};
 use crate::{
     error::WorkflowError,
     graph::Graph,
-    parameters::{InputRef, ParameterTexts, ParameterType},
+    parameters::{Bypass, InputRef, ParameterTexts, ParameterType, check_names},
     split::Split,
 };
 
@@ -62,16 +62,77 @@ impl Manifest {
             if parameter.kind == ParameterType::Choice && parameter.choices.is_empty() {
                 return Err(wrong(format!("{what}: type choice without choices")));
             }
-            parameter
-                .read(&self.workflow.title, name, &parameter.default_text())
-                .map_err(|error| wrong(format!("{what}: its own default does not fit: {error}")))?;
+            match parameter.read(&self.workflow.title, name, &parameter.default_text()) {
+                // A picture that everybody must give.
+                Ok(_) | Err(WorkflowError::PictureNeeded { .. }) => {}
+                Err(error) => return Err(wrong(format!("{what}: its own default does not fit: {error}"))),
+            }
+            if let Some(value) = parameter.values.keys().find(|value| !parameter.choices.contains(value)) {
+                return Err(wrong(format!("{what}: a value for '{value}', which is none of its choices")));
+            }
             for target in &parameter.sets {
                 check_target(file, graph, &what, target)?;
+            }
+            for Bypass { node, input } in &parameter.bypass {
+                let inputs = &find_node(file, graph, &what, node)?.inputs;
+                if let Some(input) = input.as_ref().filter(|input| !inputs.contains_key(*input)) {
+                    return Err(wrong(format!(
+                        "{what}: node {node} has no input {input} to stand in for it"
+                    )));
+                }
             }
         }
         for fact in &self.facts {
             for target in &fact.sets {
                 check_target(file, graph, "fact", target)?;
+            }
+        }
+        self.check_each(file, graph)?;
+        self.check_deliveries().map_err(wrong)?;
+        for (name, preset) in &self.presets {
+            let place = format!("{}, preset {name}", self.workflow.title);
+            check_names(&place, &self.parameters, &preset.parameters)
+                .map_err(|error| wrong(error.to_string()))?;
+            for (name, text) in &preset.parameters {
+                self.parameters[name].read(&place, name, text).map_err(|error| wrong(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_each(&self, file: &str, graph: &Graph) -> Result<(), WorkflowError> {
+        let wrong = |message: &str| WorkflowError::Manifest {
+            file: file.to_owned(),
+            message: format!("[[each]]: {message}"),
+        };
+        for each in &self.each {
+            if self.clip.is_none() {
+                return Err(wrong("there are no frames to repeat nodes for, since no clip comes in"));
+            }
+            for id in each.nodes.iter().chain(&each.of) {
+                find_node(file, graph, "[[each]]", id)?;
+            }
+            if each.of.iter().any(|id| each.nodes.contains(id)) {
+                return Err(wrong("a node cannot be repeated and give the batch"));
+            }
+            for seed in &each.seeds {
+                if !each.nodes.contains(&seed.node) {
+                    return Err(wrong("a seed is of a node that is not repeated"));
+                }
+                check_target(file, graph, "[[each]]", seed)?;
+            }
+            let savers = self.passes.iter().map(|pass| &pass.node);
+            if savers.chain(self.clip.iter().map(|clip| &clip.node)).any(|id| each.nodes.contains(id)) {
+                return Err(wrong("what loads the clip or saves a pass is not repeated"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_deliveries(&self) -> Result<(), String> {
+        for delivery in &self.deliveries {
+            if !self.passes.iter().any(|pass| pass.name == delivery.pass) {
+                return Err(format!("[[delivery]] names pass {}, which is not there", delivery.pass));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! `hearth.toml`: what a graph alone does not say. See `docs/workflows.md` for the format.
+//! `hearth.toml`: what a graph alone does not say. See `docs/manifest.md` for the format.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ mod check;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    delivery::DeliveryFormat,
     error::WorkflowError,
     format::{ColourSpace, Encoding, PictureFormat},
     parameters::{InputRef, Parameter, ParameterTexts},
@@ -37,8 +38,17 @@ pub struct Manifest {
     /// Facts of a chunk that node inputs take.
     #[serde(default, rename = "fact")]
     pub facts: Vec<Fact>,
+    /// Nodes that get one frame at a time.
+    #[serde(default)]
+    pub each: Vec<Each>,
     #[serde(rename = "pass")]
     pub passes: Vec<Pass>,
+    /// What a job's passes are delivered as, unless it asks for deliveries of its own.
+    #[serde(default, rename = "delivery")]
+    pub deliveries: Vec<Delivery>,
+    /// Parameter values that belong together, by name.
+    #[serde(default)]
+    pub presets: BTreeMap<String, Preset>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -61,6 +71,8 @@ pub enum SplitRule {
     },
     Overlap {
         frames: u32,
+        #[serde(default)]
+        handles: u32,
         #[serde(default)]
         ramp: Ramp,
     },
@@ -130,6 +142,8 @@ fn png8() -> Vec<PictureFormat> {
 pub struct Needs {
     /// Node classes beside those in the graph.
     pub classes: Vec<String>,
+    /// Where the classes that core ComfyUI has not come from: package to its classes in the graph.
+    pub packages: BTreeMap<String, Vec<String>>,
     /// Model files as `folder/file`.
     pub models: Vec<String>,
     pub vram_gib: f64,
@@ -146,6 +160,36 @@ pub struct ChunkLimits {
     /// The model takes `multiple * n + plus` frames.
     pub multiple: Option<u32>,
     pub plus: Option<u32>,
+}
+
+/// Nodes that run once for each loaded frame instead of once for the batch of them, so that no cut shows in what they
+/// draw or measure.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Each {
+    pub nodes: Vec<String>,
+    /// Nodes before them whose outputs are batches with a picture for each loaded frame.
+    pub of: Vec<String>,
+    /// Inputs to which the frame's number is added.
+    #[serde(default)]
+    pub seeds: Vec<InputRef>,
+}
+
+/// A pass as a movie or a proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    pub format: DeliveryFormat,
+    pub pass: String,
+}
+
+/// Parameter values that belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preset {
+    pub help: String,
+    /// As text, the form in which values travel.
+    pub parameters: ParameterTexts,
 }
 
 /// A number of the chunk that node inputs take.
@@ -180,6 +224,9 @@ pub struct Pass {
     /// What its numbers are; nothing said: what the clip's were when they were loaded. `data` is never converted.
     #[serde(default)]
     pub colour: Option<ColourSpace>,
+    /// As it comes back, in its own `colour` where that is said; nothing said: see [`Manifest::result`].
+    #[serde(default)]
+    pub result: Option<PictureFormat>,
     #[serde(default)]
     pub save: Save,
     /// The input that takes the file prefix, or the path; nothing said: `filename_prefix`, or `filepath`.
@@ -231,7 +278,9 @@ impl Manifest {
         Ok(match &self.split {
             SplitRule::PerFrame => Split::PerFrame,
             SplitRule::Handles { head, tail } => Split::Handles { head: *head, tail: *tail },
-            SplitRule::Overlap { frames, ramp } => Split::Overlap { frames: *frames, ramp: *ramp },
+            SplitRule::Overlap { frames, handles, ramp } => {
+                Split::Overlap { frames: *frames, handles: *handles, ramp: *ramp }
+            }
             SplitRule::Whole => Split::Whole,
             SplitRule::Interpolate { factor, .. } => {
                 let (multiplier, step) = ratio(&value(factor))?;
@@ -283,16 +332,22 @@ impl Manifest {
         Encoding { format: pass.format, colour: pass.colour.unwrap_or_else(usual) }
     }
 
-    /// How the pass comes back: colours in the clip's space, of a float clip as floats; anything else as it was
-    /// saved.
+    /// How the pass comes back: colours in the clip's space, of a float clip as floats, of another as whole numbers;
+    /// anything else as it was saved, unless the pass says otherwise.
     pub fn result(&self, pass: &Pass, clip: Option<Encoding>) -> Encoding {
         let saved = self.saved(pass, clip);
-        let Some(clip) = clip.filter(|_| saved.colour != ColourSpace::Data) else { return saved };
-        let format = match (clip.format, saved.format.is_float()) {
-            (PictureFormat::ExrHalf | PictureFormat::ExrFloat, false) => PictureFormat::ExrHalf,
+        let as_saved = Encoding { format: pass.result.unwrap_or(saved.format), ..saved };
+        let Some(clip) = clip.filter(|_| saved.colour != ColourSpace::Data) else { return as_saved };
+        let format = pass.result.unwrap_or(match (clip.format, saved.format.is_float()) {
+            (PictureFormat::ExrHalf, _) | (PictureFormat::ExrFloat, false) => PictureFormat::ExrHalf,
             (PictureFormat::TiffFloat, false) => PictureFormat::TiffFloat,
+            // What came in as whole numbers has nothing above 1 that could be lost.
+            (format, true) if !format.is_float() => PictureFormat::Png16,
             _ => saved.format,
-        };
+        });
+        if let (Some(format), Some(colour)) = (pass.result, pass.colour) {
+            return Encoding { format, colour };
+        }
         // Eight or sixteen bits are too few for light.
         let fits = format.is_float() || !matches!(clip.colour, ColourSpace::Linear | ColourSpace::Acescg);
         Encoding { format, colour: if fits { clip.colour } else { saved.colour } }

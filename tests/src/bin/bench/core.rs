@@ -157,6 +157,7 @@ pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64, chunk: u
             }),
             clip_range: range,
             chunk_frames: Some(chunk),
+            pictures: Vec::new(),
         }),
         frames: range.into(),
         output: format!("comps/job{number}").parse().expect("a path"),

@@ -201,6 +201,7 @@ impl Scheduler for Hearth<'_> {
                 }),
                 clip_range: range,
                 chunk_frames: None,
+                pictures: Vec::new(),
             }),
             frames: range.into(),
             output: format!("comps/job{job}").parse().expect("a path"),

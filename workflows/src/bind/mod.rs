@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
+mod bypass;
+mod each;
+
 use serde_json::{Map, Value, json};
 
 use crate::{
     error::WorkflowError,
     graph::{GraphNode, link},
     manifest::{FactValue, Load, Save, SplitRule},
-    parameters::{self, ParameterTexts},
+    parameters::{self, ParameterTexts, ParameterType},
     split::{ChunkPlan, Split},
     workflow::Workflow,
 };
+
+pub use each::PICK_CLASS;
 
 /// Joins two batches of pictures; core ComfyUI.
 pub const BATCH_CLASS: &str = "ImageBatch";
@@ -28,6 +33,9 @@ pub enum StagedClip {
     /// A path with `%04d`, and the last number; the first is 0.
     Frames { path: String, last: u64 },
 }
+
+/// What a parameter's picture is called where the ComfyUI that loads it sees it, by parameter.
+pub type StagedPictures = BTreeMap<String, String>;
 
 /// The prompt of one attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +63,7 @@ pub fn bind(
     given: &ParameterTexts,
     plan: &ChunkPlan,
     staged: &StagedClip,
+    pictures: &StagedPictures,
     out: &str,
     attempt: &str,
 ) -> Result<Prompt, WorkflowError> {
@@ -64,7 +73,9 @@ pub fn bind(
 
     for (name, parameter) in &manifest.parameters {
         for target in &parameter.sets {
-            set(&mut nodes, &target.node, &target.input, values[name].clone());
+            let picture = pictures.get(name).filter(|_| parameter.kind == ParameterType::Picture);
+            let value = picture.map_or_else(|| parameter.bound(&values[name]), |name| name.as_str().into());
+            set(&mut nodes, &target.node, &target.input, value);
         }
     }
     for fact in &manifest.facts {
@@ -114,6 +125,11 @@ pub fn bind(
         }
         StagedClip::Files(files) => load_files(&mut nodes, loader, files),
     }
+    let off = manifest.parameters.iter().filter(|(name, parameter)| parameter.is_off(&values[*name]));
+    bypass::bypass(&mut nodes, &off.flat_map(|(_, parameter)| &parameter.bypass).collect::<Vec<_>>());
+    for each in &manifest.each {
+        each::repeat(&mut nodes, each, &plan.loaded);
+    }
     let titles = nodes.iter().map(|(id, node)| (id.clone(), node.title.clone())).collect();
     let graph = nodes.iter().map(|(id, node)| (id.clone(), node.to_value())).collect::<Map<_, _>>();
     Ok(Prompt { graph: Value::Object(graph), savers, titles })
@@ -126,47 +142,53 @@ fn set(nodes: &mut BTreeMap<String, GraphNode>, node: &str, input: &str, value: 
     }
 }
 
-/// Repeats the loader for every file and joins the pictures pairwise (a tree, not a chain: each level
-/// copies every picture once, and a chain would copy the first picture once for every other).
+/// Repeats the loader for every file and joins the pictures.
 fn load_files(nodes: &mut BTreeMap<String, GraphNode>, loader: &str, files: &[String]) {
     let Some(template) = nodes.get(loader).cloned() else { return };
-    let mut level: Vec<String> = Vec::with_capacity(files.len());
+    let mut parts = Vec::with_capacity(files.len());
     for (index, file) in files.iter().enumerate() {
         // The first keeps the loader's id, so that messages about it stay true.
         let id = if index == 0 { loader.to_owned() } else { format!("{loader}_frame{index}") };
         let mut node = template.clone();
         node.inputs.insert(Load::Image.input().to_owned(), file.as_str().into());
         nodes.insert(id.clone(), node);
-        level.push(id);
+        parts.push((id, 0));
     }
+    let takers: Vec<String> = nodes.keys().cloned().collect();
+    let Some((root, slot)) = join(nodes, loader, parts).filter(|(root, _)| root != loader) else { return };
+    for id in takers {
+        for value in nodes.get_mut(&id).into_iter().flat_map(|node| node.inputs.values_mut()) {
+            if *value == link(loader, 0) {
+                *value = link(&root, slot);
+            }
+        }
+    }
+}
+
+/// Joins batches of pictures pairwise (a tree, not a chain: each level copies every picture once, and a chain
+/// would copy the first picture once for every other). The output that holds all of them, in order.
+fn join(
+    nodes: &mut BTreeMap<String, GraphNode>,
+    name: &str,
+    parts: Vec<(String, i64)>,
+) -> Option<(String, i64)> {
+    let mut level = parts;
     let mut batches = 0;
     while level.len() > 1 {
         level = level
             .chunks(2)
             .map(|pair| match pair {
-                [first, second] => {
+                [(first, first_slot), (second, second_slot)] => {
                     batches += 1;
-                    let id = format!("{loader}_batch{batches}");
-                    let inputs = json!({ "image1": link(first, 0), "image2": link(second, 0) });
-                    let node = GraphNode {
-                        class_type: BATCH_CLASS.to_owned(),
-                        inputs: inputs.as_object().cloned().unwrap_or_default(),
-                        title: "join frames".to_owned(),
-                    };
-                    nodes.insert(id.clone(), node);
-                    id
+                    let id = format!("{name}_batch{batches}");
+                    let inputs =
+                        json!({ "image1": link(first, *first_slot), "image2": link(second, *second_slot) });
+                    nodes.insert(id.clone(), GraphNode::new(BATCH_CLASS, inputs, "join frames"));
+                    (id, 0)
                 }
-                alone => alone.concat(),
+                alone => alone[0].clone(),
             })
             .collect();
     }
-    let Some(root) = level.first().filter(|root| *root != loader) else { return };
-    let ours = |id: &str| id.starts_with(&format!("{loader}_batch"));
-    for (_, node) in nodes.iter_mut().filter(|(id, _)| !ours(id)) {
-        for value in node.inputs.values_mut() {
-            if *value == link(loader, 0) {
-                *value = link(root, 0);
-            }
-        }
-    }
+    level.pop()
 }

@@ -1,0 +1,227 @@
+//! Every workflow that ships with Hearth, end to end on a farm whose ComfyUIs stand in for the models: in chunks it
+//! makes the same pictures as in one piece, under the same names, as many as it should.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+use hearth_client::v1::{self, JobState};
+use hearth_pictures::Raster;
+use hearth_tests::{
+    clips,
+    farm::{Farm, Setup, finish, request},
+};
+
+/// What is run of a workflow, and what must come of it.
+struct Case {
+    workflow: &'static str,
+    clip: &'static str,
+    parameters: &'static [(&'static str, &'static str)],
+    /// Frames in a chunk; 0: it is never split.
+    chunk: u32,
+    /// Pictures of each pass.
+    passes: &'static [(&'static str, usize)],
+    /// Their size.
+    size: (u32, u32),
+}
+
+const PLATE: (u32, u32) = (48, 32);
+
+const CASES: &[Case] = &[
+    Case {
+        workflow: "temporal-coherence",
+        clip: "png",
+        parameters: &[("width", "256"), ("steps", "2")],
+        chunk: 0,
+        passes: &[("", 12)],
+        size: (256, 170),
+    },
+    Case {
+        workflow: "film-look",
+        clip: "exr",
+        parameters: &[("grain", "1"), ("temperature", "10")],
+        chunk: 5,
+        passes: &[("", 12)],
+        size: PLATE,
+    },
+    Case { workflow: "film-look", clip: "png", parameters: &[], chunk: 1, passes: &[("", 12)], size: PLATE },
+    Case {
+        workflow: "rife-interpolation",
+        clip: "exr",
+        parameters: &[("factor", "4")],
+        chunk: 8,
+        passes: &[("", 45)],
+        size: PLATE,
+    },
+    Case {
+        workflow: "rife-interpolation",
+        clip: "png",
+        parameters: &[("factor", "5/2")],
+        chunk: 7,
+        passes: &[("", 28)],
+        size: PLATE,
+    },
+    Case {
+        workflow: "chroma-key",
+        clip: "exr",
+        parameters: &[],
+        chunk: 5,
+        passes: &[("key", 12), ("matte", 12)],
+        size: PLATE,
+    },
+    Case {
+        workflow: "3d-maps",
+        clip: "png",
+        parameters: &[("resolution", "64")],
+        chunk: 5,
+        passes: &[("depth", 12), ("normal", 12), ("ao", 12)],
+        size: PLATE,
+    },
+    Case {
+        workflow: "flux-upscale",
+        clip: "png",
+        parameters: &[("factor", "2"), ("steps", "2")],
+        chunk: 5,
+        passes: &[("", 12)],
+        size: (96, 64),
+    },
+    Case {
+        workflow: "style-transfer",
+        clip: "png",
+        parameters: &[
+            ("megapixels", "0.25"),
+            ("steps", "2"),
+            ("prompt", "oil painting"),
+            ("reference", "plates/reference.exr"),
+        ],
+        chunk: 5,
+        passes: &[("", 12)],
+        size: (624, 416),
+    },
+    Case {
+        workflow: "background-replacement",
+        clip: "png",
+        parameters: &[("background", "plates/background.png")],
+        chunk: 5,
+        passes: &[("beauty", 12), ("matte", 12)],
+        size: PLATE,
+    },
+    Case {
+        workflow: "background-plate",
+        clip: "",
+        parameters: &[("width", "256"), ("height", "256"), ("steps", "2")],
+        chunk: 0,
+        passes: &[("", 1)],
+        size: (256, 256),
+    },
+    Case {
+        workflow: "face-restoration",
+        clip: "png",
+        parameters: &[],
+        chunk: 5,
+        passes: &[("", 12)],
+        size: PLATE,
+    },
+    Case {
+        workflow: "multi-format-export",
+        clip: "exr",
+        parameters: &[("preview_width", "24")],
+        chunk: 5,
+        passes: &[("exr", 12)],
+        size: PLATE,
+    },
+    Case {
+        workflow: "temporal-super-resolution",
+        clip: "long",
+        parameters: &[("short_side", "256")],
+        chunk: 12,
+        passes: &[("", 61)],
+        size: (384, 256),
+    },
+    Case {
+        workflow: "cosmos-video",
+        clip: "",
+        parameters: &[
+            ("width", "256"),
+            ("height", "256"),
+            ("frames", "10"),
+            ("steps", "2"),
+            ("camera", "pan-left"),
+            ("start", "plates/background.png"),
+        ],
+        chunk: 0,
+        passes: &[("", 10)],
+        size: (256, 256),
+    },
+];
+
+fn ask(case: &Case, output: &str, chunk_frames: u32) -> v1::SubmitJobRequest {
+    let extension = if case.clip == "exr" { "exr" } else { "png" };
+    let clip = if case.clip.is_empty() {
+        String::new()
+    } else {
+        format!("plates/{}/plate.%04d.{extension}", case.clip)
+    };
+    let texts = case.parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    v1::SubmitJobRequest {
+        clip,
+        chunk_frames,
+        parameters: texts.collect::<HashMap<_, _>>(),
+        no_deliveries: true,
+        ..request("", case.workflow, output)
+    }
+}
+
+/// Every picture below the folder by its name.
+fn pictures(folder: &Path) -> BTreeMap<String, Raster> {
+    let read = |path: std::path::PathBuf| hearth_pictures::read(&path).expect("a picture");
+    clips::files(folder).into_iter().map(|(name, path)| (name, read(path))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_workflow_makes_the_same_in_chunks_as_in_one_piece() {
+    let farm =
+        Farm::start(Setup { simulators: vec![hearth_simulator::Config::default(); 3], ..Setup::default() })
+            .await;
+    clips::make(&farm.path("plates/png"), 1001..=1012, PLATE.0, PLATE.1);
+    clips::make_exr(&farm.path("plates/exr"), 1001..=1012, PLATE.0, PLATE.1);
+    clips::make(&farm.path("plates/long"), 1001..=1061, PLATE.0, PLATE.1);
+    clips::draw(7, 64, 64).save(farm.path("plates/background.png")).expect("a picture");
+    std::fs::copy(farm.path("plates/exr/plate.1003.exr"), farm.path("plates/reference.exr")).expect("a copy");
+
+    let mut jobs = Vec::new();
+    for (index, case) in CASES.iter().enumerate() {
+        for (kind, chunk) in [("whole", 1_000), ("split", case.chunk)] {
+            let output = format!("{index}-{kind}");
+            let answer = farm.client.submit(ask(case, &output, chunk)).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{}: {error}", case.workflow));
+            jobs.push((case, output, answer.job.expect("a job").job_id));
+        }
+    }
+    for (case, output, id) in &jobs {
+        let (job, failures) = finish(&farm.client, *id).await;
+        assert_eq!(job.state(), JobState::Done, "{}, {output}: {failures:?}", case.workflow);
+        assert!(failures.is_empty(), "{}, {output}: {failures:?}", case.workflow);
+    }
+    for (index, case) in CASES.iter().enumerate() {
+        let name = case.workflow;
+        let whole = pictures(&farm.path(&format!("comps/{index}-whole")));
+        let split = pictures(&farm.path(&format!("comps/{index}-split")));
+        for (pass, count) in case.passes {
+            let of_pass: Vec<_> = whole.iter().filter(|(file, _)| file.starts_with(pass)).collect();
+            assert_eq!(of_pass.len(), *count, "{name}: {:?}", whole.keys());
+            for (file, picture) in of_pass {
+                assert_eq!((picture.display.width, picture.display.height), case.size, "{name}: {file}");
+            }
+        }
+        assert_eq!(split.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>(), "{name}");
+        for (file, picture) in &whole {
+            assert!(split[file] == *picture, "{name}: {file} is another picture in chunks");
+        }
+        let distinct = whole.values().zip(whole.values().skip(1)).filter(|(one, next)| one != next).count();
+        assert!(whole.len() < 2 || distinct > whole.len() / 2, "{name}: its pictures are all alike");
+    }
+    assert_eq!(clips::leftovers(&farm.path("comps")), Vec::<String>::new());
+    farm.stop().await;
+}

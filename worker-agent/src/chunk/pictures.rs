@@ -1,0 +1,92 @@
+//! Pictures that parameters name, where the chunk's ComfyUI can load them.
+
+use std::path::{Path, PathBuf};
+
+use hearth_pictures::{Converter, PictureError, inspect};
+use hearth_proto::v1::FailureKind;
+use hearth_workflows::{
+    RootPath,
+    bind::StagedPictures,
+    format::{Encoding, PictureFormat},
+    parameters::ParameterType,
+};
+
+use super::{ChunkTask, Failure, Workbench, away, convert};
+use crate::config::Transfer;
+
+/// What nodes that load one picture read right.
+const STAGED: Encoding =
+    Encoding { format: PictureFormat::Png8, colour: hearth_workflows::format::ColourSpace::Srgb };
+
+/// Of each parameter that names a picture, the picture's place on storage.
+fn named(task: &ChunkTask) -> impl Iterator<Item = (&String, &str)> {
+    let declared = task.workflow.manifest().parameters.iter();
+    declared.filter(|(_, parameter)| parameter.kind == ParameterType::Picture).filter_map(|(name, _)| {
+        let path = task.parameters.get(name)?.trim();
+        (!path.is_empty()).then_some((name, path))
+    })
+}
+
+/// For a prompt that ComfyUI has already: its pictures are those of its earlier life.
+pub(super) fn names_only(task: &ChunkTask) -> StagedPictures {
+    named(task).map(|(name, path)| (name.clone(), path.to_owned())).collect()
+}
+
+/// Converted where need be, and uploaded where the ComfyUI does not see storage.
+pub(super) async fn stage(bench: &Workbench, task: &ChunkTask) -> Result<StagedPictures, Failure> {
+    let mut staged = StagedPictures::new();
+    for (name, path) in named(task) {
+        let file = readable(bench, task, name, path).await?;
+        let place = match bench.transfer {
+            Transfer::Shared => file.display().to_string(),
+            Transfer::Http => upload(bench, task, name, &file).await?,
+        };
+        staged.insert(name.clone(), place);
+    }
+    Ok(staged)
+}
+
+/// The picture itself, or a copy of it that a node reads right.
+async fn readable(bench: &Workbench, task: &ChunkTask, name: &str, path: &str) -> Result<PathBuf, Failure> {
+    let unusable = |reason: String| {
+        let message = format!("parameter {name}: picture {path}: {reason}");
+        Failure::new(FailureKind::BadFrame, message)
+    };
+    let place: RootPath = path.parse().map_err(|error| unusable(format!("{error}")))?;
+    let file = bench.roots.resolve(&place)?;
+    bench.roots.check_link(&file)?;
+    let folder = bench.stage.join(&task.attempt).join("pictures");
+    let copy = folder.join(format!("{name}.png"));
+    let made = bench.darkroom.run(move || -> Result<PathBuf, PictureError> {
+        let format = inspect(&file)?.format;
+        if matches!(format, PictureFormat::Png8 | PictureFormat::Jpeg) {
+            return Ok(file);
+        }
+        let Some(converter) = Converter::new(Encoding { format, colour: format.usual_colour() }, STAGED)
+        else {
+            return Ok(file);
+        };
+        let failed = |source| PictureError::Write { path: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        convert::stage(&converter, &file, &copy, STAGED)?;
+        Ok(copy)
+    });
+    match made.await {
+        Some(Ok(file)) => Ok(file),
+        Some(Err(PictureError::Write { path, source })) => {
+            Err(Failure::storage(format!("cannot stage {}", path.display()), &source))
+        }
+        Some(Err(error)) => Err(unusable(hearth_telemetry::chain(&error))),
+        None => Err(Failure::new(FailureKind::Internal, format!("picture {path} could not be converted"))),
+    }
+}
+
+async fn upload(bench: &Workbench, task: &ChunkTask, name: &str, file: &Path) -> Result<String, Failure> {
+    // Not among the frames, which a node may load by their folder.
+    let folder = format!("hearth/{}/pictures", task.attempt);
+    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or("png");
+    let bytes = tokio::fs::read(file).await;
+    let bytes = bytes.map_err(|error| Failure::storage(format!("cannot read {}", file.display()), &error))?;
+    let uploaded = bench.client.upload(&folder, &format!("{name}.{extension}"), bytes).await;
+    uploaded.map_err(|error| away(&error))
+}
