@@ -2,7 +2,7 @@
 //!
 //! The only part of this crate that reads files.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::LazyLock};
 
 use crate::{error::WorkflowError, workflow::Workflow};
 
@@ -46,6 +46,12 @@ static SHIPPED: [Shipped; 15] = shipped![
     "temporal-super-resolution",
 ];
 
+/// Read once: they do not change while a process lives. A test holds that all of them can be read.
+static READ: LazyLock<BTreeMap<String, Workflow>> = LazyLock::new(|| {
+    let read = |shipped: &Shipped| Workflow::parse(shipped.name, shipped.manifest, shipped.graph).ok();
+    SHIPPED.iter().filter_map(read).map(|workflow| (workflow.name().to_owned(), workflow)).collect()
+});
+
 /// What the workflow `name` that ships with Hearth says of itself, in Markdown.
 pub fn readme(name: &str) -> Option<&'static str> {
     SHIPPED.iter().find(|shipped| shipped.name == name).map(|shipped| shipped.readme)
@@ -62,9 +68,7 @@ impl Library {
     /// The shipped workflows and those in `folders`; a facility's own hides a shipped one of its name.
     pub fn read<P: AsRef<Path>>(folders: &[P]) -> Self {
         let mut library = Self::default();
-        for Shipped { name, manifest, graph, .. } in &SHIPPED {
-            library.add(Workflow::parse(name, manifest, graph));
-        }
+        library.workflows.clone_from(&READ);
         for folder in folders {
             library.read_all(folder.as_ref());
         }

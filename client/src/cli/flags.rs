@@ -187,7 +187,10 @@ pub(crate) struct Submit {
     /// number of the next version: comps/sh010/v###
     #[arg(long, short)]
     pub(crate) output: String,
-    /// A parameter of the workflow, as name=value; can be given several times
+    /// Parameter values that belong together: a preset of the workflow
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) preset: String,
+    /// A parameter of the workflow, as name=value; can be given several times; goes before the preset
     #[arg(long = "param", short)]
     pub(crate) parameters: Vec<String>,
     /// Which frames, e.g. 1001-1100, 1-10x2 or 1,5,9-12 [default: the whole clip]

@@ -69,6 +69,7 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         clip_of: flags.clip_of.as_deref().map(clip_of).transpose()?,
         after_job_ids: flags.after,
         no_deliveries: flags.no_deliver,
+        preset: flags.preset,
     };
     Ok(client.submit(request).await?)
 }

@@ -54,6 +54,8 @@ pub enum SubmissionError {
     OutputForeign { output: RootPath },
     #[error("workflow {workflow} makes its frames out of nothing; leave out the {what}")]
     NoClipWanted { workflow: String, what: &'static str },
+    #[error("workflow {workflow} has no preset '{preset}'; it has {known}")]
+    NoSuchPreset { workflow: String, preset: String, known: String },
     #[error("workflow {workflow} cannot make takes: {why}")]
     NoTakes { workflow: String, why: &'static str },
     #[error("{count} {what} at once; at most {limit} are taken")]
@@ -136,7 +138,9 @@ pub fn check(
         Named::WorkflowSource(source) => Workflow::parse(&source.name, &source.manifest, &source.graph)?,
     };
     let priority = priority(request.priority)?;
-    let parameters = in_force(&workflow, request.parameters.clone().into_iter().collect())?;
+    let mut given = preset(&workflow, &request.preset)?;
+    given.extend(request.parameters.clone());
+    let parameters = in_force(&workflow, given)?;
     let takes = takes(&workflow, &parameters, request.takes)?;
 
     let output: RootPath = request.output.parse().map_err(SubmissionError::OutputPath)?;
@@ -287,6 +291,24 @@ fn no_input(
     Ok(Input { clip: None, range: range.ok_or(SubmissionError::Aborted)?, results })
 }
 
+/// What the preset sets; nothing for none.
+fn preset(workflow: &Workflow, name: &str) -> Result<ParameterTexts, SubmissionError> {
+    if name.is_empty() {
+        return Ok(ParameterTexts::new());
+    }
+    let presets = &workflow.manifest().presets;
+    let known = || match presets.keys().map(String::as_str).collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "none".to_owned(),
+        known => known,
+    };
+    let preset = presets.get(name).ok_or_else(|| SubmissionError::NoSuchPreset {
+        workflow: workflow.name().to_owned(),
+        preset: name.to_owned(),
+        known: known(),
+    })?;
+    Ok(preset.parameters.clone())
+}
+
 /// Every parameter's value, as text.
 fn in_force(workflow: &Workflow, given: ParameterTexts) -> Result<ParameterTexts, SubmissionError> {
     let declared = &workflow.manifest().parameters;
@@ -385,6 +407,7 @@ fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
         ("user", request.user.len(), NAME),
         ("pool", request.pool.len(), NAME),
         ("request id", request.request_id.len(), NAME),
+        ("preset", request.preset.len(), NAME),
         ("clip path", request.clip.len(), PATH),
         ("output path", request.output.len(), PATH),
         ("parameter list", parameters, PARAMETERS),
