@@ -169,6 +169,38 @@ impl FarmClient {
         self.ask(request, async |mut client, request| client.submit_job(traced(request)).await).await
     }
 
+    /// Submits several jobs: all of them are taken, or none. Trying again is safe, as with a single one.
+    pub async fn submit_batch(
+        &self,
+        mut request: v1::SubmitBatchRequest,
+    ) -> Result<v1::SubmitBatchResponse, ClientError> {
+        if request.request_id.is_empty() {
+            request.request_id = uuid::Uuid::new_v4().to_string();
+        }
+        self.ask(request, async |mut client, request| client.submit_batch(traced(request)).await).await
+    }
+
+    /// The jobs that were submitted together; `batch` is the number of any of them.
+    pub async fn batch(&self, batch: u64) -> Result<Vec<v1::Job>, ClientError> {
+        let request = v1::GetBatchRequest { batch };
+        let response =
+            self.ask(request, async |mut client, request| client.get_batch(traced(request)).await).await?;
+        Ok(response.jobs)
+    }
+
+    /// Does to every job of a batch what can still be done to it.
+    pub async fn control_batch(
+        &self,
+        batch: u64,
+        action: v1::control_batch_request::Action,
+    ) -> Result<Vec<v1::Job>, ClientError> {
+        let request = v1::ControlBatchRequest { batch, action: Some(action) };
+        let response = self
+            .ask(request, async |mut client, request| client.control_batch(traced(request)).await)
+            .await?;
+        Ok(response.jobs)
+    }
+
     pub async fn jobs(&self, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, ClientError> {
         self.ask(request, async |mut client, request| client.list_jobs(traced(request)).await).await
     }

@@ -23,6 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Farm {
     pub dir: tempfile::TempDir,
     pub simulators: Vec<Simulator>,
+    /// Where they serve, or have served: `node0` first.
+    pub urls: Vec<String>,
     pub client: FarmClient,
     pub coordinator: Coordinator,
     pub agent: Agent,
@@ -109,7 +111,8 @@ impl Farm {
         (setup.tune_agent)(&mut config);
         let agent = Agent::start(config).await.expect("agent");
         let client = FarmClient::new(&url).expect("client");
-        let farm = Self { dir, simulators, client, coordinator, agent };
+        let urls = simulators.iter().map(Simulator::url).collect();
+        let farm = Self { dir, simulators, urls, client, coordinator, agent };
         farm.wait_for_nodes(farm.simulators.len()).await;
         farm
     }

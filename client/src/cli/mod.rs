@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the job failed, 4 the job was cancelled, 5 no
 //! coordinator answers.
 
+mod batch;
 mod deliver;
 mod flags;
 mod json;
@@ -51,6 +52,12 @@ pub enum CliError {
     Delivery(#[from] hearth_workflows::format::UnknownName),
     #[error(transparent)]
     Import(#[from] hearth_workflows::import::ImportError),
+    #[error("{path}: {message}")]
+    BatchFile { path: String, message: String },
+    #[error("no clips in {folder} or below it")]
+    NoClips { folder: String },
+    #[error("job {job} of the batch has no {what}; name one in it, among the defaults, or as a flag")]
+    Incomplete { job: usize, what: &'static str },
     #[error("no workflow '{name}'; the farm has {known}")]
     NoWorkflow { name: String, known: String },
     #[error("cannot read {path}")]
@@ -114,6 +121,7 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
             let response = submit::submit(&client, *submit).instrument(span).await?;
             return submitted(&client, &response.jobs, watch, json).await;
         }
+        Command::Batch { command } => return batch::run(&client, command, json).await,
         Command::Jobs { all, show, user, limit } => {
             let request = v1::ListJobsRequest { limit, show, user, active_only: !all };
             let response = client.jobs(request).await?;

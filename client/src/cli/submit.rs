@@ -20,15 +20,7 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
     let roots: Roots = flags.roots.parse()?;
     let again = flags.again.as_deref().map(again).transpose()?;
     let workflow = match flags.workflow_folder() {
-        Some(folder) => {
-            // Read here, so that a mistake in it is told before anything is sent.
-            let workflow = library::read_folder(&folder)?;
-            Workflow::WorkflowSource(v1::WorkflowSource {
-                name: workflow.name().to_owned(),
-                manifest: workflow.manifest_text().to_owned(),
-                graph: workflow.graph_text().to_owned(),
-            })
-        }
+        Some(folder) => source(&folder)?,
         None if flags.workflow.is_empty() => match again.as_ref().and_then(|again| again.workflow.clone()) {
             Some(workflow) => workflow,
             // The flags are required where there is nothing to do again.
@@ -72,6 +64,16 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         preset: flags.preset,
     };
     Ok(client.submit(request).await?)
+}
+
+/// The workflow in a folder. Read here, so that a mistake in it is told before anything is sent.
+pub(super) fn source(folder: &Path) -> Result<Workflow, CliError> {
+    let workflow = library::read_folder(folder)?;
+    Ok(Workflow::WorkflowSource(v1::WorkflowSource {
+        name: workflow.name().to_owned(),
+        manifest: workflow.manifest_text().to_owned(),
+        graph: workflow.graph_text().to_owned(),
+    }))
 }
 
 /// A job, and after a colon one of its passes.
@@ -126,7 +128,7 @@ fn again(path: &Path) -> Result<v1::SubmitJobRequest, CliError> {
 }
 
 /// A value may be a picture, named by its path on this host.
-fn parameters(texts: &[String], roots: &Roots) -> Result<HashMap<String, String>, CliError> {
+pub(super) fn parameters(texts: &[String], roots: &Roots) -> Result<HashMap<String, String>, CliError> {
     let parse = |text: &String| {
         let (name, value) = text.split_once('=').ok_or_else(|| CliError::Parameter { text: text.clone() })?;
         let picture = roots.name_of(Path::new(value)).filter(|_| value.starts_with('/'));

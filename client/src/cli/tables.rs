@@ -162,6 +162,23 @@ pub(super) fn nodes(nodes: &[v1::Node]) -> String {
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
+/// How a batch does, in one line.
+pub(super) fn batch(jobs: &[v1::Job]) -> String {
+    let mut states: Vec<(JobState, usize)> = Vec::new();
+    for job in jobs {
+        match states.iter_mut().find(|(state, _)| *state == job.state()) {
+            Some((_, count)) => *count += 1,
+            None => states.push((job.state(), 1)),
+        }
+    }
+    let counts = jobs.iter().filter_map(|job| job.counts);
+    let (done, total) =
+        counts.fold((0, 0), |(done, total), counts| (done + counts.done, total + counts.total));
+    let states: Vec<String> =
+        states.into_iter().map(|(state, count)| format!("{count} {}", state_name(state))).collect();
+    format!("{} jobs: {}; {done} of {total} frames", jobs.len(), states.join(", "))
+}
+
 /// A line for each workflow, by category.
 pub(super) fn workflows(workflows: &[v1::Workflow]) -> String {
     let mut table = table(&["workflow", "what it is", "category", "split"]);

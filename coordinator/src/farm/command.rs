@@ -89,19 +89,19 @@ pub struct Found {
     pub frames: FrameSet,
 }
 
-/// A checked submission: the clip exists, the parameters fit. All of its jobs are taken, or none.
+/// A checked submission: the clips exist, the parameters fit. All of its jobs are taken, or none.
 #[derive(Debug, Clone)]
 pub struct Submission {
     pub jobs: Vec<Submitted>,
-    pub priority: Priority,
-    /// Of those that render.
-    pub workflow: Option<Arc<Workflow>>,
 }
 
 /// One job of a submission.
 #[derive(Debug, Clone)]
 pub struct Submitted {
     pub spec: JobSpec,
+    pub priority: Priority,
+    /// `None` for a delivery.
+    pub workflow: Option<Arc<Workflow>>,
     /// The place in the submission of a job that it waits for, in front of it.
     pub after: Option<usize>,
 }
@@ -109,7 +109,18 @@ pub struct Submitted {
 impl Submission {
     /// A single job.
     pub fn one(spec: JobSpec, priority: Priority, workflow: Arc<Workflow>) -> Self {
-        Self { jobs: vec![Submitted { spec, after: None }], priority, workflow: Some(workflow) }
+        Self { jobs: vec![Submitted { spec, priority, workflow: Some(workflow), after: None }] }
+    }
+
+    /// Several as one.
+    pub fn together(submissions: impl IntoIterator<Item = Self>) -> Self {
+        let mut jobs = Vec::new();
+        for submission in submissions {
+            let place = jobs.len();
+            let moved = |job: Submitted| Submitted { after: job.after.map(|after| after + place), ..job };
+            jobs.extend(submission.jobs.into_iter().map(moved));
+        }
+        Self { jobs }
     }
 }
 

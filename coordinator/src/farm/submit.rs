@@ -25,7 +25,7 @@ impl Farm {
         submission: Submission,
         step: &mut Step,
     ) -> Result<Answer, Refusal> {
-        let Submission { jobs, priority, workflow } = submission;
+        let Submission { jobs } = submission;
         let known = jobs.iter().find_map(|submitted| self.requests.get(&submitted.spec.request_id));
         if let Some(&job) = known {
             return Ok(Answer::Submitted { job, already: true });
@@ -33,7 +33,7 @@ impl Farm {
         self.may_take(&jobs)?;
         let first = JobId(self.next_job);
         let together = jobs.len() > 1;
-        for Submitted { mut spec, after } in jobs {
+        for Submitted { mut spec, priority, workflow, after } in jobs {
             let id = JobId(self.next_job);
             self.next_job += 1;
             // What comes in front of it was taken in just now.
@@ -42,7 +42,7 @@ impl Farm {
             if let Some(workflow) = spec.workflow().filter(|id| !self.workflows.contains_key(*id)) {
                 step.changes.push(Key::Workflow(workflow.clone()));
             }
-            self.take_in(now, id, spec, priority, workflow.clone());
+            self.take_in(now, id, spec, priority, workflow);
             step.changes.extend([Key::Spec(id), Key::Job(id)]);
             step.event(id, JobEvent::Changed);
         }

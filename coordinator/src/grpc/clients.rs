@@ -28,6 +28,9 @@ const DEFAULT_LIMIT: u32 = 100;
 /// Jobs listed at most.
 const MAX_LIMIT: u32 = 1_000;
 
+/// Jobs of one batch, without the takes and deliveries that they bring.
+const MAX_BATCH: usize = 1_000;
+
 /// A watcher is told of changes at most so often.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
 
@@ -49,8 +52,7 @@ impl FarmService {
         Ok(convert::job(&tag, view))
     }
 
-    async fn submit(&self, mut request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
-        let traceparent = trace::traceparent_of(&tracing::Span::current());
+    async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
         // A client that lost the answer asks again: the output it made itself must not be held against it.
         if let Some(job) = self.known(&request.request_id).await? {
             let jobs = self.batch(job).await?;
@@ -58,9 +60,76 @@ impl FarmService {
         }
         // Before every frame of the clip is looked at.
         self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        if let Some(versions) = Versions::of(&request.output) {
-            request.output = self.next_version(versions).await?;
+        let checked = self.check(request, &mut Vec::new()).await?;
+        let (jobs, already_submitted) = self.take(checked).await?;
+        Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
+    }
+
+    /// All of the batch, or none of it: what is wrong with any of its jobs is told together.
+    async fn submit_all(&self, request: v1::SubmitBatchRequest) -> Result<v1::SubmitBatchResponse, Status> {
+        if let Some(job) = self.known(&request.request_id).await? {
+            return Ok(v1::SubmitBatchResponse { jobs: self.batch(job).await?, already_submitted: true });
         }
+        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        let count = request.jobs.len();
+        if count == 0 || count > MAX_BATCH {
+            let message = format!("{count} jobs in one batch; give 1 to {MAX_BATCH}");
+            return Err(Status::invalid_argument(message));
+        }
+        let (mut checked, mut wrong, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, job) in request.jobs.into_iter().enumerate() {
+            let clip = if job.clip.is_empty() { job.output.clone() } else { job.clip.clone() };
+            let first = index == 0;
+            let request_id = if first { request.request_id.clone() } else { String::new() };
+            match self.check(v1::SubmitJobRequest { request_id, ..job }, &mut outputs).await {
+                Ok(submission) => checked.push(submission),
+                Err(status) => wrong.push(format!("job {} ({clip}): {}", index + 1, status.message())),
+            }
+        }
+        if !wrong.is_empty() {
+            let message = format!("nothing was submitted, since of {count} jobs\n{}", wrong.join("\n"));
+            return Err(Status::invalid_argument(message));
+        }
+        let (jobs, already_submitted) = self.take(Submission::together(checked)).await?;
+        Ok(v1::SubmitBatchResponse { jobs, already_submitted })
+    }
+
+    /// Does to every job of a batch what can still be done to it; refused only when that is nothing.
+    async fn control_all(
+        &self,
+        id: JobId,
+        command: impl Fn(JobId) -> Command,
+    ) -> Result<Vec<v1::Job>, Status> {
+        let ids: Vec<JobId> = self.batch(id).await?.iter().map(|job| JobId(job.job_id)).collect();
+        if ids.is_empty() {
+            return Err(status(DriverError::Refused(Refusal::NoSuchJob(id))));
+        }
+        let (mut done, mut refused) = (false, None);
+        for id in ids {
+            match self.driver.command(command(id)).await {
+                Ok(_) => done = true,
+                Err(error @ DriverError::Refused(_)) => refused = refused.or(Some(error)),
+                Err(error) => return Err(status(error)),
+            }
+        }
+        match refused.filter(|_| !done) {
+            Some(error) => Err(status(error)),
+            None => self.batch(id).await,
+        }
+    }
+
+    /// Everything that can be known to be wrong with a job, before it is one. `outputs`: what other jobs of the same
+    /// submission will make.
+    async fn check(
+        &self,
+        mut request: v1::SubmitJobRequest,
+        outputs: &mut Vec<String>,
+    ) -> Result<Submission, Status> {
+        let traceparent = trace::traceparent_of(&tracing::Span::current());
+        if let Some(versions) = Versions::of(&request.output) {
+            request.output = self.next_version(versions, outputs).await?;
+        }
+        outputs.push(request.output.clone());
         let maker = match &request.clip_of {
             Some(clip) => {
                 Some(Maker::of(look(self, JobId(clip.job_id)).await?.1).map_err(|error| invalid(&error))?)
@@ -70,12 +139,8 @@ impl FarmService {
         let (roots, folders) = (self.roots.clone(), self.folders.clone());
         let checked = tokio::task::spawn_blocking(move || {
             submission::check(request, traceparent, &folders, &roots, maker.as_ref())
-        })
-        .await
-        .unwrap_or(Err(SubmissionError::Aborted))
-        .map_err(|error| invalid(&error))?;
-        let (jobs, already_submitted) = self.take(checked).await?;
-        Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
+        });
+        checked.await.unwrap_or(Err(SubmissionError::Aborted)).map_err(|error| invalid(&error))
     }
 
     /// Hands a checked submission to the farm: its jobs, and whether they were there before.
@@ -143,9 +208,10 @@ impl FarmService {
 
 impl FarmService {
     /// The output of the next version. Two who ask at once may get the same: the second is refused, and asks again.
-    async fn next_version(&self, versions: Versions) -> Result<String, Status> {
+    async fn next_version(&self, versions: Versions, outputs: &[String]) -> Result<String, Status> {
         let prefix = versions.prefix().to_owned();
-        let taken = self.driver.read(move |farm| farm.outputs_like(&prefix)).await.map_err(status)?;
+        let mut taken = self.driver.read(move |farm| farm.outputs_like(&prefix)).await.map_err(status)?;
+        taken.extend(outputs.iter().filter(|output| output.starts_with(versions.prefix())).cloned());
         let roots = self.roots.clone();
         let next = tokio::task::spawn_blocking(move || versions.next(&roots, &taken)).await;
         let next = next.map_err(|_| Status::internal("the versions could not be listed"))?;
@@ -162,6 +228,48 @@ impl v1::farm_server::Farm for FarmService {
         let span = info_span!("submit", clip = %request.get_ref().clip, "otel.kind" = "server");
         trace::set_parent(&span, &trace::extract(request.metadata()));
         self.submit(request.into_inner()).instrument(span).await.map(Response::new)
+    }
+
+    async fn submit_batch(
+        &self,
+        request: Request<v1::SubmitBatchRequest>,
+    ) -> Result<Response<v1::SubmitBatchResponse>, Status> {
+        let span = info_span!("submit", jobs = request.get_ref().jobs.len(), "otel.kind" = "server");
+        trace::set_parent(&span, &trace::extract(request.metadata()));
+        self.submit_all(request.into_inner()).instrument(span).await.map(Response::new)
+    }
+
+    async fn get_batch(
+        &self,
+        request: Request<v1::GetBatchRequest>,
+    ) -> Result<Response<v1::GetBatchResponse>, Status> {
+        let id = JobId(request.get_ref().batch);
+        let jobs = self.batch(id).await?;
+        if jobs.is_empty() {
+            return Err(status(DriverError::Refused(Refusal::NoSuchJob(id))));
+        }
+        Ok(Response::new(v1::GetBatchResponse { jobs }))
+    }
+
+    async fn control_batch(
+        &self,
+        request: Request<v1::ControlBatchRequest>,
+    ) -> Result<Response<v1::ControlBatchResponse>, Status> {
+        use v1::control_batch_request::Action;
+        let v1::ControlBatchRequest { batch, action } = request.into_inner();
+        let id = JobId(batch);
+        let jobs = match action {
+            Some(Action::Pause(_)) => self.control_all(id, Command::Pause).await,
+            Some(Action::Resume(_)) => self.control_all(id, Command::Resume).await,
+            Some(Action::Cancel(_)) => self.control_all(id, Command::Cancel).await,
+            Some(Action::Retry(_)) => self.control_all(id, Command::Retry).await,
+            Some(Action::SetPriority(v1::SetPriority { priority })) => {
+                let priority = priority_from(priority)?;
+                self.control_all(id, |job| Command::SetPriority(job, priority)).await
+            }
+            None => Err(Status::invalid_argument("no action given")),
+        };
+        Ok(Response::new(v1::ControlBatchResponse { jobs: jobs? }))
     }
 
     async fn list_jobs(

@@ -173,8 +173,8 @@ fn submission(
         Some(first) => first.request_id.clone_from(&request.request_id),
         None => return Err(SubmissionError::NothingToDeliver),
     }
-    let jobs = specs.into_iter().map(|spec| Submitted { spec, after: None }).collect();
-    Ok(Submission { jobs, priority, workflow: None })
+    let alone = |spec| Submitted { spec, priority, workflow: None, after: None };
+    Ok(Submission { jobs: specs.into_iter().map(alone).collect() })
 }
 
 fn check_count(deliveries: &[v1::Delivery]) -> Result<(), SubmissionError> {

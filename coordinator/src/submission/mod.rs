@@ -158,6 +158,7 @@ pub fn check(
         (_, name) => name.to_owned(),
     };
     let pictures = pictures::check(&request, &workflow, &parameters, roots)?;
+    let known = Arc::new(workflow.clone());
     let mut jobs: Vec<Submitted> = Vec::new();
     for (index, parameters) in takes.iter().enumerate() {
         let alone = takes.len() == 1;
@@ -197,10 +198,11 @@ pub fn check(
         let ordered = delivery::ordered(&request, &workflow);
         let deliveries = delivery::of_job(&ordered, &source, request.overwrite, roots)?;
         let place = jobs.len();
-        jobs.push(Submitted { spec, after: None });
-        jobs.extend(deliveries.into_iter().map(|spec| Submitted { spec, after: Some(place) }));
+        jobs.push(Submitted { spec, priority, workflow: Some(known.clone()), after: None });
+        let waits = |spec| Submitted { spec, priority, workflow: None, after: Some(place) };
+        jobs.extend(deliveries.into_iter().map(waits));
     }
-    Ok(Submission { jobs, priority, workflow: Some(Arc::new(workflow)) })
+    Ok(Submission { jobs })
 }
 
 /// How the job wants to be scheduled.

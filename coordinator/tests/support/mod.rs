@@ -228,7 +228,8 @@ pub(crate) fn deliver(submission: &mut Submission, format: DeliveryFormat) {
         request_id: String::new(),
         ..spec.clone()
     };
-    submission.jobs.push(Submitted { spec, after: Some(0) });
+    let priority = submission.jobs[0].priority;
+    submission.jobs.push(Submitted { spec, priority, workflow: None, after: Some(0) });
 }
 
 pub(crate) fn about(name: &str) -> Box<NodeAbout> {

@@ -40,6 +40,16 @@ pub(super) fn reach(class: &str) -> Option<Reach> {
         _ if class.ends_with(" VFI") => Some(Reach::Interpolates),
         _ if class.starts_with("ADE_") => Some(Reach::Whole),
         "DeflickerFrames" | "Robust Video Matting" | "FlashVSRNode" | "FlashVSRNodeAdv" => Some(Reach::Whole),
+        // They take pictures by their place in the batch, or put some from elsewhere into it.
+        "ImageBatch"
+        | "ImageFromBatch"
+        | "ImageFromBatch+"
+        | "GetImageRangeFromBatch"
+        | "LatentBatch"
+        | "LatentFromBatch"
+        | "ReverseImageBatch"
+        | "VHS_SelectEveryNthImage"
+        | "VHS_SplitImages" => Some(Reach::Whole),
         "SeedVR2VideoUpscaler" => Some(Reach::Neighbours),
         "KSampler"
         | "KSamplerAdvanced"

@@ -9,7 +9,7 @@ use std::{
 use hearth_coordinator::farm::{
     AssignedWork, AttemptId, Capabilities, Command, Effect, FailureKind, Farm, FarmConfig, FarmTag, JobClip,
     JobId, JobSpec, NodeAbout, NodeName, Outcome, Priority, Render, Session, ShowPolicy, Step, Submission,
-    Submitted, Task, Terms, Timestamp,
+    Task, Terms, Timestamp,
 };
 use hearth_workflows::{
     FrameRange, FrameSet, Workflow,
@@ -216,8 +216,7 @@ impl Scheduler for Hearth<'_> {
         self.jobs.insert(JobId(self.jobs.len() as u64 + 1), job);
         let priority = work.priority;
         let priority = Priority::new(priority).expect("at most 100");
-        let submission =
-            Submission { jobs: vec![Submitted { spec, after: None }], priority, workflow: Some(workflow) };
+        let submission = Submission::one(spec, priority, workflow);
         self.apply(now, Command::Submit(Box::new(submission)))
     }
 

@@ -1,0 +1,365 @@
+//! `hearth batch`: several clips as one submission, watched and controlled as one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    io::IsTerminal as _,
+    path::Path,
+    time::Duration,
+};
+
+use hearth_proto::v1::{self, JobState, control_batch_request::Action, submit_job_request::Workflow};
+use hearth_storage::Roots;
+use hearth_workflows::SequencePath;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+
+use super::{
+    CliError, Outcome, deliver,
+    flags::{BatchCommand, BatchSubmit, workflow_folder},
+    json,
+    submit::{below_root, parameters, source},
+    tables,
+};
+use crate::FarmClient;
+
+/// Clips of one folder and what lies below it.
+const MOST_CLIPS: usize = 1_000;
+
+/// Between two looks at a batch that is watched.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Looks between two lines where there is no terminal.
+const LOOKS_A_LINE: u32 = 10;
+
+/// A batch as a file says it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    defaults: Entry,
+    #[serde(default, rename = "job")]
+    jobs: Vec<Entry>,
+}
+
+/// One job of it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Entry {
+    clip: String,
+    workflow: String,
+    output: String,
+    preset: String,
+    parameters: BTreeMap<String, Scalar>,
+    frames: String,
+    name: String,
+    show: String,
+    user: String,
+    pool: String,
+    colour_space: String,
+    priority: Option<u32>,
+    urgent: Option<bool>,
+    chunk_frames: Option<u32>,
+    takes: Option<u32>,
+    deliver: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Text(String),
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Int(number) => number.fmt(f),
+            Self::Float(number) => number.fmt(f),
+            Self::Bool(on) => on.fmt(f),
+        }
+    }
+}
+
+impl Entry {
+    /// What it does not say itself, `defaults` say.
+    fn or(mut self, defaults: &Self) -> Self {
+        let pairs = [
+            (&mut self.workflow, &defaults.workflow),
+            (&mut self.output, &defaults.output),
+            (&mut self.preset, &defaults.preset),
+            (&mut self.frames, &defaults.frames),
+            (&mut self.show, &defaults.show),
+            (&mut self.user, &defaults.user),
+            (&mut self.pool, &defaults.pool),
+            (&mut self.colour_space, &defaults.colour_space),
+        ];
+        for (own, default) in pairs {
+            if own.is_empty() {
+                own.clone_from(default);
+            }
+        }
+        for (name, value) in &defaults.parameters {
+            self.parameters.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        self.priority = self.priority.or(defaults.priority);
+        self.urgent = self.urgent.or(defaults.urgent);
+        self.chunk_frames = self.chunk_frames.or(defaults.chunk_frames);
+        self.takes = self.takes.or(defaults.takes);
+        if self.deliver.is_empty() {
+            self.deliver.clone_from(&defaults.deliver);
+        }
+        self
+    }
+
+    /// `place`: the job's place in the batch, from 1, for messages. `base`: what workflow folders are relative to.
+    fn request(self, place: usize, base: &Path, roots: &Roots) -> Result<v1::SubmitJobRequest, CliError> {
+        for (what, text) in [("workflow", &self.workflow), ("output", &self.output)] {
+            if text.is_empty() {
+                return Err(CliError::Incomplete { job: place, what });
+            }
+        }
+        let clip = below_root(roots, &self.clip)?;
+        let output = named(&below_root(roots, &self.output)?, &clip);
+        let workflow = match workflow_folder(&self.workflow) {
+            Some(folder) => source(&base.join(folder))?,
+            None => Workflow::WorkflowName(self.workflow),
+        };
+        let texts: Vec<String> =
+            self.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let deliveries = self.deliver.iter().map(|text| deliver::read(text, roots));
+        Ok(v1::SubmitJobRequest {
+            workflow: Some(workflow),
+            clip,
+            output,
+            preset: self.preset,
+            parameters: parameters(&texts, roots)?.into_iter().collect::<HashMap<_, _>>(),
+            frames: self.frames,
+            name: self.name,
+            show: self.show,
+            user: self.user,
+            pool: self.pool,
+            priority: self.priority,
+            urgent: self.urgent.unwrap_or(false),
+            colour_space: self.colour_space,
+            chunk_frames: self.chunk_frames.unwrap_or(0),
+            takes: self.takes.unwrap_or(1),
+            deliveries: deliveries.collect::<Result<_, _>>()?,
+            ..v1::SubmitJobRequest::default()
+        })
+    }
+}
+
+/// `{clip}` and `{folder}` in an output: the clip's name, and the folder that it lies in.
+fn named(output: &str, clip: &str) -> String {
+    let Ok(sequence) = clip.parse::<SequencePath>() else { return output.to_owned() };
+    let folder = sequence.folder_below_root().rsplit('/').next().unwrap_or_default().to_owned();
+    output.replace("{clip}", sequence.name().stem()).replace("{folder}", &folder)
+}
+
+pub(super) async fn run(
+    client: &FarmClient,
+    command: BatchCommand,
+    as_json: bool,
+) -> Result<Outcome, CliError> {
+    let (batch, action) = match command {
+        BatchCommand::Submit(flags) => return submit(client, *flags, as_json).await,
+        BatchCommand::Watch { batch } => return watch(client, batch, as_json).await,
+        BatchCommand::Show { batch } => {
+            show(&client.batch(batch).await?, as_json);
+            return Ok(Outcome::Fine);
+        }
+        BatchCommand::Pause { batch } => (batch, Action::Pause(v1::Pause {})),
+        BatchCommand::Resume { batch } => (batch, Action::Resume(v1::Resume {})),
+        BatchCommand::Cancel { batch } => (batch, Action::Cancel(v1::Cancel {})),
+        BatchCommand::Retry { batch } => (batch, Action::Retry(v1::Retry {})),
+        BatchCommand::Priority { batch, priority } => {
+            (batch, Action::SetPriority(v1::SetPriority { priority }))
+        }
+    };
+    show(&client.control_batch(batch, action).await?, as_json);
+    Ok(Outcome::Fine)
+}
+
+fn show(jobs: &[v1::Job], as_json: bool) {
+    if as_json {
+        println!("{}", json::list(jobs.iter().map(json::job)));
+    } else {
+        println!("{}\n{}", tables::jobs(jobs), tables::batch(jobs));
+    }
+}
+
+async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Result<Outcome, CliError> {
+    let roots: Roots = flags.roots.parse()?;
+    let given = parameters(&flags.parameters, &roots)?;
+    let flagged = Entry {
+        workflow: flags.workflow,
+        preset: flags.preset,
+        output: flags.output,
+        parameters: given.into_iter().map(|(name, value)| (name, Scalar::Text(value))).collect(),
+        show: flags.show,
+        user: flags.user,
+        priority: flags.priority,
+        ..Entry::default()
+    };
+    let path = Path::new(&flags.from);
+    let is_file = path.extension().is_some_and(|extension| extension == "toml" || extension == "json");
+    let (entries, base) = if is_file {
+        let File { defaults, jobs } = read(path)?;
+        let entries = jobs.into_iter().map(|job| job.or(&defaults).or(&flagged)).collect::<Vec<_>>();
+        (entries, path.parent().unwrap_or(Path::new("")))
+    } else {
+        let clips = clips(client, &below_root(&roots, &flags.from)?).await?;
+        (clips.into_iter().map(|clip| Entry { clip, ..flagged.clone() }).collect(), Path::new(""))
+    };
+    let jobs = entries.into_iter().enumerate().map(|(index, entry)| entry.request(index + 1, base, &roots));
+    let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
+    let request = v1::SubmitBatchRequest { request_id: String::new(), jobs };
+    let response = client.submit_batch(request).await?;
+    let batch = response.jobs.first().map_or(0, |job| job.job_id);
+    if flags.watch {
+        return watch(client, batch, as_json).await;
+    }
+    show(&response.jobs, as_json);
+    if !as_json {
+        println!("follow it with: hearth batch watch {batch}");
+    }
+    Ok(Outcome::Fine)
+}
+
+fn read(path: &Path) -> Result<File, CliError> {
+    let text = fs::read_to_string(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
+    let wrong = |message: String| CliError::BatchFile { path: path.display().to_string(), message };
+    let file: File = if path.extension().is_some_and(|extension| extension == "json") {
+        serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?
+    } else {
+        toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?
+    };
+    if file.jobs.is_empty() {
+        return Err(wrong("no [[job]] in it".to_owned()));
+    }
+    Ok(file)
+}
+
+/// The clips in a folder of the farm's storage, and below it.
+async fn clips(client: &FarmClient, folder: &str) -> Result<Vec<String>, CliError> {
+    let folder = folder.trim_end_matches('/');
+    let mut open = vec![folder.to_owned()];
+    let mut found = Vec::new();
+    while let Some(inside) = open.pop() {
+        let response = client.clips(&inside).await?;
+        found.extend(response.clips.into_iter().map(|clip| clip.pattern));
+        open.extend(response.folders.into_iter().map(|name| format!("{inside}/{name}")));
+        if found.len() > MOST_CLIPS || open.len() > MOST_CLIPS {
+            let message = format!("more than {MOST_CLIPS} clips or folders; submit it in parts");
+            return Err(CliError::BatchFile { path: folder.to_owned(), message });
+        }
+    }
+    if found.is_empty() {
+        return Err(CliError::NoClips { folder: folder.to_owned() });
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// All jobs on one bar, until the last has ended.
+async fn watch(client: &FarmClient, batch: u64, as_json: bool) -> Result<Outcome, CliError> {
+    let terminal = std::io::stderr().is_terminal() && !as_json;
+    let bar = terminal.then(|| {
+        let style = ProgressStyle::with_template("{prefix:20!} {bar:30.green} {msg}");
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    });
+    let mut looks = 0;
+    let jobs = loop {
+        let jobs = client.batch(batch).await?;
+        let ended = jobs.iter().all(has_ended);
+        let line = tables::batch(&jobs);
+        if let Some(bar) = &bar {
+            let counts = jobs.iter().filter_map(|job| job.counts);
+            let (done, total) =
+                counts.fold((0, 0), |(done, total), counts| (done + counts.done, total + counts.total));
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_prefix(format!("batch {batch}"));
+            bar.set_message(line);
+        } else if looks % LOOKS_A_LINE == 0 && !ended {
+            if as_json {
+                println!("{}", serde_json::json!({ "event": "batch", "batch": batch, "state": line }));
+            } else {
+                eprintln!("{line}");
+            }
+        }
+        if ended {
+            break jobs;
+        }
+        looks += 1;
+        tokio::time::sleep(LOOK).await;
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    show(&jobs, as_json);
+    let any = |state: JobState| jobs.iter().any(|job| job.state() == state);
+    Ok(match () {
+        () if any(JobState::Failed) => Outcome::JobFailed,
+        () if any(JobState::Partial) => Outcome::JobPartial,
+        () if any(JobState::Cancelled) => Outcome::JobCancelled,
+        () => Outcome::Fine,
+    })
+}
+
+fn has_ended(job: &v1::Job) -> bool {
+    matches!(job.state(), JobState::Done | JobState::Failed | JobState::Partial | JobState::Cancelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_says_what_its_batch_does_not() {
+        let text = r#"
+            [defaults]
+            workflow = "film-look"
+            parameters = { grain = 0.3, look = "noir" }
+            deliver = ["h264"]
+            [[job]]
+            clip = "plates/sh010/plate.%04d.exr"
+            output = "comps/{folder}/{clip}_v###"
+            [[job]]
+            clip = "plates/sh020/plate.%04d.exr"
+            output = "comps/x"
+            workflow = "chroma-key"
+            parameters = { grain = 1 }
+        "#;
+        let File { defaults, jobs } = toml::from_str(text).expect("a batch");
+        let roots = Roots::default();
+        let requests: Vec<_> = jobs
+            .into_iter()
+            .map(|job| job.or(&defaults).request(1, Path::new(""), &roots).expect("a request"))
+            .collect();
+        assert_eq!(requests[0].output, "comps/sh010/plate_v###");
+        assert_eq!(requests[0].parameters["grain"], "0.3");
+        assert_eq!(requests[0].deliveries[0].format, "h264");
+        assert_eq!(requests[1].workflow, Some(Workflow::WorkflowName("chroma-key".to_owned())));
+        assert_eq!(
+            (requests[1].parameters["grain"].as_str(), requests[1].parameters["look"].as_str()),
+            ("1", "noir")
+        );
+        assert!(
+            toml::from_str::<File>("[[job]]\nclipp = \"x\"")
+                .expect_err("a typo")
+                .to_string()
+                .contains("clipp")
+        );
+        let bare = Entry { clip: "plates/x.%04d.png".to_owned(), ..Entry::default() };
+        let told = bare.request(3, Path::new(""), &roots).expect_err("incomplete").to_string();
+        assert_eq!(
+            told,
+            "job 3 of the batch has no workflow; name one in it, among the defaults, or as a flag"
+        );
+    }
+}
