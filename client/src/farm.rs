@@ -169,6 +169,12 @@ impl FarmClient {
         self.ask(request, async |mut client, request| client.submit_job(traced(request)).await).await
     }
 
+    /// What would become of a job, without submitting it.
+    pub async fn check(&self, job: v1::SubmitJobRequest) -> Result<v1::CheckJobResponse, ClientError> {
+        let request = v1::CheckJobRequest { job: Some(job) };
+        self.ask(request, async |mut client, request| client.check_job(traced(request)).await).await
+    }
+
     /// Submits several jobs: all of them are taken, or none. Trying again is safe, as with a single one.
     pub async fn submit_batch(
         &self,

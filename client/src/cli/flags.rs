@@ -338,6 +338,9 @@ pub(crate) struct Submit {
     /// Replace a sequence of Hearth's that lies at the output already
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Submit nothing: say what is wrong, which nodes could run it and what the others lack, and what it would cost
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Your own id of this submission: sent twice, it makes one job
     #[arg(long, default_value = "")]
     pub(crate) request_id: String,

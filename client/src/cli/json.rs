@@ -117,6 +117,30 @@ pub(super) fn workflow(workflow: &v1::Workflow) -> Value {
     })
 }
 
+pub(super) fn preflight(response: &v1::CheckJobResponse) -> Value {
+    let jobs = response.jobs.iter().map(|job| {
+        json!({ "name": job.name, "output": job.output, "frames": job.frames, "delivery": job.delivery })
+    });
+    let nodes = response.nodes.iter().map(|fit| json!({ "node": fit.node, "lacks": fit.lacks }));
+    let cost = response.cost.as_ref().map(|cost| {
+        json!({
+            "gpu_seconds": cost.gpu_seconds,
+            "chunks": cost.chunks,
+            "earliest_seconds": cost.earliest_seconds,
+            "latest_seconds": cost.latest_seconds,
+        })
+    });
+    json!({
+        "jobs": jobs.collect::<Vec<_>>(),
+        "nodes": nodes.collect::<Vec<_>>(),
+        "nodes_elsewhere": response.nodes_elsewhere,
+        "warnings": response.warnings,
+        "cost": cost,
+        "output_bytes": response.output_bytes,
+        "free_bytes": response.free_bytes,
+    })
+}
+
 pub(super) fn update(update: &Update) -> Value {
     match update {
         Update::Job(told) => json!({ "event": "job", "job": job(told) }),

@@ -118,7 +118,18 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Submit(submit) => {
             let watch = submit.watch;
             let span = tracing::info_span!("hearth submit", clip = submit.clip, "otel.kind" = "client");
-            let response = submit::submit(&client, *submit).instrument(span).await?;
+            let dry_run = submit.dry_run;
+            let request = submit::request(*submit)?;
+            if dry_run {
+                let response = client.check(request).instrument(span).await?;
+                if json {
+                    println!("{}", json::preflight(&response));
+                } else {
+                    println!("{}", tables::preflight(&response));
+                }
+                return Ok(Outcome::Fine);
+            }
+            let response = client.submit(request).instrument(span).await?;
             return submitted(&client, &response.jobs, watch, json).await;
         }
         Command::Batch { command } => return batch::run(&client, command, json).await,

@@ -14,9 +14,9 @@ use hearth_storage::{
 use hearth_workflows::library;
 
 use super::{CliError, deliver, flags::Submit};
-use crate::FarmClient;
 
-pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::SubmitJobResponse, CliError> {
+/// What the flags ask for.
+pub(super) fn request(flags: Submit) -> Result<v1::SubmitJobRequest, CliError> {
     let roots: Roots = flags.roots.parse()?;
     let again = flags.again.as_deref().map(again).transpose()?;
     let workflow = match flags.workflow_folder() {
@@ -34,7 +34,7 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
     all.extend(parameters(&flags.parameters, &roots)?);
     let deliveries =
         flags.deliveries.iter().map(|text| deliver::read(text, &roots)).collect::<Result<_, _>>()?;
-    let request = v1::SubmitJobRequest {
+    Ok(v1::SubmitJobRequest {
         request_id: flags.request_id,
         name: or(flags.name, again.name),
         show: or(flags.show, again.show),
@@ -62,8 +62,7 @@ pub(super) async fn submit(client: &FarmClient, flags: Submit) -> Result<v1::Sub
         after_job_ids: flags.after,
         no_deliveries: flags.no_deliver,
         preset: flags.preset,
-    };
-    Ok(client.submit(request).await?)
+    })
 }
 
 /// The workflow in a folder. Read here, so that a mistake in it is told before anything is sent.

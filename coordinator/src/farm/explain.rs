@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use hearth_workflows::WorkflowId;
+
 use super::{
     Farm,
     ids::{JobId, Session, Timestamp},
@@ -89,13 +91,24 @@ impl Farm {
 
     /// Seconds that everything else that waits would take a node of usual speed, as far as it was ever measured.
     fn work_beside(&self, job: &Job) -> f64 {
-        let of_class = |(class, workflow)| {
-            let base =
-                self.workflows.get(workflow).and_then(|known| known.pace.likely_base(0)).unwrap_or(0.0);
-            let own = if class == job.class { job.waiting.len() } else { 0 };
-            base * self.classes.waiting(class).saturating_sub(own) as f64
-        };
+        self.classes
+            .ids()
+            .map(|(class, workflow)| {
+                let own = if class == job.class { job.waiting.len() } else { 0 };
+                self.usual_seconds(workflow) * self.classes.waiting(class).saturating_sub(own) as f64
+            })
+            .sum()
+    }
+
+    /// The same of all that waits.
+    pub(super) fn work_waiting(&self) -> f64 {
+        let of_class = |(class, workflow)| self.usual_seconds(workflow) * self.classes.waiting(class) as f64;
         self.classes.ids().map(of_class).sum()
+    }
+
+    /// Seconds a frame in the mean over all jobs of the workflow; 0 when nothing of it was ever measured.
+    fn usual_seconds(&self, workflow: &WorkflowId) -> f64 {
+        self.workflows.get(workflow).and_then(|known| known.pace.likely_base(0)).unwrap_or(0.0)
     }
 
     /// The same of what goes before it.

@@ -26,6 +26,7 @@ mod explain;
 mod finish;
 mod fit;
 mod follow;
+mod forecast;
 mod hand_out;
 mod ids;
 pub mod invariants;
@@ -64,6 +65,7 @@ pub use command::{
 };
 pub use explain::Eta;
 pub use follow::Source;
+pub use forecast::{Cost, Fit, Forecast};
 pub use ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Session, Timestamp};
 pub use job::{Ended, Failure, FailureKind, Job, LostFrames, Phase};
 pub use limits::LimitPolicy;

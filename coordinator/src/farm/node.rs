@@ -162,7 +162,6 @@ impl Node {
 impl Capabilities {
     /// What the workflow needs and this node has not; `models` are those that it needs with a job's parameters.
     pub fn lacks(&self, workflow: &Workflow, models: &[String]) -> Result<(), Lack> {
-        let needs = &workflow.manifest().needs;
         let mut classes = workflow.needed_classes().into_iter();
         if let Some(class) = classes.find(|class| !self.classes.contains(*class)) {
             return Err(Lack::Class(class.to_owned()));
@@ -170,11 +169,12 @@ impl Capabilities {
         if let Some(model) = models.iter().find(|model| !self.models.contains(*model)) {
             return Err(Lack::Model(model.clone()));
         }
-        let needed_bytes = (needs.vram_gib * GIB) as u64;
-        if self.vram_bytes < needed_bytes {
-            return Err(Lack::Vram { needed_bytes });
-        }
-        Ok(())
+        self.lacks_memory(workflow)
+    }
+
+    pub fn lacks_memory(&self, workflow: &Workflow) -> Result<(), Lack> {
+        let needed_bytes = (workflow.manifest().needs.vram_gib * GIB) as u64;
+        if self.vram_bytes < needed_bytes { Err(Lack::Vram { needed_bytes }) } else { Ok(()) }
     }
 
     /// Pools and storage roots. `comp+a100+!desktop`: in the first two, and not in the third.

@@ -248,7 +248,8 @@ impl Render {
         let declared = &workflow.manifest().parameters;
         let costs = |name: &String| {
             let kind = declared.get(name).map(|parameter| parameter.kind);
-            !name.contains("seed") && kind.is_some_and(|kind| kind != ParameterType::Text)
+            !name.contains("seed")
+                && kind.is_some_and(|kind| !matches!(kind, ParameterType::Text | ParameterType::Picture))
         };
         self.parameters.iter().filter(|(name, _)| costs(name)).for_each(|pair| pair.hash(&mut hasher));
         hasher.finish()

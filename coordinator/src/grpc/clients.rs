@@ -15,7 +15,7 @@ use super::{agents::Previews, convert, media, unavailable};
 use crate::{
     driver::{Driver, DriverError, Happened, Standing},
     farm::{
-        Answer, Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal,
+        Answer, Command, FarmTag, Forecast, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal,
         Submission,
     },
     submission::{self, Maker, SubmissionError},
@@ -63,6 +63,29 @@ impl FarmService {
         let checked = self.check(request, &mut Vec::new()).await?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
+    }
+
+    /// Everything about a job but the job.
+    async fn preflight(&self, request: v1::SubmitJobRequest) -> Result<v1::CheckJobResponse, Status> {
+        // What nodes can run only the leader knows.
+        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        let colour_given = !request.colour_space.is_empty();
+        let checked = self.check(request, &mut Vec::new()).await?;
+        let Some(first) = checked.jobs.first().cloned() else {
+            return Err(Status::internal("a submission without a job"));
+        };
+        let (spec, workflow) = (first.spec.clone(), first.workflow.clone());
+        let forecast = match workflow.clone() {
+            Some(workflow) => {
+                self.driver.read(move |farm| farm.forecast(&spec, &workflow)).await.map_err(status)?
+            }
+            None => Forecast::default(),
+        };
+        let roots = self.roots.clone();
+        let room = tokio::task::spawn_blocking(move || submission::room(&checked, &roots)).await;
+        let room = room.map_err(|_| Status::internal("storage could not be looked at"))?;
+        let room = room.map_err(|error| invalid(&error))?;
+        Ok(convert::preflight(&first, &forecast, &room, colour_given))
     }
 
     /// All of the batch, or none of it: what is wrong with any of its jobs is told together.
@@ -228,6 +251,14 @@ impl v1::farm_server::Farm for FarmService {
         let span = info_span!("submit", clip = %request.get_ref().clip, "otel.kind" = "server");
         trace::set_parent(&span, &trace::extract(request.metadata()));
         self.submit(request.into_inner()).instrument(span).await.map(Response::new)
+    }
+
+    async fn check_job(
+        &self,
+        request: Request<v1::CheckJobRequest>,
+    ) -> Result<Response<v1::CheckJobResponse>, Status> {
+        let job = request.into_inner().job;
+        self.preflight(job.ok_or_else(|| Status::invalid_argument("no job given"))?).await.map(Response::new)
     }
 
     async fn submit_batch(

@@ -4,6 +4,7 @@
 mod chain;
 mod delivery;
 mod pictures;
+mod room;
 
 use std::{path::Path, sync::Arc};
 
@@ -21,6 +22,8 @@ use hearth_workflows::{
 };
 
 pub use chain::Maker;
+pub use room::{Room, room};
+
 pub use delivery::{check_clip as check_delivery_of_clip, check_job as check_delivery_of_job};
 
 use crate::farm::{JobClip, JobId, JobSpec, Priority, Render, Submission, Submitted, Task, Terms, Timestamp};

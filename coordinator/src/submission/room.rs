@@ -1,0 +1,71 @@
+//! Whether what a submission makes can be written, and whether there is room for it.
+
+use std::path::Path;
+
+use hearth_proto::v1;
+use hearth_storage::Roots;
+use rustix::fs::{Access, access, statvfs};
+
+use super::SubmissionError;
+use crate::farm::{Submission, Submitted, Task};
+
+/// What a submission would make, and the room for it.
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    pub jobs: Vec<v1::PlannedJob>,
+    /// Bytes, about: before compression, and in the clip's size. 0: unknown.
+    pub needed: u64,
+    /// Bytes that are free where the first output goes.
+    pub free: u64,
+    /// By this host, that is; those who write are the agents.
+    pub is_writable: bool,
+}
+
+/// Looks at the storage that the outputs go to. Blocks on storage.
+pub fn room(submission: &Submission, roots: &Roots) -> Result<Room, SubmissionError> {
+    let mut room = Room::default();
+    for (index, job) in submission.jobs.iter().enumerate() {
+        let spec = &job.spec;
+        let place = roots.resolve(&spec.output).map_err(SubmissionError::Output)?;
+        if index == 0 {
+            let folder = place.ancestors().skip(1).find(|folder| folder.is_dir());
+            room.free = free(folder);
+            room.is_writable = folder.is_some_and(|folder| access(folder, Access::WRITE_OK).is_ok());
+        }
+        room.needed = room.needed.saturating_add(needed(job));
+        room.jobs.push(v1::PlannedJob {
+            name: spec.name.clone(),
+            output: spec.output.to_string(),
+            frames: spec.frames.to_string(),
+            delivery: match &spec.task {
+                Task::Render(_) => String::new(),
+                Task::Deliver(deliver) => deliver.format.to_string(),
+            },
+        });
+    }
+    Ok(room)
+}
+
+/// Of the nearest folder that is there.
+fn free(folder: Option<&Path>) -> u64 {
+    let found = folder.and_then(|folder| statvfs(folder).ok());
+    found.map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Three channels of every frame of every pass; nothing for movies, which are small beside that.
+fn needed(job: &Submitted) -> u64 {
+    let (Some(render), Some(workflow)) = (job.spec.render(), &job.workflow) else { return 0 };
+    let pixels = render.clip.as_ref().map_or(0, |clip| clip.pixels);
+    let clip = render.clip.as_ref().map(|clip| clip.encoding);
+    let manifest = workflow.manifest();
+    let bytes = |pass| {
+        use hearth_workflows::format::PictureFormat as Format;
+        match manifest.result(pass, clip).format {
+            Format::Png8 | Format::Tiff8 | Format::Jpeg => 1,
+            Format::Png16 | Format::Tiff16 | Format::ExrHalf | Format::Dpx => 2,
+            Format::ExrFloat | Format::TiffFloat => 4,
+        }
+    };
+    let of_pass = |pass| pixels.saturating_mul(3 * bytes(pass)).saturating_mul(job.spec.frames.len());
+    manifest.passes.iter().map(of_pass).fold(0, u64::saturating_add)
+}

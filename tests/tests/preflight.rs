@@ -1,0 +1,91 @@
+//! What would become of a job is told before it is one: what is wrong, who could run it, what it costs.
+
+use hearth_client::v1::{self, JobState};
+use hearth_simulator::Config;
+use hearth_tests::{
+    clips,
+    farm::{Farm, Setup, request},
+};
+
+fn without(classes: &[&str], folder: &str) -> Config {
+    let mut config =
+        Config { without: classes.iter().map(|class| (*class).to_owned()).collect(), ..Config::default() };
+    config.models.remove(folder);
+    config
+}
+
+fn lacks<'a>(response: &'a v1::CheckJobResponse, node: &str) -> Vec<&'a str> {
+    let fit = response.nodes.iter().find(|fit| fit.node == node).expect("a node of the pool");
+    fit.lacks.iter().map(String::as_str).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_told_before_a_gpu_is_touched() {
+    let small = Config { vram_bytes: 4 << 30, ..Config::default() };
+    let simulators = vec![Config::default(), without(&["BetterFilmGrain", "RIFE VFI"], "luts"), small];
+    let farm = Farm::start(Setup { simulators, ..Setup::default() }).await;
+    clips::make(&farm.path("plates/sh010"), 1001..=1012, 48, 32);
+
+    let look = farm.client.check(request("sh010", "film-look", "look")).await.expect("it could be");
+    assert!(lacks(&look, "node0").is_empty() && lacks(&look, "node2").is_empty());
+    assert_eq!(
+        lacks(&look, "node1"),
+        [
+            "node class BetterFilmGrain is not installed; it comes with spacepxl/ComfyUI-Image-Filters",
+            "model luts/Cinematic_Teal_Orange.cube is missing"
+        ]
+    );
+    assert_eq!(look.warnings, ["the clip's colour space is not said: taken for srgb"]);
+    assert!(look.cost.is_none(), "nothing was measured");
+    // Three channels of 16 bits.
+    assert_eq!(look.output_bytes, 12 * 48 * 32 * 6);
+    assert!(look.free_bytes > look.output_bytes);
+    // Another look is another table; without one, none is needed.
+    let mut plain = request("sh010", "film-look", "plain");
+    plain.parameters.insert("look".to_owned(), "none".to_owned());
+    let plain = farm.client.check(plain).await.expect("it could be");
+    assert_eq!(lacks(&plain, "node1").len(), 1, "only the class");
+
+    let large = farm.client.check(request("sh010", "flux-upscale", "large")).await.expect("it could be");
+    assert_eq!(lacks(&large, "node2"), ["less than 16.0 GiB of GPU memory"]);
+    let nowhere = v1::SubmitJobRequest { pool: "moon".to_owned(), ..request("sh010", "film-look", "x") };
+    let nowhere = farm.client.check(nowhere).await.expect("it could be");
+    assert_eq!((nowhere.nodes.len(), nowhere.nodes_elsewhere), (0, 3));
+    assert!(nowhere.warnings.iter().any(|warning| warning.contains("no node of its pool is connected")));
+
+    // The usual deliveries are told as well.
+    let movies =
+        farm.client.check(request("sh010", "multi-format-export", "movies")).await.expect("it could be");
+    let made: Vec<&str> = movies.jobs.iter().map(|job| job.delivery.as_str()).collect();
+    assert_eq!(made, ["", "prores-4444", "h264"]);
+
+    // What would be refused is refused in the same words.
+    for (wrong, told) in [
+        (request("nowhere", "film-look", "x"), "nowhere"),
+        (
+            v1::SubmitJobRequest { preset: "nonsense".to_owned(), ..request("sh010", "film-look", "x") },
+            "no preset",
+        ),
+        (request("sh010", "background-replacement", "x"), "parameter background: give a picture"),
+        (
+            v1::SubmitJobRequest {
+                parameters: [("reference".to_owned(), "plates/none.png".to_owned())].into(),
+                ..request("sh010", "style-transfer", "x")
+            },
+            "parameter reference: ",
+        ),
+    ] {
+        let refused = farm.client.check(wrong.clone()).await.expect_err("it cannot be").to_string();
+        let submitted = farm.client.submit(wrong).await.expect_err("it cannot be").to_string();
+        assert!(refused.contains(told) && refused == submitted, "{told}: {refused}, {submitted}");
+    }
+    assert!(farm.client.jobs(v1::ListJobsRequest::default()).await.expect("listed").jobs.is_empty());
+
+    let (job, failures) = farm.run(request("sh010", "film-look", "look")).await;
+    assert_eq!(job.state(), JobState::Done, "{failures:?}");
+    let again = farm.client.check(request("sh010", "film-look", "again")).await.expect("it could be");
+    let cost = again.cost.expect("measured");
+    assert!(cost.chunks >= 1 && cost.gpu_seconds > 0.0, "{cost:?}");
+    assert!(cost.earliest_seconds <= cost.latest_seconds && cost.earliest_seconds.is_some(), "{cost:?}");
+    farm.stop().await;
+}
