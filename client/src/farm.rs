@@ -169,6 +169,23 @@ impl FarmClient {
         self.ask(request, async |mut client, request| client.submit_job(traced(request)).await).await
     }
 
+    pub async fn presets(&self, request: v1::ListPresetsRequest) -> Result<Vec<v1::Preset>, ClientError> {
+        let response =
+            self.ask(request, async |mut client, request| client.list_presets(traced(request)).await).await?;
+        Ok(response.presets)
+    }
+
+    /// The preset as it is now; `None`: deleted.
+    pub async fn change_preset(
+        &self,
+        request: v1::ChangePresetRequest,
+    ) -> Result<Option<v1::Preset>, ClientError> {
+        let response = self
+            .ask(request, async |mut client, request| client.change_preset(traced(request)).await)
+            .await?;
+        Ok(response.preset)
+    }
+
     /// What would become of a job, without submitting it.
     pub async fn check(&self, job: v1::SubmitJobRequest) -> Result<v1::CheckJobResponse, ClientError> {
         let request = v1::CheckJobRequest { job: Some(job) };

@@ -61,6 +61,7 @@ async fn suite(store: &mut impl Store) {
         ("piece:7-2".parse().expect("key"), record(r#"{"frames":"1-4"}"#)),
         (attempt.clone(), record(r#"{"node":"a"}"#)),
         ("workflow:abc".parse().expect("key"), record(r#"{"graph":"{\"1\": {}}"}"#)),
+        ("preset:user/anna b./soft key".parse().expect("key"), record(r#"{"versions":[]}"#)),
     ];
     store.commit(old, group(everything.clone())).await.expect("commit");
     let mut expected: BTreeMap<Key, Option<Record>> = everything.into_iter().collect();

@@ -117,6 +117,33 @@ pub(super) fn workflow(workflow: &v1::Workflow) -> Value {
     })
 }
 
+pub(super) fn preset(preset: &v1::Preset) -> Value {
+    use hearth_proto::v1::preset_name::Owner;
+    let (user, show) = match preset.name.as_ref().and_then(|name| name.owner.as_ref()) {
+        Some(Owner::User(user)) => (Some(user), None),
+        Some(Owner::Show(show)) => (None, Some(show)),
+        None => (None, None),
+    };
+    let versions = preset.versions.iter().map(|version| {
+        json!({
+            "number": version.number,
+            "workflow": version.workflow,
+            "parameters": version.parameters,
+            "note": version.note,
+            "by": version.by,
+            "at_unix_ms": version.at_unix_ms,
+        })
+    });
+    json!({
+        "name": preset.name.as_ref().map(|name| &name.name),
+        "user": user,
+        "show": show,
+        "versions": versions.collect::<Vec<_>>(),
+        "favourite_of": preset.favourite_of,
+        "used_unix_ms": preset.used_unix_ms,
+    })
+}
+
 pub(super) fn preflight(response: &v1::CheckJobResponse) -> Value {
     let jobs = response.jobs.iter().map(|job| {
         json!({ "name": job.name, "output": job.output, "frames": job.frames, "delivery": job.delivery })

@@ -8,6 +8,7 @@ mod deliver;
 mod flags;
 mod json;
 mod media;
+mod preset;
 mod progress;
 mod submit;
 mod tables;
@@ -54,6 +55,10 @@ pub enum CliError {
     Import(#[from] hearth_workflows::import::ImportError),
     #[error("{path}: {message}")]
     BatchFile { path: String, message: String },
+    #[error("no preset {name}; `hearth preset list` lists yours, with --show those of a show")]
+    NoPreset { name: String },
+    #[error("'{text}' names no version of a preset; write it like soft@3")]
+    PresetVersion { text: String },
     #[error("no clips in {folder} or below it")]
     NoClips { folder: String },
     #[error("job {job} of the batch has no {what}; name one in it, among the defaults, or as a flag")]
@@ -132,6 +137,7 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
             let response = client.submit(request).instrument(span).await?;
             return submitted(&client, &response.jobs, watch, json).await;
         }
+        Command::Preset { command } => return preset::run(&client, command, json).await,
         Command::Batch { command } => return batch::run(&client, command, json).await,
         Command::Jobs { all, show, user, limit } => {
             let request = v1::ListJobsRequest { limit, show, user, active_only: !all };

@@ -162,6 +162,62 @@ pub(super) fn nodes(nodes: &[v1::Node]) -> String {
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
+fn owner_of(preset: &v1::Preset) -> (String, String) {
+    use hearth_proto::v1::preset_name::Owner;
+    let Some(name) = &preset.name else { return (String::new(), String::new()) };
+    let owner = match &name.owner {
+        Some(Owner::User(user)) => format!("user {user}"),
+        Some(Owner::Show(show)) => format!("show {show}"),
+        None => String::new(),
+    };
+    (owner, name.name.clone())
+}
+
+fn day(unix_ms: i64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(unix_ms.max(0) as u64);
+    humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', "")
+}
+
+fn values_of(version: &v1::PresetVersion) -> String {
+    let mut values: Vec<String> =
+        version.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    values.sort();
+    values.join(", ")
+}
+
+/// A line for each preset; `user` is who asks.
+pub(super) fn presets(presets: &[v1::Preset], user: &str) -> String {
+    let mut table = table(&["PRESET", "OF", "WORKFLOW", "VERSION", "LAST USED", "NOTE"]);
+    for preset in presets {
+        let (owner, name) = owner_of(preset);
+        let Some(last) = preset.versions.last() else { continue };
+        let liked = if preset.favourite_of.iter().any(|by| by == user) { " *" } else { "" };
+        let used = preset.used_unix_ms.get(user).map_or("never".to_owned(), |at| day(*at));
+        table.add_row([
+            format!("{name}{liked}"),
+            owner,
+            last.workflow.clone(),
+            last.number.to_string(),
+            used,
+            last.note.clone(),
+        ]);
+    }
+    trimmed(&table)
+}
+
+/// What one version of a preset sets, and which versions there are (UTC).
+pub(super) fn preset(preset: &v1::Preset, version: &v1::PresetVersion) -> String {
+    let (owner, name) = owner_of(preset);
+    let mut text = format!("{name}, version {}, of {owner}: {}\n", version.number, version.workflow);
+    let _ = writeln!(text, "  {}\n", values_of(version));
+    let mut table = table(&["VERSION", "SAVED", "BY", "NOTE"]);
+    for version in &preset.versions {
+        let saved = day(version.at_unix_ms);
+        table.add_row([&version.number.to_string(), &saved, &version.by, &version.note]);
+    }
+    format!("{text}{}", trimmed(&table))
+}
+
 /// What would become of a job.
 pub(super) fn preflight(response: &v1::CheckJobResponse) -> String {
     let mut text = String::new();

@@ -11,6 +11,7 @@ use super::{
     ids::{AttemptId, JobId, NodeName, Priority, Session},
     job::{Failure, FailureKind},
     node::{Capabilities, NodeAbout},
+    presets::{PresetChange, PresetId},
     records::Key,
     spec::JobSpec,
 };
@@ -24,6 +25,7 @@ pub enum Command {
     Cancel(JobId),
     Retry(JobId),
     SetPriority(JobId, Priority),
+    ChangePreset(PresetId, PresetChange),
     Drain(NodeName),
     Undrain(NodeName),
     /// A node's agent has connected.
@@ -104,12 +106,14 @@ pub struct Submitted {
     pub workflow: Option<Arc<Workflow>>,
     /// The place in the submission of a job that it waits for, in front of it.
     pub after: Option<usize>,
+    /// The preset that it was submitted with, where that is somebody's.
+    pub preset: Option<PresetId>,
 }
 
 impl Submission {
     /// A single job.
     pub fn one(spec: JobSpec, priority: Priority, workflow: Arc<Workflow>) -> Self {
-        Self { jobs: vec![Submitted { spec, priority, workflow: Some(workflow), after: None }] }
+        Self { jobs: vec![Submitted { spec, priority, workflow: Some(workflow), after: None, preset: None }] }
     }
 
     /// Several as one.
@@ -197,6 +201,10 @@ pub enum Refusal {
     OutputTaken { other: JobId, output: String },
     #[error("two jobs of one submission would write to {output}; give each its own output")]
     OutputTwice { output: String },
+    #[error("no preset {0}; `hearth preset list` lists them")]
+    NoSuchPreset(String),
+    #[error("the farm has {limit} presets, its limit; delete some")]
+    TooManyPresets { limit: usize },
     #[error("the farm has {limit} jobs that have not ended, its limit; cancel some or wait")]
     TooManyJobs { limit: usize },
 }

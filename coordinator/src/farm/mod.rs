@@ -35,6 +35,7 @@ mod lease;
 mod limits;
 mod node;
 mod pace;
+mod presets;
 mod quarantine;
 mod queue;
 mod reconcile;
@@ -70,6 +71,7 @@ pub use ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Session, Timestamp}
 pub use job::{Ended, Failure, FailureKind, Job, LostFrames, Phase};
 pub use limits::LimitPolicy;
 pub use node::{Capabilities, Lack, Node, NodeAbout};
+pub use presets::{Owner, Preset, PresetChange, PresetId, PresetVersion, WrongName};
 pub use reconcile::ToSurvey;
 pub use records::{Key, Record, RecordError};
 pub use share::ShowPolicy;
@@ -186,6 +188,7 @@ pub struct Farm {
     workflows: HashMap<WorkflowId, KnownWorkflow>,
     attempts: HashMap<AttemptId, Attempt>,
     nodes: HashMap<NodeName, Node>,
+    presets: BTreeMap<PresetId, Preset>,
     /// Jobs with frames to hand out, best first.
     queue: Queue,
     classes: Classes,
@@ -244,6 +247,7 @@ impl Farm {
             workflows: HashMap::default(),
             attempts: HashMap::default(),
             nodes: HashMap::default(),
+            presets: BTreeMap::new(),
             queue: Queue::default(),
             classes: Classes::default(),
             chores: BTreeSet::new(),
@@ -310,6 +314,7 @@ impl Farm {
             Command::SetPriority(job, priority) => self.set_priority(now, job, priority, &mut step),
             Command::Drain(node) => self.set_drained(now, &node, true, &mut step),
             Command::Undrain(node) => self.set_drained(now, &node, false, &mut step),
+            Command::ChangePreset(id, change) => self.change_preset(now, id, change, &mut step),
             Command::Hello { session, about, capabilities, slots, reason, held } => {
                 self.hello(now, session, *about, *capabilities, (slots, reason), held, &mut step);
                 Ok(Answer::Done)

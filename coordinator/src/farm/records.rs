@@ -12,11 +12,12 @@ use super::{
     attempt::Work,
     ids::{AttemptId, FarmTag, JobId, NodeName, Priority, Timestamp},
     job::{Failure, LostFrames, Phase},
+    presets::PresetId,
     quarantine::Quarantine,
 };
 
 /// Version of the records. A store with a newer one is refused.
-pub(super) const SCHEMA: u32 = 3;
+pub(super) const SCHEMA: u32 = 4;
 
 /// Names a record. Its text is the key in the store: `job:12`, `attempt:12-34`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +33,7 @@ pub enum Key {
     Piece(AttemptId),
     Attempt(AttemptId),
     Node(NodeName),
+    Preset(PresetId),
 }
 
 impl fmt::Display for Key {
@@ -46,6 +48,7 @@ impl fmt::Display for Key {
             Self::Piece(id) => write!(f, "piece:{id}"),
             Self::Attempt(id) => write!(f, "attempt:{id}"),
             Self::Node(name) => write!(f, "node:{name}"),
+            Self::Preset(id) => write!(f, "preset:{id}"),
         }
     }
 }
@@ -71,6 +74,7 @@ impl FromStr for Key {
             "piece" => Self::Piece(attempt()?),
             "attempt" => Self::Attempt(attempt()?),
             "node" => Self::Node(name.into()),
+            "preset" => Self::Preset(name.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
         })
     }
@@ -179,6 +183,7 @@ impl Farm {
                 })
             }
             Key::Pace(id) => encode(self.workflows.get(id)?.kept.as_ref()?),
+            Key::Preset(id) => encode(self.presets.get(id)?),
             Key::Spec(id) => encode(self.jobs.get(id)?.spec.as_ref()),
             Key::Job(id) => {
                 let job = self.jobs.get(id)?;
@@ -241,6 +246,7 @@ impl Farm {
         }
         keys.extend(self.attempts.keys().copied().map(Key::Attempt));
         keys.extend(self.nodes.keys().cloned().map(Key::Node));
+        keys.extend(self.presets.keys().cloned().map(Key::Preset));
         keys
     }
 }

@@ -92,6 +92,12 @@ impl Farm {
                 }
                 (Key::Node(name), Some(record)) => self.absorb_node(now, key, name, record)?,
                 (Key::Node(name), None) => self.drop_node(name),
+                (Key::Preset(id), Some(record)) => {
+                    self.presets.insert(id.clone(), decode(key, record)?);
+                }
+                (Key::Preset(id), None) => {
+                    self.presets.remove(id);
+                }
                 (Key::Meta | Key::Shares | Key::Pace(_) | Key::Spec(_), None) => {}
             }
         }

@@ -33,7 +33,7 @@ impl Farm {
         self.may_take(&jobs)?;
         let first = JobId(self.next_job);
         let together = jobs.len() > 1;
-        for Submitted { mut spec, priority, workflow, after } in jobs {
+        for Submitted { mut spec, priority, workflow, after, preset } in jobs {
             let id = JobId(self.next_job);
             self.next_job += 1;
             // What comes in front of it was taken in just now.
@@ -41,6 +41,9 @@ impl Farm {
             spec.batch = together.then_some(first);
             if let Some(workflow) = spec.workflow().filter(|id| !self.workflows.contains_key(*id)) {
                 step.changes.push(Key::Workflow(workflow.clone()));
+            }
+            if let Some(preset) = preset {
+                self.preset_used(now, preset, &spec.user, step);
             }
             self.take_in(now, id, spec, priority, workflow);
             step.changes.extend([Key::Spec(id), Key::Job(id)]);

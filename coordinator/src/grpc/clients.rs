@@ -11,12 +11,12 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, info, info_span};
 
-use super::{agents::Previews, convert, media, unavailable};
+use super::{agents::Previews, convert, media, presets, unavailable};
 use crate::{
     driver::{Driver, DriverError, Happened, Standing},
     farm::{
-        Answer, Command, FarmTag, Forecast, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal,
-        Submission,
+        Answer, Command, FarmTag, Forecast, JobEvent, JobFilter, JobId, JobView, NodeName, PresetId,
+        Priority, Refusal, Submission,
     },
     submission::{self, Maker, SubmissionError},
     version::Versions,
@@ -63,6 +63,39 @@ impl FarmService {
         let checked = self.check(request, &mut Vec::new()).await?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
+    }
+
+    async fn change_preset(
+        &self,
+        request: v1::ChangePresetRequest,
+    ) -> Result<v1::ChangePresetResponse, Status> {
+        let id = presets::id(request.name.as_ref()).map_err(|error| invalid(&error))?;
+        let folders = self.folders.clone();
+        let change = request.change.ok_or_else(|| Status::invalid_argument("no change given"))?;
+        let checked = tokio::task::spawn_blocking(move || presets::change(change, &folders)).await;
+        let change = checked.unwrap_or(Err(SubmissionError::Aborted)).map_err(|error| invalid(&error))?;
+        self.driver.command(Command::ChangePreset(id.clone(), change)).await.map_err(status)?;
+        let read =
+            self.driver.read(move |farm| farm.presets().get(&id).map(|preset| presets::message(&id, preset)));
+        Ok(v1::ChangePresetResponse { preset: read.await.map_err(status)? })
+    }
+
+    /// Puts what a preset of the user or the show sets into the request; one that ships with the workflow is left to
+    /// the check of the rest. Which preset it was.
+    async fn with_preset(&self, request: &mut v1::SubmitJobRequest) -> Result<Option<PresetId>, Status> {
+        if request.preset.is_empty() {
+            return Ok(None);
+        }
+        let wanted = presets::Wanted::of(request).map_err(|error| invalid(&error))?;
+        let found = self.driver.read(move |farm| wanted.find(farm.presets())).await.map_err(status)?;
+        match found {
+            presets::Found::Version(id, version) => {
+                presets::apply(request, &id, version).map_err(|error| invalid(&error))?;
+                Ok(Some(id))
+            }
+            presets::Found::Shipped => Ok(None),
+            presets::Found::Nothing(told) => Err(Status::not_found(told)),
+        }
     }
 
     /// Everything about a job but the job.
@@ -149,6 +182,7 @@ impl FarmService {
         outputs: &mut Vec<String>,
     ) -> Result<Submission, Status> {
         let traceparent = trace::traceparent_of(&tracing::Span::current());
+        let preset = self.with_preset(&mut request).await?;
         if let Some(versions) = Versions::of(&request.output) {
             request.output = self.next_version(versions, outputs).await?;
         }
@@ -163,7 +197,12 @@ impl FarmService {
         let checked = tokio::task::spawn_blocking(move || {
             submission::check(request, traceparent, &folders, &roots, maker.as_ref())
         });
-        checked.await.unwrap_or(Err(SubmissionError::Aborted)).map_err(|error| invalid(&error))
+        let checked = checked.await.unwrap_or(Err(SubmissionError::Aborted));
+        let mut checked = checked.map_err(|error| invalid(&error))?;
+        if let Some(first) = checked.jobs.first_mut() {
+            first.preset = preset;
+        }
+        Ok(checked)
     }
 
     /// Hands a checked submission to the farm: its jobs, and whether they were there before.
@@ -251,6 +290,23 @@ impl v1::farm_server::Farm for FarmService {
         let span = info_span!("submit", clip = %request.get_ref().clip, "otel.kind" = "server");
         trace::set_parent(&span, &trace::extract(request.metadata()));
         self.submit(request.into_inner()).instrument(span).await.map(Response::new)
+    }
+
+    async fn list_presets(
+        &self,
+        request: Request<v1::ListPresetsRequest>,
+    ) -> Result<Response<v1::ListPresetsResponse>, Status> {
+        let request = request.into_inner();
+        let read = self.driver.read(move |farm| presets::list(farm.presets(), &request));
+        let presets = read.await.map_err(status)?;
+        Ok(Response::new(v1::ListPresetsResponse { presets }))
+    }
+
+    async fn change_preset(
+        &self,
+        request: Request<v1::ChangePresetRequest>,
+    ) -> Result<Response<v1::ChangePresetResponse>, Status> {
+        self.change_preset(request.into_inner()).await.map(Response::new)
     }
 
     async fn check_job(
@@ -604,9 +660,13 @@ fn invalid(error: &(dyn std::error::Error + 'static)) -> Status {
 fn status(error: DriverError) -> Status {
     let text = chain(&error);
     match error {
-        DriverError::Refused(Refusal::NoSuchJob(_) | Refusal::NoSuchNode(_)) => Status::not_found(text),
+        DriverError::Refused(Refusal::NoSuchJob(_) | Refusal::NoSuchNode(_) | Refusal::NoSuchPreset(_)) => {
+            Status::not_found(text)
+        }
         DriverError::Refused(Refusal::OutputTaken { .. }) => Status::already_exists(text),
-        DriverError::Refused(Refusal::TooManyJobs { .. }) => Status::resource_exhausted(text),
+        DriverError::Refused(Refusal::TooManyJobs { .. } | Refusal::TooManyPresets { .. }) => {
+            Status::resource_exhausted(text)
+        }
         DriverError::Refused(
             Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. } | Refusal::NothingOfIt { .. },
         ) => Status::failed_precondition(text),

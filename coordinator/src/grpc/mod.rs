@@ -5,6 +5,7 @@ mod agents;
 mod clients;
 mod convert;
 mod media;
+mod presets;
 mod shared;
 
 use hearth_proto::LEADER;

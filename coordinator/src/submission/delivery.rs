@@ -173,7 +173,7 @@ fn submission(
         Some(first) => first.request_id.clone_from(&request.request_id),
         None => return Err(SubmissionError::NothingToDeliver),
     }
-    let alone = |spec| Submitted { spec, priority, workflow: None, after: None };
+    let alone = |spec| Submitted { spec, priority, workflow: None, after: None, preset: None };
     Ok(Submission { jobs: specs.into_iter().map(alone).collect() })
 }
 

@@ -59,6 +59,8 @@ pub enum SubmissionError {
     NoClipWanted { workflow: String, what: &'static str },
     #[error("workflow {workflow} has no preset '{preset}'; it has {known}")]
     NoSuchPreset { workflow: String, preset: String, known: String },
+    #[error("preset {preset} is of workflow {of}, not of {workflow}; leave one of them out")]
+    OtherWorkflow { preset: String, of: String, workflow: String },
     #[error("workflow {workflow} cannot make takes: {why}")]
     NoTakes { workflow: String, why: &'static str },
     #[error("{count} {what} at once; at most {limit} are taken")]
@@ -201,8 +203,8 @@ pub fn check(
         let ordered = delivery::ordered(&request, &workflow);
         let deliveries = delivery::of_job(&ordered, &source, request.overwrite, roots)?;
         let place = jobs.len();
-        jobs.push(Submitted { spec, priority, workflow: Some(known.clone()), after: None });
-        let waits = |spec| Submitted { spec, priority, workflow: None, after: Some(place) };
+        jobs.push(Submitted { spec, priority, workflow: Some(known.clone()), after: None, preset: None });
+        let waits = |spec| Submitted { spec, priority, workflow: None, after: Some(place), preset: None };
         jobs.extend(deliveries.into_iter().map(waits));
     }
     Ok(Submission { jobs })

@@ -229,7 +229,7 @@ pub(crate) fn deliver(submission: &mut Submission, format: DeliveryFormat) {
         ..spec.clone()
     };
     let priority = submission.jobs[0].priority;
-    submission.jobs.push(Submitted { spec, priority, workflow: None, after: Some(0) });
+    submission.jobs.push(Submitted { spec, priority, workflow: None, after: Some(0), preset: None });
 }
 
 pub(crate) fn about(name: &str) -> Box<NodeAbout> {

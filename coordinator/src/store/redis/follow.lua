@@ -43,6 +43,8 @@ for _, entry in ipairs(entries) do
             value = redis.call('HGET', prefix .. 'nodes', name)
           elseif kind == 'pace' then
             value = redis.call('HGET', prefix .. 'paces', name)
+          elseif kind == 'preset' then
+            value = redis.call('HGET', prefix .. 'presets', name)
           elseif kind == 'piece' then
             local job, number = string.match(name, '^(%d+)-(%d+)$')
             value = redis.call('HGET', prefix .. 'job:' .. job .. ':pieces', number)

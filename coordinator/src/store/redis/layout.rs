@@ -66,6 +66,7 @@ impl Layout {
     pub(super) fn append(&self, call: &mut redis::Cmd, epoch: Epoch, revision: u64, group: &Group) {
         let mut commands = Commands(call);
         let (mut attempts, mut nodes, mut paces) = (Fields::default(), Fields::default(), Fields::default());
+        let mut presets = Fields::default();
         let mut pieces: BTreeMap<JobId, Fields<'_>> = BTreeMap::new();
         let mut keys = String::new();
         for (key, record) in &group.changes {
@@ -74,11 +75,12 @@ impl Layout {
             let _ = writeln!(keys, "{key}");
             let record = record.as_ref();
             match key {
-                Key::Attempt(_) | Key::Node(_) | Key::Pace(_) => {
+                Key::Attempt(_) | Key::Node(_) | Key::Pace(_) | Key::Preset(_) => {
                     // What stands behind the kind: `attempt:12-34`, `node:name`.
                     let (all, skipped) = match key {
                         Key::Attempt(_) => (&mut attempts, "attempt:"),
                         Key::Pace(_) => (&mut paces, "pace:"),
+                        Key::Preset(_) => (&mut presets, "preset:"),
                         _ => (&mut nodes, "node:"),
                     };
                     all.note(keys[from + skipped.len()..].trim_end_matches('\n').to_owned(), record);
@@ -97,6 +99,7 @@ impl Layout {
         attempts.into_commands(&self.key("attempts"), &mut commands);
         nodes.into_commands(&self.key("nodes"), &mut commands);
         paces.into_commands(&self.key("paces"), &mut commands);
+        presets.into_commands(&self.key("presets"), &mut commands);
         for (job, fields) in pieces {
             fields.into_commands(&self.pieces(job), &mut commands);
         }

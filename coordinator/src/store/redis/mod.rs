@@ -227,11 +227,12 @@ impl Store for Redis {
         first.hgetall(self.layout.key("meta")).hgetall(self.layout.key("nodes"));
         first.hgetall(self.layout.key("attempts"));
         first.hgetall(self.layout.key("shares")).hgetall(self.layout.key("paces"));
+        first.hgetall(self.layout.key("presets"));
         first.smembers(self.layout.key("workflows")).smembers(self.layout.key("jobs"));
         let answer = first.query_async(&mut connection).await;
-        let first: (Fence, Pairs, Pairs, Pairs, Pairs, Pairs, Vec<String>, Vec<String>) =
+        let first: (Fence, Pairs, Pairs, Pairs, Pairs, Pairs, Pairs, Vec<String>, Vec<String>) =
             self.told(answer)?;
-        let ((epoch, revision), meta, nodes, attempts, shares, paces, workflows, jobs) = first;
+        let ((epoch, revision), meta, nodes, attempts, shares, paces, presets, workflows, jobs) = first;
         let mut records = BTreeMap::new();
         let mut insert = |key: String, record: Record| -> Result<(), RecordError> {
             records.insert(key.parse()?, record);
@@ -248,6 +249,9 @@ impl Store for Redis {
         }
         for (name, record) in nodes {
             insert(format!("node:{name}"), Record(record))?;
+        }
+        for (id, record) in presets {
+            insert(format!("preset:{id}"), Record(record))?;
         }
         for (id, record) in attempts {
             insert(format!("attempt:{id}"), Record(record))?;
@@ -367,7 +371,7 @@ impl Store for Redis {
         for (key, value) in keys.iter().zip(values) {
             let key: Key = key.parse()?;
             let record = match &key {
-                Key::Attempt(_) | Key::Piece(_) | Key::Node(_) | Key::Pace(_) => {
+                Key::Attempt(_) | Key::Piece(_) | Key::Node(_) | Key::Pace(_) | Key::Preset(_) => {
                     let text = redis::from_redis_value::<Option<String>>(value);
                     self.told(text.map_err(Into::into))?.map(Record)
                 }
