@@ -309,6 +309,39 @@ const GENERATE_GRAPH: &str = r#"{
 }"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wedge_is_a_take_for_each_value_and_a_sheet_of_all() {
+    let farm = Farm::start(Setup::default()).await;
+    clips::make(&farm.path("plates/sh010"), 1001..=1003, 96, 64);
+    let wedge = |parameter: &str, values: &[&str]| v1::Wedge {
+        parameter: parameter.to_owned(),
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+    };
+    let submission = v1::SubmitJobRequest {
+        wedges: vec![wedge("sharpen", &["0", "2", "5"]), wedge("radius", &["1", "8"])],
+        ..request("sh010", "resize-sharpen", "wedge")
+    };
+    let jobs = farm.client.submit(submission).await.expect("accepted").jobs;
+    assert_eq!(jobs.len(), 7);
+    let sheet = jobs.last().expect("a sheet");
+    assert_eq!((sheet.name.as_str(), sheet.output.as_str()), ("plate wedge", "comps/wedge_wedge.png"));
+    assert_eq!(sheet.after_job_ids.len(), 6);
+    for job in &jobs {
+        let (job, failures) = finish(&farm.client, job.job_id).await;
+        assert_eq!(job.state(), JobState::Done, "{}: {failures:?}", job.name);
+    }
+    assert_eq!(clips::read(&farm.path("comps/wedge/sharpen-2_radius-8")).len(), 3);
+    // Six pictures of 480 x 320 in a row, 8 pixels apart and around.
+    let sheet = image::open(farm.path("comps/wedge_wedge.png")).expect("a picture").into_rgb8();
+    assert_eq!(sheet.dimensions(), (6 * 488 + 8, 320 + 16));
+    let tile = |place: u32| image::imageops::crop_imm(&sheet, 8 + place * 488, 8, 480, 320).to_image();
+    // Not sharpened at all, the radius changes nothing but the label.
+    let upper = |place| image::imageops::crop_imm(&tile(place), 0, 0, 480, 200).to_image();
+    assert!(upper(0) == upper(1) && tile(0) != tile(1), "the labels differ, the pictures do not");
+    assert!(upper(2) != upper(3) && upper(2) != upper(4));
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn takes_are_made_out_of_nothing_side_by_side() {
     let models = [
         ("diffusion_models", "model.safetensors"),

@@ -357,6 +357,8 @@ pub(crate) struct Declared {
   hearth submit plates/sh010/plate.####.png -w ./my-workflow -f 1001-1050,1080 -o comps/sh010/v### --priority 80
   hearth submit plates/sh010/plate.%04d.exr -w temporal-smooth -o comps/sh010/v### --deliver h264 --deliver contact-sheet
   hearth submit --clip-of 12 -w resize-sharpen -o comps/sh010/sharp_v###
+  hearth submit plates/sh010/plate.%04d.exr -w film-look --wedge look=noir,vision3 --wedge grain=0.2,0.4 -o comps/sh010/wedge_v###
+  hearth submit plates/sh010/plate.%04d.exr -w chroma-key --preset hair -o comps/sh010/key_v### --dry-run
   hearth submit --again /mnt/comps/sh010/v001 -p strength=0.6 -o comps/sh010/v###
 
 Clip and output are named by storage root. With HEARTH_ROOTS set, absolute paths do as well.")]
@@ -446,6 +448,10 @@ pub(crate) struct Submit {
     /// So many takes with different seeds, of a workflow that makes its frames out of nothing
     #[arg(long, default_value_t = 1)]
     pub(crate) takes: u32,
+    /// Try values of a parameter beside each other, as name=value,value,value: a take for each, and a labelled contact
+    /// sheet of all. Given several times: every combination
+    #[arg(long = "wedge", value_name = "NAME=VALUES", conflicts_with = "takes")]
+    pub(crate) wedges: Vec<String>,
     /// Replace a sequence of Hearth's that lies at the output already
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -39,6 +39,8 @@ pub enum CliError {
     Deadline { text: String },
     #[error("'{text}' is no job; write its number, and after a colon one of its passes: 12 or 12:depth")]
     ClipOf { text: String },
+    #[error("'{text}' is no wedge; write it as name=value,value,value")]
+    Wedge { text: String },
     #[error("'{text}' is no parameter; write it as name=value")]
     Parameter { text: String },
     #[error(

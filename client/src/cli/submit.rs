@@ -62,6 +62,7 @@ pub(super) fn request(flags: Submit) -> Result<v1::SubmitJobRequest, CliError> {
         after_job_ids: flags.after,
         no_deliveries: flags.no_deliver,
         preset: flags.preset,
+        wedges: flags.wedges.iter().map(|text| wedge(text)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -73,6 +74,17 @@ pub(super) fn source(folder: &Path) -> Result<Workflow, CliError> {
         manifest: workflow.manifest_text().to_owned(),
         graph: workflow.graph_text().to_owned(),
     }))
+}
+
+/// A parameter and the values that are tried of it.
+fn wedge(text: &str) -> Result<v1::Wedge, CliError> {
+    let wrong = || CliError::Wedge { text: text.to_owned() };
+    let (parameter, values) = text.split_once('=').ok_or_else(wrong)?;
+    let values: Vec<String> = values.split(',').map(|value| value.trim().to_owned()).collect();
+    if values.iter().any(String::is_empty) {
+        return Err(wrong());
+    }
+    Ok(v1::Wedge { parameter: parameter.trim().to_owned(), values })
 }
 
 /// A job, and after a colon one of its passes.

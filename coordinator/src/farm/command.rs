@@ -104,8 +104,8 @@ pub struct Submitted {
     pub priority: Priority,
     /// `None` for a delivery.
     pub workflow: Option<Arc<Workflow>>,
-    /// The place in the submission of a job that it waits for, in front of it.
-    pub after: Option<usize>,
+    /// The places in the submission of jobs that it waits for, in front of it.
+    pub after: Vec<usize>,
     /// The preset that it was submitted with, where that is somebody's.
     pub preset: Option<PresetId>,
 }
@@ -113,7 +113,15 @@ pub struct Submitted {
 impl Submission {
     /// A single job.
     pub fn one(spec: JobSpec, priority: Priority, workflow: Arc<Workflow>) -> Self {
-        Self { jobs: vec![Submitted { spec, priority, workflow: Some(workflow), after: None, preset: None }] }
+        Self {
+            jobs: vec![Submitted {
+                spec,
+                priority,
+                workflow: Some(workflow),
+                after: Vec::new(),
+                preset: None,
+            }],
+        }
     }
 
     /// Several as one.
@@ -121,7 +129,10 @@ impl Submission {
         let mut jobs = Vec::new();
         for submission in submissions {
             let place = jobs.len();
-            let moved = |job: Submitted| Submitted { after: job.after.map(|after| after + place), ..job };
+            let moved = |job: Submitted| {
+                let after = job.after.iter().map(|after| after + place).collect();
+                Submitted { after, ..job }
+            };
             jobs.extend(submission.jobs.into_iter().map(moved));
         }
         Self { jobs }

@@ -75,7 +75,7 @@ pub use presets::{Owner, Preset, PresetChange, PresetId, PresetVersion, WrongNam
 pub use reconcile::ToSurvey;
 pub use records::{Key, Record, RecordError};
 pub use share::ShowPolicy;
-pub use spec::{Deliver, JobClip, JobSpec, MadeBy, PassFiles, Render, Task, Terms};
+pub use spec::{Deliver, JobClip, JobSpec, MadeBy, PassFiles, Render, Task, Terms, Tile};
 pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
 
 use classes::Classes;

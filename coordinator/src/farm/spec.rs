@@ -6,7 +6,7 @@ use std::{
 };
 
 use hearth_workflows::{
-    FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
+    Frame, FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
     delivery::DeliveryFormat,
     format::{ColourSpace, Encoding, PictureFormat},
     parameters::{ParameterTexts, ParameterType},
@@ -154,6 +154,18 @@ pub struct Deliver {
     pub text: String,
     /// Frames a second, e.g. `24` or `24000/1001`; empty: what the files say, or 24.
     pub rate: String,
+    /// Of a contact sheet of several sequences: its pictures. The job's frames are their places, from 1 on.
+    #[serde(default)]
+    pub tiles: Vec<Tile>,
+}
+
+/// A picture of a contact sheet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tile {
+    pub sequence: SequencePath,
+    pub frame: Frame,
+    /// Burnt in.
+    pub label: String,
 }
 
 /// A finished pass: its name and its files, relative to the output folder.
@@ -299,6 +311,7 @@ mod tests {
                 format: DeliveryFormat::H264,
                 text: "text".to_owned(),
                 rate: String::new(),
+                tiles: Vec::new(),
             }),
             after: [JobId(7), JobId(9)].into(),
             terms: Terms { max_nodes: 3, first: "1,9".parse().expect("frames"), ..Terms::default() },

@@ -37,7 +37,7 @@ impl Farm {
             let id = JobId(self.next_job);
             self.next_job += 1;
             // What comes in front of it was taken in just now.
-            spec.after.extend(after.map(|place| JobId(first.0 + place as u64)));
+            spec.after.extend(after.into_iter().map(|place| JobId(first.0 + place as u64)));
             spec.batch = together.then_some(first);
             if let Some(workflow) = spec.workflow().filter(|id| !self.workflows.contains_key(*id)) {
                 step.changes.push(Key::Workflow(workflow.clone()));

@@ -464,6 +464,15 @@ fn deliver(spec: &JobSpec, deliver: &Deliver) -> v1::Deliver {
         text: deliver.text.clone(),
         frame_rate: deliver.rate.clone(),
         overwrite: spec.overwrite,
+        tiles: deliver
+            .tiles
+            .iter()
+            .map(|tile| v1::SheetTile {
+                sequence: tile.sequence.to_string(),
+                frame: tile.frame.0,
+                label: tile.label.clone(),
+            })
+            .collect(),
     }
 }
 

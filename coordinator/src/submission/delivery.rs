@@ -6,11 +6,12 @@ use hearth_pictures::Rate;
 use hearth_proto::v1;
 use hearth_storage::{Clip, Roots};
 use hearth_workflows::{
-    FrameSet, RootPath, SequencePath, Workflow, delivery::DeliveryFormat, format::ColourSpace,
+    Frame, FrameRange, FrameSet, RootPath, SequencePath, Workflow, delivery::DeliveryFormat,
+    format::ColourSpace,
 };
 
 use super::{SubmissionError, check_text, free_output};
-use crate::farm::{Deliver, JobId, JobSpec, PassFiles, Priority, Submission, Submitted, Task, Terms};
+use crate::farm::{Deliver, JobId, JobSpec, PassFiles, Priority, Submission, Submitted, Task, Terms, Tile};
 
 /// Deliveries in one request.
 const MOST: usize = 32;
@@ -75,6 +76,36 @@ pub(super) fn of_job(
             Ok(JobSpec { frames: spec.frames.clone(), ..inherit(spec, deliver) })
         })
         .collect()
+}
+
+/// A contact sheet of all takes, labelled: of each, the frame in the middle of the workflow's first pass.
+pub(super) fn sheet(
+    name: &str,
+    takes: &[(&JobSpec, &str)],
+    workflow: &Workflow,
+    output: &RootPath,
+    overwrite: bool,
+    roots: &Roots,
+) -> Result<JobSpec, SubmissionError> {
+    let mut tiles = Vec::with_capacity(takes.len());
+    let mut first = None;
+    for (spec, label) in takes {
+        let (pass, sequence) = Source { spec, workflow }.pass("")?;
+        let frame = spec.frames.iter().nth((spec.frames.len() / 2) as usize).unwrap_or(Frame(1));
+        first.get_or_insert((*spec, pass.encoding.colour, sequence.clone()));
+        tiles.push(Tile { sequence, frame, label: (*label).to_owned() });
+    }
+    let (spec, colour, sequence) = first.ok_or(SubmissionError::Aborted)?;
+    let places = FrameRange::new(1, tiles.len() as i64).ok_or(SubmissionError::Aborted)?;
+    let delivery = v1::Delivery {
+        format: DeliveryFormat::ContactSheet.to_string(),
+        output: format!("{output}_wedge.png"),
+        ..v1::Delivery::default()
+    };
+    let ordered = Ordered { sequence, base: output.clone(), colour, text: String::new() };
+    let (deliver, output, overwrite) = one(&delivery, ordered, overwrite, roots)?;
+    let made = inherit(spec, (Deliver { tiles, ..deliver }, output, overwrite));
+    Ok(JobSpec { name: format!("{name} wedge"), frames: places.into(), ..made })
 }
 
 /// What goes on from the job that made a sequence to the job that delivers it.
@@ -173,7 +204,7 @@ fn submission(
         Some(first) => first.request_id.clone_from(&request.request_id),
         None => return Err(SubmissionError::NothingToDeliver),
     }
-    let alone = |spec| Submitted { spec, priority, workflow: None, after: None, preset: None };
+    let alone = |spec| Submitted { spec, priority, workflow: None, after: Vec::new(), preset: None };
     Ok(Submission { jobs: specs.into_iter().map(alone).collect() })
 }
 
@@ -216,6 +247,7 @@ fn one(
         format,
         text: if delivery.text.is_empty() { ordered.text } else { delivery.text.clone() },
         rate: delivery.frame_rate.clone(),
+        tiles: Vec::new(),
     };
     Ok((deliver, output, overwrite))
 }

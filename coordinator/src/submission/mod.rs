@@ -5,6 +5,7 @@ mod chain;
 mod delivery;
 mod pictures;
 mod room;
+mod takes;
 
 use std::{path::Path, sync::Arc};
 
@@ -16,7 +17,6 @@ use hearth_workflows::{
     format::{ColourSpace, Encoding, PictureFormat, UnknownName},
     frames::FramesError,
     library::Library,
-    manifest::SplitRule,
     parameters::{self, ParameterTexts},
     path::PathError,
 };
@@ -25,6 +25,8 @@ pub use chain::Maker;
 pub use room::{Room, room};
 
 pub use delivery::{check_clip as check_delivery_of_clip, check_job as check_delivery_of_job};
+
+use takes::Take;
 
 use crate::farm::{JobClip, JobId, JobSpec, Priority, Render, Submission, Submitted, Task, Terms, Timestamp};
 
@@ -111,9 +113,6 @@ impl From<ClipError> for SubmissionError {
     }
 }
 
-/// Takes of one submission.
-const MOST_TAKES: u32 = 100;
-
 /// Jobs that one job may wait for.
 const MOST_AWAITED: usize = 1_000;
 
@@ -146,7 +145,7 @@ pub fn check(
     let mut given = preset(&workflow, &request.preset)?;
     given.extend(request.parameters.clone());
     let parameters = in_force(&workflow, given)?;
-    let takes = takes(&workflow, &parameters, request.takes)?;
+    let takes = takes::of(&request, &workflow, &parameters)?;
 
     let output: RootPath = request.output.parse().map_err(SubmissionError::OutputPath)?;
     let split = split(&workflow, &parameters)?;
@@ -165,13 +164,13 @@ pub fn check(
     let pictures = pictures::check(&request, &workflow, &parameters, roots)?;
     let known = Arc::new(workflow.clone());
     let mut jobs: Vec<Submitted> = Vec::new();
-    for (index, parameters) in takes.iter().enumerate() {
-        let alone = takes.len() == 1;
-        let (name, output) = if alone {
+    let mut rendered: Vec<usize> = Vec::new();
+    for (index, Take { label, folder, parameters }) in takes.iter().enumerate() {
+        let (name, output) = if folder.is_empty() {
             (name.clone(), output.clone())
         } else {
-            let output = format!("{output}/take{:02}", index + 1);
-            (format!("{name} take {}", index + 1), output.parse().map_err(SubmissionError::OutputPath)?)
+            let output = format!("{output}/{folder}");
+            (format!("{name} {label}"), output.parse().map_err(SubmissionError::OutputPath)?)
         };
         free_output(&output, request.overwrite, roots)?;
         let render = Render {
@@ -203,9 +202,18 @@ pub fn check(
         let ordered = delivery::ordered(&request, &workflow);
         let deliveries = delivery::of_job(&ordered, &source, request.overwrite, roots)?;
         let place = jobs.len();
-        jobs.push(Submitted { spec, priority, workflow: Some(known.clone()), after: None, preset: None });
-        let waits = |spec| Submitted { spec, priority, workflow: None, after: Some(place), preset: None };
+        let workflow = Some(known.clone());
+        jobs.push(Submitted { spec, priority, workflow, after: Vec::new(), preset: None });
+        let waits = |spec| Submitted { spec, priority, workflow: None, after: vec![place], preset: None };
         jobs.extend(deliveries.into_iter().map(waits));
+        rendered.push(place);
+    }
+    if !request.wedges.is_empty() {
+        let specs: Vec<&JobSpec> = rendered.iter().map(|place| &jobs[*place].spec).collect();
+        let labels = takes.iter().map(|take| take.label.as_str());
+        let takes: Vec<_> = specs.into_iter().zip(labels).collect();
+        let sheet = delivery::sheet(&name, &takes, &workflow, &output, request.overwrite, roots)?;
+        jobs.push(Submitted { spec: sheet, priority, workflow: None, after: rendered, preset: None });
     }
     Ok(Submission { jobs })
 }
@@ -329,37 +337,6 @@ fn in_force(workflow: &Workflow, given: ParameterTexts) -> Result<ParameterTexts
 fn split(workflow: &Workflow, parameters: &ParameterTexts) -> Result<Split, SubmissionError> {
     let split = workflow.manifest().split(parameters);
     split.map_err(|message| SubmissionError::Split { workflow: workflow.name().to_owned(), message })
-}
-
-/// The parameters of each take: the first has those given, and each has a seed one higher than the one before.
-fn takes(
-    workflow: &Workflow,
-    parameters: &ParameterTexts,
-    count: u32,
-) -> Result<Vec<ParameterTexts>, SubmissionError> {
-    if count <= 1 {
-        return Ok(vec![parameters.clone()]);
-    }
-    if count > MOST_TAKES {
-        let (count, limit) = (count as usize, MOST_TAKES as usize);
-        return Err(SubmissionError::TooMany { what: "takes", count, limit });
-    }
-    let no_takes = |why| SubmissionError::NoTakes { workflow: workflow.name().to_owned(), why };
-    let seed = match &workflow.manifest().split {
-        SplitRule::Generate { seed: Some(seed), .. } => seed,
-        SplitRule::Generate { .. } => return Err(no_takes("its manifest names no seed")),
-        _ => return Err(no_takes("it works on a clip")),
-    };
-    let first = parameters.get(seed).and_then(|text| text.trim().parse::<i64>().ok());
-    let first = first.ok_or_else(|| no_takes("its seed is no number"))?;
-    (0..i64::from(count))
-        .map(|take| {
-            let mut parameters = parameters.clone();
-            let value = first.checked_add(take).ok_or_else(|| no_takes("its seed is too high"))?;
-            parameters.insert(seed.clone(), value.to_string());
-            in_force(workflow, parameters)
-        })
-        .collect()
 }
 
 fn priority(given: Option<u32>) -> Result<Priority, SubmissionError> {

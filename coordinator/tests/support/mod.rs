@@ -220,6 +220,7 @@ pub(crate) fn deliver(submission: &mut Submission, format: DeliveryFormat) {
         format,
         text: String::new(),
         rate: String::new(),
+        tiles: Vec::new(),
     };
     let spec = JobSpec {
         name: format!("{}.{format}", spec.name),
@@ -229,7 +230,7 @@ pub(crate) fn deliver(submission: &mut Submission, format: DeliveryFormat) {
         ..spec.clone()
     };
     let priority = submission.jobs[0].priority;
-    submission.jobs.push(Submitted { spec, priority, workflow: None, after: Some(0), preset: None });
+    submission.jobs.push(Submitted { spec, priority, workflow: None, after: vec![0], preset: None });
 }
 
 pub(crate) fn about(name: &str) -> Box<NodeAbout> {

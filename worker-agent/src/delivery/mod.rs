@@ -65,6 +65,8 @@ struct Order {
     folder: PathBuf,
     sequence: SequencePath,
     frames: Vec<Frame>,
+    /// Of a contact sheet of several sequences: its pictures and their labels. `frames` are their places, from 1 on.
+    tiles: Vec<(PathBuf, String)>,
     encoding: Encoding,
     format: DeliveryFormat,
     text: String,
@@ -87,13 +89,20 @@ impl Order {
         let frames: FrameSet = task.frames.parse().map_err(|error| unreadable("frames", &error))?;
         let format: DeliveryFormat = task.format.parse().map_err(|error| unreadable("format", &error))?;
         let mut frames: Vec<Frame> = frames.iter().collect();
-        if format == DeliveryFormat::ContactSheet {
+        if format == DeliveryFormat::ContactSheet && task.tiles.is_empty() {
             frames = spread(&frames, SHEET_FRAMES);
         }
         let rate = Some(task.frame_rate.as_str()).filter(|rate| !rate.is_empty());
         let folder = bench.roots.folder(&sequence)?;
+        let tiles = task.tiles.iter().map(|tile| {
+            let of: SequencePath = tile.sequence.parse().map_err(|error| unreadable("tile", &error))?;
+            let file = file_of(&bench.roots.folder(&of)?, &of, Frame(tile.frame));
+            Ok((file, tile.label.clone()))
+        });
+        let tiles = tiles.collect::<Result<Vec<_>, Failure>>()?;
         let first = *frames.first().ok_or_else(|| unreadable("frames", &"there are none"))?;
-        let first = look(&file_of(&folder, &sequence, first)).map_err(|error| bad_frame(first, &error))?;
+        let file = tiles.first().map_or_else(|| file_of(&folder, &sequence, first), |(file, _)| file.clone());
+        let first = look(&file).map_err(|error| bad_frame(first, &error))?;
         Ok(Self {
             attempt: attempt.to_owned(),
             work_dir: task.work_dir.clone(),
@@ -103,6 +112,7 @@ impl Order {
             folder,
             sequence,
             frames,
+            tiles,
             encoding: Encoding {
                 format: first.0.format,
                 colour: task.colour_space.parse().map_err(|error| unreadable("colour space", &error))?,
@@ -121,7 +131,14 @@ impl Order {
     }
 
     fn file(&self, frame: Frame) -> PathBuf {
-        file_of(&self.folder, &self.sequence, frame)
+        match self.tile(frame) {
+            Some((file, _)) => file.clone(),
+            None => file_of(&self.folder, &self.sequence, frame),
+        }
+    }
+
+    fn tile(&self, place: Frame) -> Option<&(PathBuf, String)> {
+        self.tiles.get(usize::try_from(place.0.checked_sub(1)?).ok()?)
     }
 }
 
@@ -412,7 +429,9 @@ impl Studio {
             }
             DeliveryFormat::ContactSheet => {
                 let letters = height * SHEET_LETTERS;
-                self.lettering.burn(shown, &frame.to_string(), Corner::BottomLeft, letters);
+                let number = frame.to_string();
+                let label = self.order.tile(frame).map_or(number.as_str(), |(_, label)| label);
+                self.lettering.burn(shown, label, Corner::BottomLeft, letters);
             }
             DeliveryFormat::ProRes4444 | DeliveryFormat::ProRes422Hq | DeliveryFormat::PngProxy => {}
         }
