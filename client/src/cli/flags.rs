@@ -357,7 +357,7 @@ pub(crate) struct Declared {
   hearth submit plates/sh010/plate.####.png -w ./my-workflow -f 1001-1050,1080 -o comps/sh010/v### --priority 80
   hearth submit plates/sh010/plate.%04d.exr -w temporal-smooth -o comps/sh010/v### --deliver h264 --deliver contact-sheet
   hearth submit --clip-of 12 -w resize-sharpen -o comps/sh010/sharp_v###
-  hearth submit plates/sh010/plate.%04d.exr -w film-look --wedge look=noir,vision3 --wedge grain=0.2,0.4 -o comps/sh010/wedge_v###
+  hearth submit plates/sh010/plate.%04d.exr -w film-look --wedge look=noir,kodak-vision3 --wedge grain=0.2,0.4 -o comps/sh010/wedge_v###
   hearth submit plates/sh010/plate.%04d.exr -w chroma-key --preset hair -o comps/sh010/key_v### --dry-run
   hearth submit --again /mnt/comps/sh010/v001 -p strength=0.6 -o comps/sh010/v###
 

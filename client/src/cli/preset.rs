@@ -118,7 +118,7 @@ pub(super) async fn run(
             save(client, &whose, plain, file, as_json).await?;
         }
         PresetCommand::Diff { one, other, whose } => {
-            diff(client, &whose, &one, other.as_deref(), as_json).await?
+            diff(client, &whose, &one, other.as_deref(), as_json).await?;
         }
         PresetCommand::Delete { preset, whose } => {
             let change = Change::Delete(v1::DeletePreset {});

@@ -39,9 +39,12 @@ pub(super) fn reach(class: &str) -> Option<Reach> {
     match class {
         _ if class.ends_with(" VFI") => Some(Reach::Interpolates),
         _ if class.starts_with("ADE_") => Some(Reach::Whole),
-        "DeflickerFrames" | "Robust Video Matting" | "FlashVSRNode" | "FlashVSRNodeAdv" => Some(Reach::Whole),
-        // They take pictures by their place in the batch, or put some from elsewhere into it.
-        "ImageBatch"
+        // The last of these take pictures by their place in the batch, or put some from elsewhere into it.
+        "DeflickerFrames"
+        | "Robust Video Matting"
+        | "FlashVSRNode"
+        | "FlashVSRNodeAdv"
+        | "ImageBatch"
         | "ImageFromBatch"
         | "ImageFromBatch+"
         | "GetImageRangeFromBatch"
