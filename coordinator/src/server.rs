@@ -74,17 +74,20 @@ impl Coordinator {
         };
 
         let previews = crate::grpc::Previews::default();
+        let questions = crate::grpc::Questions::default();
         let clients = FarmService {
             driver: driver.clone(),
             roots,
             folders: Arc::new(config.workflows.clone()),
             previews: previews.clone(),
+            questions: questions.clone(),
         };
         let agents = AgentsService {
             driver: driver.clone(),
             heartbeat_ms: config.heartbeat_ms,
             previews,
             names: crate::grpc::SharedNames::default(),
+            questions,
             sessions: Arc::new(AtomicU64::new(0)),
         };
         let clients = v1::farm_server::FarmServer::new(clients)

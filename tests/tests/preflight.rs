@@ -4,7 +4,7 @@ use hearth_client::v1::{self, JobState};
 use hearth_simulator::Config;
 use hearth_tests::{
     clips,
-    farm::{Farm, Setup, request},
+    farm::{Farm, Setup, request, source},
 };
 
 fn without(classes: &[&str], folder: &str) -> Config {
@@ -58,6 +58,23 @@ async fn everything_is_told_before_a_gpu_is_touched() {
         farm.client.check(request("sh010", "multi-format-export", "movies")).await.expect("it could be");
     let made: Vec<&str> = movies.jobs.iter().map(|job| job.delivery.as_str()).collect();
     assert_eq!(made, ["", "prores-4444", "h264"]);
+
+    // Its own manifest may allow what no node takes: only the node's ComfyUI knows.
+    let library = hearth_workflows::library::Library::read::<&str>(&[]);
+    let known = library.get("resize-sharpen").expect("it ships with Hearth");
+    let generous = known.manifest_text().replace("max = 8.0", "max = 80.0");
+    let mut much = v1::SubmitJobRequest {
+        workflow: Some(source("generous", &generous, known.graph_text())),
+        ..request("sh010", "", "much")
+    };
+    much.parameters.insert("scale".to_owned(), "20".to_owned());
+    let much = farm.client.check(much).await.expect("its manifest allows it");
+    for node in ["node0", "node1", "node2"] {
+        assert_eq!(
+            lacks(&much, node),
+            ["node 2 (ImageScaleBy), input scale_by: 20.0 is out of range; give 0.01 to 8"]
+        );
+    }
 
     // What would be refused is refused in the same words.
     for (wrong, told) in [

@@ -92,6 +92,9 @@ fn at(input: Option<&str>) -> String {
     input.map(|input| format!(", input {input}")).unwrap_or_default()
 }
 
+/// Classes that take the settings of whatever format they are told to write.
+const MOVIES: [&str; 1] = ["VHS_VideoCombine"];
+
 /// Choices told in a message.
 const TOLD: usize = 12;
 
@@ -123,10 +126,13 @@ impl Signatures {
         let missing = signature
             .inputs
             .iter()
-            .filter(|(name, input)| input.is_required && !node.inputs.contains_key(*name))
+            .filter(|(name, input)| {
+                input.is_required && !input.kind.is_dynamic() && !node.inputs.contains_key(*name)
+            })
             .map(|(name, _)| mismatch(Some(name), What::Missing));
         let wrong = node.inputs.iter().filter_map(|(name, value)| {
             let what = match (signature.inputs.get(name), link_of(value)) {
+                (None, _) if signature.takes(&node.class_type, name) => None,
                 (None, _) => Some(What::Undeclared {
                     known: signature.inputs.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
                 }),
@@ -183,6 +189,13 @@ impl Signature {
         }
     }
 
+    /// Whether an input that is not declared is heeded all the same: `images.image0` of a declared `images` that grows,
+    /// and the settings of a movie's format.
+    fn takes(&self, class: &str, input: &str) -> bool {
+        let grows = |root| self.inputs.get(root).is_some_and(|input| input.kind.is_dynamic());
+        MOVIES.contains(&class) || input.split_once('.').is_some_and(|(root, _)| grows(root))
+    }
+
     /// The package that brings the class; `None` for ComfyUI itself.
     pub fn package(&self) -> Option<&str> {
         self.module.strip_prefix("custom_nodes.")
@@ -197,6 +210,8 @@ impl InputKind {
         let is_file = options["image_upload"].as_bool().unwrap_or(false);
         match &declaration[0] {
             _ if is_file => Self::InputFile,
+            // A value that comes over a link only.
+            Value::String(kind) if options["forceInput"] == true => Self::Link(types_of(kind)),
             Value::Array(choices) => Self::Choice(choices.clone()),
             Value::String(kind) => match kind.as_str() {
                 "INT" => {
@@ -212,6 +227,11 @@ impl InputKind {
             },
             _ => Self::Link(vec!["*".to_owned()]),
         }
+    }
+
+    /// Its inputs have names of their own, which are not declared.
+    fn is_dynamic(&self) -> bool {
+        matches!(self, Self::Link(types) if types.iter().any(|kind| kind.starts_with("COMFY_") && kind != "COMFY_MATCHTYPE_V3"))
     }
 
     /// Types that it takes over a link.

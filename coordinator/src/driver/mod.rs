@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use hearth_workflows::{Workflow, parameters::ParameterTexts};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
@@ -77,6 +78,12 @@ pub enum ToNode {
     Acknowledge(AttemptId),
     /// Digests of names that the node is to tell.
     WantNames(Vec<String>),
+    /// Whether its ComfyUI would take the workflow with these parameters.
+    Check {
+        id: u64,
+        workflow: Arc<Workflow>,
+        parameters: ParameterTexts,
+    },
 }
 
 /// Where this coordinator stands.

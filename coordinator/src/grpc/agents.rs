@@ -1,7 +1,7 @@
 //! The `Agents` service: one stream a node.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     pin::Pin,
     sync::{
         Arc,
@@ -18,7 +18,11 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
-use super::{SharedNames, convert, unavailable};
+use super::{
+    SharedNames, convert,
+    questions::{Question, Questions},
+    unavailable,
+};
 use crate::{
     driver::{Driver, DriverError, Opened, ToNode},
     farm::{
@@ -43,6 +47,9 @@ impl Previews {
     }
 }
 
+/// Questions of a node that wait for its answer.
+const QUESTIONS: usize = 16;
+
 /// Chunks that a node may hold, whatever it says.
 const MAX_SLOTS: u32 = 64;
 
@@ -53,6 +60,7 @@ pub struct AgentsService {
     pub heartbeat_ms: u32,
     pub previews: Previews,
     pub names: SharedNames,
+    pub questions: Questions,
     pub sessions: Arc<AtomicU64>,
 }
 
@@ -90,11 +98,14 @@ impl v1::agents_server::Agents for AgentsService {
             name,
             sender,
             awaited: None,
+            asked: BTreeMap::new(),
+            last_asked: 0,
         };
+        let questions = self.questions.subscribe();
         let hello = connection.hello(hello);
         self.driver.tell(hello).await.map_err(|error| unavailable(&error))?;
         info!(parent: &span, "connected");
-        tokio::spawn(async move { connection.read(incoming).await }.instrument(span));
+        tokio::spawn(async move { connection.read(incoming, questions).await }.instrument(span));
         Ok(Response::new(Box::pin(stream)))
     }
 }
@@ -114,6 +125,9 @@ struct Connection {
     name: NodeName,
     sender: mpsc::WeakSender<ToNode>,
     awaited: Option<Awaited>,
+    /// Whoever waits for the answer to a question, by its number.
+    asked: BTreeMap<u64, mpsc::Sender<(NodeName, Vec<String>)>>,
+    last_asked: u64,
 }
 
 /// What the node said of itself, in part by names that nobody has told yet.
@@ -164,6 +178,11 @@ impl ToAgent {
                 Message::ResultAck(v1::ResultAck { attempt_id: self.tag.attempt_name(attempt) })
             }
             ToNode::WantNames(digests) => Message::WantNames(v1::WantNames { digests }),
+            ToNode::Check { id, workflow, parameters } => Message::Check(v1::CheckWorkflow {
+                check_id: id,
+                source: Some(convert::source(&workflow)),
+                parameters: parameters.into_iter().collect(),
+            }),
         };
         self.next.push_back(message);
     }
@@ -218,9 +237,21 @@ impl Stream for ToAgent {
 
 impl Connection {
     /// From the node to the farm, until the stream ends.
-    async fn read(mut self, mut incoming: Streaming<v1::AttachRequest>) {
+    async fn read(
+        mut self,
+        mut incoming: Streaming<v1::AttachRequest>,
+        mut questions: broadcast::Receiver<Arc<Question>>,
+    ) {
         let why = loop {
-            match incoming.next().await {
+            let message = tokio::select! {
+                message = incoming.next() => message,
+                // One that was missed in a crowd is not answered.
+                Ok(question) = questions.recv() => {
+                    self.ask(&question);
+                    continue;
+                }
+            };
+            match message {
                 Some(Ok(v1::AttachRequest { message: Some(message) })) => {
                     if self.message(message).await.is_err() {
                         return;
@@ -261,6 +292,23 @@ impl Connection {
             reason,
             held,
         }
+    }
+
+    /// Passes a question on to the node, if it is one of those that are meant.
+    fn ask(&mut self, question: &Question) {
+        if !question.nodes.contains(&self.name) {
+            return;
+        }
+        self.last_asked += 1;
+        let id = self.last_asked;
+        self.asked.insert(id, question.answers.clone());
+        // Those who have waited longest have given up.
+        while self.asked.len() > QUESTIONS {
+            self.asked.pop_first();
+        }
+        let (workflow, parameters) = (question.workflow.clone(), question.parameters.clone());
+        let check = ToNode::Check { id, workflow, parameters };
+        let _ = self.sender.upgrade().map(|sender| sender.try_send(check));
     }
 
     /// What the farm is told of a node. It gets no work before all that it says is understood.
@@ -345,6 +393,11 @@ impl Connection {
                 Some(command) => command,
                 None => return Ok(()),
             },
+            Message::Checked(v1::Checked { check_id, wrong }) => {
+                // Nobody may wait for it any more.
+                let _ = self.asked.remove(&check_id).map(|asker| asker.try_send((node, wrong)));
+                return Ok(());
+            }
             Message::Names(v1::Names { names }) => match self.told(names) {
                 Some(command) => command,
                 None => return Ok(()),

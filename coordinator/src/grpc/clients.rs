@@ -1,6 +1,12 @@
 //! The `Farm` service: what artists, scripts and supervisors ask for.
 
-use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use hearth_proto::{trace, v1};
 use hearth_storage::Roots;
@@ -11,7 +17,12 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, info, info_span};
 
-use super::{agents::Previews, convert, media, presets, unavailable};
+use super::{
+    agents::Previews,
+    convert, media, presets,
+    questions::{ASKED, Questions},
+    unavailable,
+};
 use crate::{
     driver::{Driver, DriverError, Happened, Standing},
     farm::{
@@ -44,6 +55,7 @@ pub struct FarmService {
     pub roots: Arc<Roots>,
     pub folders: Arc<Vec<PathBuf>>,
     pub previews: Previews,
+    pub questions: Questions,
 }
 
 impl FarmService {
@@ -114,11 +126,25 @@ impl FarmService {
             }
             None => Forecast::default(),
         };
+        // What the names of classes and models say nothing about: ranges, lists, inputs.
+        let able: BTreeSet<NodeName> = forecast
+            .nodes
+            .iter()
+            .filter(|fit| fit.lacks.is_empty())
+            .map(|fit| fit.node.clone())
+            .take(ASKED)
+            .collect();
+        let refusals = match (workflow, first.spec.render()) {
+            (Some(workflow), Some(render)) if !able.is_empty() => {
+                self.questions.ask(able, workflow, render.parameters.clone()).await
+            }
+            _ => BTreeMap::new(),
+        };
         let roots = self.roots.clone();
         let room = tokio::task::spawn_blocking(move || submission::room(&checked, &roots)).await;
         let room = room.map_err(|_| Status::internal("storage could not be looked at"))?;
         let room = room.map_err(|error| invalid(&error))?;
-        Ok(convert::preflight(&first, &forecast, &room, colour_given))
+        Ok(convert::preflight(&first, &forecast, &refusals, &room, colour_given))
     }
 
     /// All of the batch, or none of it: what is wrong with any of its jobs is told together.

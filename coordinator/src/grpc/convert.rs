@@ -1,5 +1,7 @@
 //! Between the farm's types and the contract's messages.
 
+use std::collections::BTreeMap;
+
 use hearth_proto::v1;
 use hearth_workflows::{FrameSet, Split, Workflow, parameters::ParameterTexts};
 
@@ -7,8 +9,8 @@ use super::SharedNames;
 use crate::{
     farm::{
         AssignedWork, Assignment, AttemptPhase, AttemptView, Capabilities, Deliver, Failure, FailureKind,
-        FarmTag, Forecast, JobId, JobSpec, JobState, JobView, Lack, LostFrames, NodeState, NodeView,
-        Progress, Render, Segment, Source, Submitted, Task, Timestamp,
+        FarmTag, Forecast, JobId, JobSpec, JobState, JobView, Lack, LostFrames, NodeName, NodeState,
+        NodeView, Progress, Render, Segment, Source, Submitted, Task, Timestamp,
     },
     recovery::JobManifest,
     submission::Room,
@@ -274,6 +276,7 @@ pub(crate) fn workflow(workflow: &Workflow) -> v1::Workflow {
 pub(crate) fn preflight(
     job: &Submitted,
     forecast: &Forecast,
+    refusals: &BTreeMap<NodeName, Vec<String>>,
     room: &Room,
     colour_given: bool,
 ) -> v1::CheckJobResponse {
@@ -295,7 +298,13 @@ pub(crate) fn preflight(
     let nodes: Vec<v1::NodeFit> = forecast
         .nodes
         .iter()
-        .map(|fit| v1::NodeFit { node: fit.node.to_string(), lacks: fit.lacks.iter().map(told).collect() })
+        .map(|fit| v1::NodeFit {
+            node: fit.node.to_string(),
+            lacks: match refusals.get(&fit.node) {
+                Some(wrong) => wrong.clone(),
+                None => fit.lacks.iter().map(told).collect(),
+            },
+        })
         .collect();
     let mut warnings = Vec::new();
     if nodes.iter().all(|fit| !fit.lacks.is_empty()) {

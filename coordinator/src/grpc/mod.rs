@@ -6,6 +6,7 @@ mod clients;
 mod convert;
 mod media;
 mod presets;
+mod questions;
 mod shared;
 
 use hearth_proto::LEADER;
@@ -15,6 +16,7 @@ use tonic::{Status, metadata::MetadataValue};
 use crate::driver::DriverError;
 pub use agents::{AgentsService, Previews};
 pub use clients::FarmService;
+pub use questions::Questions;
 pub use shared::SharedNames;
 
 /// That this coordinator cannot do it now; and where the leader is, for those who want to go there.

@@ -4,11 +4,13 @@
 //! client id that queued the prompt and are never repeated; history, not the socket, is the verdict;
 //! NaN comes as a bare token.
 
+mod check;
 mod client;
 mod probe;
 mod socket;
 pub mod verdict;
 
+pub use check::mismatches;
 pub use client::{Client, ComfyError, ImageRef, Receipt, Status};
 pub use probe::{Health, Offer, watch_health};
 pub use socket::{Event, Happening, PreviewPicture, Socket};

@@ -23,7 +23,7 @@ use hearth_proto::{
 use hearth_telemetry::chain;
 use hearth_workflows::Workflow;
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
     chunk::{Darkroom, Ending, Failure, Told, Workbench, is_plain},
-    comfy::{Client, Health, Offer, Socket, watch_health},
+    comfy::{Client, Health, Offer, Socket, mismatches, watch_health},
     config::{Config, NodeConfig},
     delivery::Encoder,
     link::{Heard, keep_linked},
@@ -109,6 +109,8 @@ struct Node {
     /// Prompts that hang in it and have not let go.
     stuck: HashSet<String>,
     restarted: Option<Instant>,
+    /// Its ComfyUI is asked about one workflow at a time.
+    checking: Arc<Semaphore>,
 }
 
 /// Runs a node until `stop`.
@@ -156,6 +158,7 @@ pub(crate) async fn run(
         down_since: Some(Instant::now()),
         stuck: HashSet::new(),
         restarted: None,
+        checking: Arc::new(Semaphore::new(1)),
         outbox,
         config,
     };
@@ -306,8 +309,24 @@ impl Node {
                     self.say(Say::Names(v1::Names { names }));
                 }
             }
+            Order::Check(asked) => self.check(asked),
             Order::Cancel(_) | Order::Welcome(_) => {}
         }
+    }
+
+    /// Holds a workflow against what the ComfyUI's node classes take, on a task of its own: it is asked anew, since its
+    /// lists follow its folders.
+    fn check(&self, asked: v1::CheckWorkflow) {
+        let Some(stream) = self.stream.clone() else { return };
+        let (client, turn) = (self.bench.client.clone(), self.checking.clone());
+        tokio::spawn(async move {
+            // One after the other: what the ComfyUI says is megabytes.
+            let Ok(_turn) = turn.acquire().await else { return };
+            let wrong = mismatches(&client, &asked).await;
+            let say = Say::Checked(v1::Checked { check_id: asked.check_id, wrong });
+            // A stream that is gone takes the question with it.
+            let _ = stream.send(v1::AttachRequest { message: Some(say) }).await;
+        });
     }
 
     /// Starts the work of an assignment on a task of its own.

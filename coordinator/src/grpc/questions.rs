@@ -1,0 +1,70 @@
+//! What the farm does not know of its nodes, asked of them: would their ComfyUI take this workflow with these parameters?
+//! Only it knows the ranges and lists of its node classes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearth_workflows::{Workflow, parameters::ParameterTexts};
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::{Instant, timeout_at},
+};
+
+use crate::farm::NodeName;
+
+/// How long answers are waited for. A ComfyUI that is busy loading a model answers late.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Nodes that are asked. Those of one farm are alike, and a thousand answers would help nobody.
+pub(super) const ASKED: usize = 16;
+
+/// A question to some nodes.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) nodes: BTreeSet<NodeName>,
+    pub(super) workflow: Arc<Workflow>,
+    pub(super) parameters: ParameterTexts,
+    pub(super) answers: mpsc::Sender<(NodeName, Vec<String>)>,
+}
+
+/// Carries questions to whoever speaks with the nodes.
+#[derive(Debug, Clone)]
+pub struct Questions(broadcast::Sender<Arc<Question>>);
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self(broadcast::channel(64).0)
+    }
+}
+
+impl Questions {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Question>> {
+        self.0.subscribe()
+    }
+
+    /// What each node's ComfyUI would not take; those that do not answer in time are left out.
+    pub(super) async fn ask(
+        &self,
+        nodes: BTreeSet<NodeName>,
+        workflow: Arc<Workflow>,
+        parameters: ParameterTexts,
+    ) -> BTreeMap<NodeName, Vec<String>> {
+        let (answers, mut answered) = mpsc::channel(ASKED);
+        let mut told = BTreeMap::new();
+        let (count, until) = (nodes.len(), Instant::now() + PATIENCE);
+        // Without a connected node nobody listens.
+        if self.0.send(Arc::new(Question { nodes, workflow, parameters, answers })).is_err() {
+            return told;
+        }
+        while told.len() < count {
+            match timeout_at(until, answered.recv()).await {
+                Ok(Some((node, wrong))) => drop(told.insert(node, wrong)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        told
+    }
+}
