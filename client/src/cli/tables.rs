@@ -288,12 +288,16 @@ pub(super) fn batch(jobs: &[v1::Job]) -> String {
         counts.fold((0, 0), |(done, total), counts| (done + counts.done, total + counts.total));
     let states: Vec<String> =
         states.into_iter().map(|(state, count)| format!("{count} {}", state_name(state))).collect();
-    format!("{} jobs: {}; {done} of {total} frames", jobs.len(), states.join(", "))
+    let count = match jobs.len() {
+        1 => "1 job".to_owned(),
+        count => format!("{count} jobs"),
+    };
+    format!("{count}: {}; {done} of {total} frames", states.join(", "))
 }
 
 /// A line for each workflow, by category.
 pub(super) fn workflows(workflows: &[v1::Workflow]) -> String {
-    let mut table = table(&["workflow", "what it is", "category", "split"]);
+    let mut table = table(&["WORKFLOW", "WHAT IT IS", "CATEGORY", "SPLIT"]);
     for workflow in workflows {
         table.add_row([&workflow.name, &workflow.title, &workflow.category, &workflow.split]);
     }
@@ -317,7 +321,7 @@ pub(super) fn workflow(workflow: &v1::Workflow) -> String {
         fact("GPU memory", format!("{} GiB", workflow.vram_gib));
     }
     if !workflow.parameters.is_empty() {
-        let mut parameters = table(&["parameter", "default", "range", "what it does"]);
+        let mut parameters = table(&["PARAMETER", "DEFAULT", "RANGE", "WHAT IT DOES"]);
         for parameter in &workflow.parameters {
             let range = match (parameter.minimum, parameter.maximum) {
                 (Some(minimum), Some(maximum)) => format!("{minimum} to {maximum}"),
@@ -331,7 +335,7 @@ pub(super) fn workflow(workflow: &v1::Workflow) -> String {
         let _ = writeln!(text, "\n{}", trimmed(&parameters));
     }
     if !workflow.presets.is_empty() {
-        let mut presets = table(&["preset", "what it is for", "sets"]);
+        let mut presets = table(&["PRESET", "WHAT IT IS FOR", "SETS"]);
         for preset in &workflow.presets {
             let mut sets: Vec<String> =
                 preset.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
