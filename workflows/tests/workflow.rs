@@ -173,3 +173,54 @@ proptest! {
         prop_assert_eq!(kept, clip.iter().collect::<Vec<_>>());
     }
 }
+
+/// Wherever the frames come from, each copy of a node gets its own.
+#[test]
+fn nodes_that_get_one_frame_at_a_time_do_so_behind_any_loader() {
+    let manifest = r#"
+        [workflow]
+        title = "grain"
+        purpose = "test"
+        [clip]
+        node = "1"
+        load = "image"
+        [split]
+        kind = "per-frame"
+        [[each]]
+        nodes = ["2"]
+        of = ["1"]
+        seeds = ["2.seed"]
+        [[pass]]
+        name = "beauty"
+        node = "3"
+    "#;
+    let graph = json!({
+        "1": { "class_type": "LoadImage", "inputs": { "image": "x.png" } },
+        "2": { "class_type": "BetterFilmGrain", "inputs": { "image": ["1", 0], "seed": 5 } },
+        "3": { "class_type": "SaveImage", "inputs": { "images": ["2", 0], "filename_prefix": "x" } },
+    });
+    let workflow = Workflow::parse("w", manifest, &graph.to_string()).expect("a workflow");
+    let clip = FrameRange::new(1001, 1100).expect("range");
+    for count in 1..4 {
+        let own: FrameSet = FrameRange::new(1001, 1000 + count).expect("range").into();
+        let plan = hearth_workflows::Split::PerFrame.plan(&own, clip, workflow.manifest().shape());
+        let staged = StagedClip::Files((0..count).map(|at| format!("{at}.png")).collect());
+        let none = BTreeMap::new();
+        let graph =
+            bind::bind(&workflow, &none, &plan, &staged, &none, "/nowhere", "a").expect("bound").graph;
+        let all = if count == 1 { "1".to_owned() } else { format!("1_batch{}", count - 1) };
+        for index in 0..count {
+            let copy = &graph[format!("2_frame{index}")]["inputs"];
+            let pick = copy["image"][0].as_str().expect("a link");
+            assert_eq!(
+                graph[pick]["inputs"],
+                json!({ "image": [all, 0], "batch_index": index, "length": 1 })
+            );
+            assert_eq!(copy["seed"], 5 + 1001 + index);
+        }
+        assert!(graph.get("2").is_none(), "the node itself has gone");
+    }
+    let named = manifest.replace("[[pass]]", "[parameters.\"../x\"]\ntype = \"int\"\ndefault = 1\n[[pass]]");
+    let refused = Workflow::parse("w", &named, &graph.to_string()).expect_err("a path").to_string();
+    assert!(refused.contains("parameter name '../x'"), "{refused}");
+}

@@ -148,8 +148,10 @@ async fn imported(
 
 /// Never over a workflow that somebody has finished by hand.
 fn write(folder: &Path, draft: &Draft) -> Result<(), CliError> {
-    if folder.join(MANIFEST_FILE).exists() {
-        return Err(CliError::Exists { path: folder.join(MANIFEST_FILE) });
+    for file in [MANIFEST_FILE, GRAPH_FILE] {
+        if folder.join(file).exists() {
+            return Err(CliError::Exists { path: folder.join(file) });
+        }
     }
     keep(folder, MANIFEST_FILE, draft.workflow.manifest_text())?;
     keep(folder, GRAPH_FILE, draft.workflow.graph_text())

@@ -121,8 +121,11 @@ impl Wanted {
         let mut ids = Vec::new();
         for owner in owners {
             let (Owner::User(owner_name) | Owner::Show(owner_name)) = &owner;
-            if !owner_name.is_empty() {
-                ids.push(PresetId::new(owner, name)?);
+            match PresetId::new(owner.clone(), name) {
+                Ok(id) => ids.push(id),
+                // Whoever has none of their own may mean one that ships with the workflow.
+                Err(_) if whose.is_none() || owner_name.is_empty() => {}
+                Err(wrong) => return Err(wrong),
             }
         }
         let is_named = match &request.workflow {

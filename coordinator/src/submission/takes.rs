@@ -79,15 +79,17 @@ fn combinations(
     parameters: &ParameterTexts,
     wedges: &[v1::Wedge],
 ) -> Result<Vec<Take>, SubmissionError> {
-    let count = wedges.iter().map(|wedge| wedge.values.len()).try_fold(1, usize::checked_mul);
-    check_count(count.unwrap_or(usize::MAX))?;
-    let base = split(workflow, parameters)?;
-    let mut all = vec![(Vec::<(&str, &str)>::new(), parameters.clone())];
     for wedge in wedges {
         let twice = wedges.iter().filter(|other| other.parameter == wedge.parameter).count() > 1;
         if wedge.values.is_empty() || twice {
             return Err(no_takes(workflow, "a wedge has no values, or its parameter stands twice"));
         }
+    }
+    let count = wedges.iter().map(|wedge| wedge.values.len()).try_fold(1, usize::checked_mul);
+    check_count(count.unwrap_or(usize::MAX))?;
+    let base = split(workflow, parameters)?;
+    let mut all = vec![(Vec::<(&str, &str)>::new(), parameters.clone())];
+    for wedge in wedges {
         let tried = |(values, parameters): (Vec<(_, _)>, ParameterTexts)| {
             wedge.values.iter().map(move |value| {
                 let (mut values, mut parameters) = (values.clone(), parameters.clone());

@@ -112,7 +112,7 @@ pub fn bind(
     }
     let loader = manifest.clip.as_ref().map_or("", |clip| clip.node.as_str());
     match staged {
-        StagedClip::Nothing => {}
+        StagedClip::Nothing | StagedClip::Files(_) => {}
         StagedClip::Directory(folder) => {
             set(&mut nodes, loader, Load::Directory.input(), folder.as_str().into());
         }
@@ -123,12 +123,20 @@ pub fn bind(
                 set(&mut nodes, loader, input, value);
             }
         }
-        StagedClip::Files(files) => load_files(&mut nodes, loader, files),
     }
+    // From here on, whoever takes the loader's picture takes all frames.
+    let loaded = match staged {
+        StagedClip::Files(files) => load_files(&mut nodes, loader, files),
+        _ => None,
+    };
     let off = manifest.parameters.iter().filter(|(name, parameter)| parameter.is_off(&values[*name]));
     bypass::bypass(&mut nodes, &off.flat_map(|(_, parameter)| &parameter.bypass).collect::<Vec<_>>());
     for each in &manifest.each {
-        each::repeat(&mut nodes, each, &plan.loaded);
+        let mut each = each.clone();
+        if let Some(loaded) = &loaded {
+            each.of.iter_mut().filter(|id| *id == loader).for_each(|id| id.clone_from(loaded));
+        }
+        each::repeat(&mut nodes, &each, &plan.loaded);
     }
     let titles = nodes.iter().map(|(id, node)| (id.clone(), node.title.clone())).collect();
     let graph = nodes.iter().map(|(id, node)| (id.clone(), node.to_value())).collect::<Map<_, _>>();
@@ -142,9 +150,9 @@ fn set(nodes: &mut BTreeMap<String, GraphNode>, node: &str, input: &str, value: 
     }
 }
 
-/// Repeats the loader for every file and joins the pictures.
-fn load_files(nodes: &mut BTreeMap<String, GraphNode>, loader: &str, files: &[String]) {
-    let Some(template) = nodes.get(loader).cloned() else { return };
+/// Repeats the loader for every file and joins the pictures. The node that has all of them, where it is not the loader.
+fn load_files(nodes: &mut BTreeMap<String, GraphNode>, loader: &str, files: &[String]) -> Option<String> {
+    let template = nodes.get(loader).cloned()?;
     let mut parts = Vec::with_capacity(files.len());
     for (index, file) in files.iter().enumerate() {
         // The first keeps the loader's id, so that messages about it stay true.
@@ -155,7 +163,7 @@ fn load_files(nodes: &mut BTreeMap<String, GraphNode>, loader: &str, files: &[St
         parts.push((id, 0));
     }
     let takers: Vec<String> = nodes.keys().cloned().collect();
-    let Some((root, slot)) = join(nodes, loader, parts).filter(|(root, _)| root != loader) else { return };
+    let (root, slot) = join(nodes, loader, parts).filter(|(root, _)| root != loader)?;
     for id in takers {
         for value in nodes.get_mut(&id).into_iter().flat_map(|node| node.inputs.values_mut()) {
             if *value == link(loader, 0) {
@@ -163,6 +171,7 @@ fn load_files(nodes: &mut BTreeMap<String, GraphNode>, loader: &str, files: &[St
             }
         }
     }
+    Some(root)
 }
 
 /// Joins batches of pictures pairwise (a tree, not a chain: each level copies every picture once, and a chain

@@ -59,6 +59,11 @@ impl Manifest {
         }
         for (name, parameter) in &self.parameters {
             let what = format!("parameter {name}");
+            // It becomes the name of a file where it is a picture.
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if name.is_empty() || !name.chars().all(is_plain) {
+                return Err(wrong(format!("parameter name '{name}': use letters, digits, '-' and '_'")));
+            }
             if parameter.kind == ParameterType::Choice && parameter.choices.is_empty() {
                 return Err(wrong(format!("{what}: type choice without choices")));
             }
