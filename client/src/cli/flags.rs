@@ -378,7 +378,7 @@ pub(crate) struct Submit {
     pub(crate) workflow: String,
     /// Submit what made a finished sequence once more: its folder, or the manifest.json in it. Other flags change
     /// what they name
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "preset")]
     pub(crate) again: Option<PathBuf>,
     /// Where the finished sequence appears: a folder that does not exist yet. Hashes in its name stand for the
     /// number of the next version: comps/sh010/v###

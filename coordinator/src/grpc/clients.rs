@@ -114,7 +114,8 @@ impl FarmService {
     async fn preflight(&self, request: v1::SubmitJobRequest) -> Result<v1::CheckJobResponse, Status> {
         // What nodes can run only the leader knows.
         self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        let colour_given = !request.colour_space.is_empty();
+        // What another job makes says so itself.
+        let colour_given = !request.colour_space.is_empty() || request.clip_of.is_some();
         let checked = self.check(request, &mut Vec::new()).await?;
         let Some(first) = checked.jobs.first().cloned() else {
             return Err(Status::internal("a submission without a job"));
