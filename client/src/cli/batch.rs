@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use clap::{Args, Subcommand};
 use hearth_proto::v1::{self, JobState, control_batch_request::Action, submit_job_request::Workflow};
 use hearth_storage::Roots;
 use hearth_workflows::SequencePath;
@@ -16,12 +17,92 @@ use serde::Deserialize;
 
 use super::{
     CliError, Outcome, deliver,
-    flags::{BatchCommand, BatchSubmit, workflow_folder},
+    flags::workflow_folder,
     json,
     submit::{below_root, parameters, source},
     tables,
 };
 use crate::FarmClient;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BatchCommand {
+    /// Submit all jobs of a file, or every clip in a folder: all of them are taken, or none
+    Submit(Box<BatchSubmit>),
+    /// Show the jobs of a batch
+    Show { batch: u64 },
+    /// Follow all jobs of a batch to their end
+    Watch { batch: u64 },
+    /// Hand out no new chunk of any of its jobs; running ones go on
+    Pause { batch: u64 },
+    /// Go on with its paused jobs
+    Resume { batch: u64 },
+    /// Stop all of its jobs and remove what they have rendered
+    Cancel { batch: u64 },
+    /// Try the failed frames of all of its jobs again
+    Retry { batch: u64 },
+    /// Change the priority of all of its jobs
+    Priority {
+        batch: u64,
+        /// 0 (whenever) to 100 (first)
+        priority: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  hearth batch submit tonight.toml --watch
+  hearth batch submit plates/dune -w film-look --preset vision3 -o 'comps/dune/{clip}_v###'
+
+A batch file, in TOML or, with the same names, in JSON:
+  [defaults]                      # holds for every job that does not say otherwise
+  show = \"dune\"
+  workflow = \"film-look\"
+
+  [[job]]
+  clip = \"plates/sh010/plate.%04d.exr\"
+  output = \"comps/sh010/grade_v###\"
+
+  [[job]]
+  clip = \"plates/sh020/plate.%04d.exr\"
+  output = \"comps/sh020/key_v###\"
+  workflow = \"chroma-key\"
+  preset = \"hair\"
+  parameters = { screen = \"blue\" }
+  deliver = [\"h264\"]
+
+A job also takes frames, name, pool, user, priority, urgent, colour_space, chunk_frames and takes. A batch is called by the
+number of its first job; the number of any of them will do.")]
+pub(crate) struct BatchSubmit {
+    /// A file that ends in .toml or .json, or a folder of the farm's storage, e.g. plates/dune: every clip in it and below
+    pub(crate) from: String,
+    /// Workflow of jobs that name none
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub(crate) workflow: String,
+    /// Preset of jobs that name none
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) preset: String,
+    /// A parameter of jobs that do not set it themselves, as name=value; can be given several times
+    #[arg(long = "param", short)]
+    pub(crate) parameters: Vec<String>,
+    /// Output of jobs that name none; {clip} stands for the clip's name, {folder} for the folder it lies in
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub(crate) output: String,
+    /// The show it is for
+    #[arg(long, env = "HEARTH_SHOW", default_value = "")]
+    pub(crate) show: String,
+    /// Who it is for
+    #[arg(long, env = "USER", default_value = "")]
+    pub(crate) user: String,
+    /// 0 (whenever) to 100 (first)
+    #[arg(long)]
+    pub(crate) priority: Option<u32>,
+    /// This host's storage roots, to understand absolute paths
+    #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
+    pub(crate) roots: String,
+    /// Follow the jobs to their end
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
 
 /// Clips of one folder and what lies below it.
 const MOST_CLIPS: usize = 1_000;

@@ -3,21 +3,121 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use clap::{Args, Subcommand};
 use hearth_proto::v1::{self, change_preset_request::Change, preset_name::Owner};
 use hearth_storage::Roots;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CliError, Outcome,
-    flags::{PresetCommand, Whose},
-    json,
-    submit::parameters,
-    tables,
-};
+use super::{CliError, Outcome, json, submit::parameters, tables};
 use crate::FarmClient;
+
+/// Whose presets are meant.
+#[derive(Debug, Args)]
+pub(crate) struct Whose {
+    /// Those of this user
+    #[arg(long, env = "USER", default_value = "")]
+    pub(crate) user: String,
+    /// Those that this show shares
+    #[arg(long)]
+    pub(crate) show: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  hearth preset save soft -w chroma-key -p feather=6 -p spill=1.0 --note 'for the rain shots'
+  hearth preset save soft --job 12 --show dune
+  hearth submit plates/sh010/plate.%04d.exr --preset soft -o comps/sh010/key_v###
+  hearth preset diff soft@1 soft@3
+
+soft is the latest version of a preset, soft@3 its third.")]
+pub(crate) enum PresetCommand {
+    /// List your presets, favourites and those used last first; with --show those of a show as well
+    List {
+        #[command(flatten)]
+        whose: Whose,
+        /// Only of this workflow
+        #[arg(long, short, default_value = "", hide_default_value = true)]
+        workflow: String,
+        /// Everybody's
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show what a preset sets, and its versions
+    Show {
+        preset: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Save a preset, or a further version of it
+    Save {
+        preset: String,
+        #[command(flatten)]
+        whose: Whose,
+        /// The workflow that it is of
+        #[arg(long, short, default_value = "", hide_default_value = true, required_unless_present = "job")]
+        workflow: String,
+        /// A parameter, as name=value; can be given several times
+        #[arg(long = "param", short)]
+        parameters: Vec<String>,
+        /// Take workflow and parameters of this job
+        #[arg(long)]
+        job: Option<u64>,
+        /// What it is for
+        #[arg(long, default_value = "", hide_default_value = true)]
+        note: String,
+        /// This host's storage roots, to understand absolute paths
+        #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
+        roots: String,
+    },
+    /// Save an old version once more, as the latest: soft@2
+    Restore {
+        preset: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Say what differs: between two presets or versions, or between the latest two versions of one
+    Diff {
+        one: String,
+        other: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Delete a preset with all its versions
+    Delete {
+        preset: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Make a preset a favourite of yours
+    Favourite {
+        preset: String,
+        /// It is none any more
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Write a preset as a file
+    Export {
+        preset: String,
+        /// [default: standard output]
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Save what a file says
+    Import {
+        file: PathBuf,
+        /// Under this name [default: the file's]
+        preset: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+}
 
 /// A preset as a file: what one facility sends another.
 #[derive(Debug, Serialize, Deserialize)]

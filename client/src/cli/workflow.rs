@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::{Args, Subcommand};
 use hearth_proto::v1;
 use hearth_telemetry::chain;
 use hearth_workflows::{
@@ -17,12 +18,58 @@ use hearth_workflows::{
 };
 use serde_json::Value;
 
-use super::{
-    CliError, Outcome,
-    flags::{Declared, WorkflowCommand},
-    json, tables,
-};
+use super::{CliError, Outcome, json, tables};
 use crate::FarmClient;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkflowCommand {
+    /// List the workflows of the farm's library
+    List,
+    /// Show a workflow with its parameters, presets and needs
+    Show { name: String },
+    /// Make a workflow of a graph that was exported from ComfyUI
+    #[command(after_help = "Examples:
+  hearth workflow import my_graph.json --node http://gpu-01:8188
+  hearth workflow import my_graph.json --name film-grain -o /mnt/pipeline/workflows/film-grain
+
+What loads the clip, what saves a pass, parameters and split are guessed, and said. The graph is one in API format
+(in ComfyUI: Workflow > Export (API)); one as the editor saves it needs --node or --object-info.")]
+    Import {
+        /// The exported graph
+        graph: PathBuf,
+        /// What the workflow is called [default: the file's name]
+        #[arg(long)]
+        name: Option<String>,
+        /// The folder to write [default: the workflow's name]
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        declared: Declared,
+    },
+    /// Say what is wrong with a workflow
+    Check {
+        /// Its folder, with hearth.toml and graph.json
+        folder: PathBuf,
+        #[command(flatten)]
+        declared: Declared,
+    },
+    /// Write the lookup tables of film-look, for ComfyUI's models/luts
+    Luts {
+        /// Where to, e.g. /opt/ComfyUI/models/luts
+        folder: PathBuf,
+    },
+}
+
+/// Where it is known what node classes take and give.
+#[derive(Debug, Args)]
+pub(crate) struct Declared {
+    /// A ComfyUI that runs, e.g. http://gpu-01:8188
+    #[arg(long, value_name = "URL", conflicts_with = "object_info")]
+    pub(crate) node: Option<String>,
+    /// What a ComfyUI has answered to /object_info
+    #[arg(long, value_name = "FILE")]
+    pub(crate) object_info: Option<PathBuf>,
+}
 
 pub(super) async fn run(
     client: &FarmClient,

@@ -1,12 +1,6 @@
 //! The `Farm` service: what artists, scripts and supervisors ask for.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use hearth_proto::{trace, v1};
 use hearth_storage::Roots;
@@ -15,22 +9,13 @@ use hearth_workflows::library::Library;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
-use tracing::{Instrument as _, info, info_span};
+use tracing::{Instrument as _, info_span};
 
-use super::{
-    agents::Previews,
-    convert, media, presets,
-    questions::{ASKED, Questions},
-    unavailable,
-};
+use super::{agents::Previews, convert, media, presets, questions::Questions, unavailable};
 use crate::{
     driver::{Driver, DriverError, Happened, Standing},
-    farm::{
-        Answer, Command, FarmTag, Forecast, JobEvent, JobFilter, JobId, JobView, NodeName, PresetId,
-        Priority, Refusal, Submission,
-    },
-    submission::{self, Maker, SubmissionError},
-    version::Versions,
+    farm::{Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal},
+    submission::SubmissionError,
 };
 
 /// Jobs listed when no limit is given.
@@ -38,9 +23,6 @@ const DEFAULT_LIMIT: u32 = 100;
 
 /// Jobs listed at most.
 const MAX_LIMIT: u32 = 1_000;
-
-/// Jobs of one batch, without the takes and deliveries that they bring.
-const MAX_BATCH: usize = 1_000;
 
 /// A watcher is told of changes at most so often.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
@@ -56,256 +38,6 @@ pub struct FarmService {
     pub folders: Arc<Vec<PathBuf>>,
     pub previews: Previews,
     pub questions: Questions,
-}
-
-impl FarmService {
-    async fn job(&self, id: JobId) -> Result<v1::Job, Status> {
-        let (tag, view) = look(self, id).await?;
-        Ok(convert::job(&tag, view))
-    }
-
-    async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Status> {
-        // A client that lost the answer asks again: the output it made itself must not be held against it.
-        if let Some(job) = self.known(&request.request_id).await? {
-            let jobs = self.batch(job).await?;
-            return Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted: true, jobs });
-        }
-        // Before every frame of the clip is looked at.
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        let checked = self.check(request, &mut Vec::new()).await?;
-        let (jobs, already_submitted) = self.take(checked).await?;
-        Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
-    }
-
-    async fn change_preset(
-        &self,
-        request: v1::ChangePresetRequest,
-    ) -> Result<v1::ChangePresetResponse, Status> {
-        let id = presets::id(request.name.as_ref()).map_err(|error| invalid(&error))?;
-        let folders = self.folders.clone();
-        let change = request.change.ok_or_else(|| Status::invalid_argument("no change given"))?;
-        let checked = tokio::task::spawn_blocking(move || presets::change(change, &folders)).await;
-        let change = checked.unwrap_or(Err(SubmissionError::Aborted)).map_err(|error| invalid(&error))?;
-        self.driver.command(Command::ChangePreset(id.clone(), change)).await.map_err(status)?;
-        let read =
-            self.driver.read(move |farm| farm.presets().get(&id).map(|preset| presets::message(&id, preset)));
-        Ok(v1::ChangePresetResponse { preset: read.await.map_err(status)? })
-    }
-
-    /// Puts what a preset of the user or the show sets into the request; one that ships with the workflow is left to
-    /// the check of the rest. Which preset it was.
-    async fn with_preset(&self, request: &mut v1::SubmitJobRequest) -> Result<Option<PresetId>, Status> {
-        if request.preset.is_empty() {
-            return Ok(None);
-        }
-        let wanted = presets::Wanted::of(request).map_err(|error| invalid(&error))?;
-        let found = self.driver.read(move |farm| wanted.find(farm.presets())).await.map_err(status)?;
-        match found {
-            presets::Found::Version(id, version) => {
-                presets::apply(request, &id, version).map_err(|error| invalid(&error))?;
-                Ok(Some(id))
-            }
-            presets::Found::Shipped => Ok(None),
-            presets::Found::Nothing(told) => Err(Status::not_found(told)),
-        }
-    }
-
-    /// Everything about a job but the job.
-    async fn preflight(&self, request: v1::SubmitJobRequest) -> Result<v1::CheckJobResponse, Status> {
-        // What nodes can run only the leader knows.
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        // What another job makes says so itself.
-        let colour_given = !request.colour_space.is_empty() || request.clip_of.is_some();
-        let checked = self.check(request, &mut Vec::new()).await?;
-        let Some(first) = checked.jobs.first().cloned() else {
-            return Err(Status::internal("a submission without a job"));
-        };
-        let (spec, workflow) = (first.spec.clone(), first.workflow.clone());
-        let forecast = match workflow.clone() {
-            Some(workflow) => {
-                self.driver.read(move |farm| farm.forecast(&spec, &workflow)).await.map_err(status)?
-            }
-            None => Forecast::default(),
-        };
-        // What the names of classes and models say nothing about: ranges, lists, inputs.
-        let able: BTreeSet<NodeName> = forecast
-            .nodes
-            .iter()
-            .filter(|fit| fit.lacks.is_empty())
-            .map(|fit| fit.node.clone())
-            .take(ASKED)
-            .collect();
-        let refusals = match (workflow, first.spec.render()) {
-            (Some(workflow), Some(render)) if !able.is_empty() => {
-                self.questions.ask(able, workflow, render.parameters.clone()).await
-            }
-            _ => BTreeMap::new(),
-        };
-        let roots = self.roots.clone();
-        let room = tokio::task::spawn_blocking(move || submission::room(&checked, &roots)).await;
-        let room = room.map_err(|_| Status::internal("storage could not be looked at"))?;
-        let room = room.map_err(|error| invalid(&error))?;
-        Ok(convert::preflight(&first, &forecast, &refusals, &room, colour_given))
-    }
-
-    /// All of the batch, or none of it: what is wrong with any of its jobs is told together.
-    async fn submit_all(&self, request: v1::SubmitBatchRequest) -> Result<v1::SubmitBatchResponse, Status> {
-        if let Some(job) = self.known(&request.request_id).await? {
-            return Ok(v1::SubmitBatchResponse { jobs: self.batch(job).await?, already_submitted: true });
-        }
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        let count = request.jobs.len();
-        if count == 0 || count > MAX_BATCH {
-            let message = format!("{count} jobs in one batch; give 1 to {MAX_BATCH}");
-            return Err(Status::invalid_argument(message));
-        }
-        let (mut checked, mut wrong, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, job) in request.jobs.into_iter().enumerate() {
-            let clip = if job.clip.is_empty() { job.output.clone() } else { job.clip.clone() };
-            let first = index == 0;
-            let request_id = if first { request.request_id.clone() } else { String::new() };
-            match self.check(v1::SubmitJobRequest { request_id, ..job }, &mut outputs).await {
-                Ok(submission) => checked.push(submission),
-                Err(status) => wrong.push(format!("job {} ({clip}): {}", index + 1, status.message())),
-            }
-        }
-        if !wrong.is_empty() {
-            let message = format!("nothing was submitted, since of {count} jobs\n{}", wrong.join("\n"));
-            return Err(Status::invalid_argument(message));
-        }
-        let (jobs, already_submitted) = self.take(Submission::together(checked)).await?;
-        Ok(v1::SubmitBatchResponse { jobs, already_submitted })
-    }
-
-    /// Does to every job of a batch what can still be done to it; refused only when that is nothing.
-    async fn control_all(
-        &self,
-        id: JobId,
-        command: impl Fn(JobId) -> Command,
-    ) -> Result<Vec<v1::Job>, Status> {
-        let ids: Vec<JobId> = self.batch(id).await?.iter().map(|job| JobId(job.job_id)).collect();
-        if ids.is_empty() {
-            return Err(status(DriverError::Refused(Refusal::NoSuchJob(id))));
-        }
-        let (mut done, mut refused) = (false, None);
-        for id in ids {
-            match self.driver.command(command(id)).await {
-                Ok(_) => done = true,
-                Err(error @ DriverError::Refused(_)) => refused = refused.or(Some(error)),
-                Err(error) => return Err(status(error)),
-            }
-        }
-        match refused.filter(|_| !done) {
-            Some(error) => Err(status(error)),
-            None => self.batch(id).await,
-        }
-    }
-
-    /// Everything that can be known to be wrong with a job, before it is one. `outputs`: what other jobs of the same
-    /// submission will make.
-    async fn check(
-        &self,
-        mut request: v1::SubmitJobRequest,
-        outputs: &mut Vec<String>,
-    ) -> Result<Submission, Status> {
-        let traceparent = trace::traceparent_of(&tracing::Span::current());
-        let preset = self.with_preset(&mut request).await?;
-        if let Some(versions) = Versions::of(&request.output) {
-            request.output = self.next_version(versions, outputs).await?;
-        }
-        outputs.push(request.output.clone());
-        let maker = match &request.clip_of {
-            Some(clip) => {
-                Some(Maker::of(look(self, JobId(clip.job_id)).await?.1).map_err(|error| invalid(&error))?)
-            }
-            None => None,
-        };
-        let (roots, folders) = (self.roots.clone(), self.folders.clone());
-        let checked = tokio::task::spawn_blocking(move || {
-            submission::check(request, traceparent, &folders, &roots, maker.as_ref())
-        });
-        let checked = checked.await.unwrap_or(Err(SubmissionError::Aborted));
-        let mut checked = checked.map_err(|error| invalid(&error))?;
-        if let Some(first) = checked.jobs.first_mut() {
-            first.preset = preset;
-        }
-        Ok(checked)
-    }
-
-    /// Hands a checked submission to the farm: its jobs, and whether they were there before.
-    async fn take(&self, checked: Submission) -> Result<(Vec<v1::Job>, bool), Status> {
-        let answer = self.driver.command(Command::Submit(Box::new(checked))).await.map_err(status)?;
-        let Answer::Submitted { job, already } = answer else {
-            return Err(Status::internal("a submission was answered as something else"));
-        };
-        info!(job = job.0, "submitted");
-        Ok((self.batch(job).await?, already))
-    }
-
-    /// The jobs that were submitted with this one.
-    async fn batch(&self, id: JobId) -> Result<Vec<v1::Job>, Status> {
-        let read = self.driver.read(move |farm| (farm.tag().clone(), farm.batch(id)));
-        let (tag, views) = read.await.map_err(status)?;
-        Ok(views.into_iter().map(|view| convert::job(&tag, view)).collect())
-    }
-
-    async fn known(&self, request_id: &str) -> Result<Option<JobId>, Status> {
-        if request_id.is_empty() {
-            return Ok(None);
-        }
-        let request_id = request_id.to_owned();
-        self.driver.read(move |farm| farm.requested(&request_id)).await.map_err(status)
-    }
-
-    async fn deliver(&self, request: v1::DeliverRequest) -> Result<v1::DeliverResponse, Status> {
-        use v1::deliver_request::Source;
-        let traceparent = trace::traceparent_of(&tracing::Span::current());
-        if let Some(job) = self.known(&request.request_id).await? {
-            return Ok(v1::DeliverResponse { jobs: self.batch(job).await?, already_submitted: true });
-        }
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        let roots = self.roots.clone();
-        let source = request.source.clone();
-        let made = match source {
-            Some(Source::JobId(job)) => {
-                let id = JobId(job);
-                let (_, JobView { spec, workflow, priority, .. }) = look(self, id).await?;
-                let priority = match request.priority {
-                    Some(value) => priority_from(value)?,
-                    None => priority,
-                };
-                let workflow = workflow
-                    .ok_or_else(|| Status::invalid_argument("a delivery cannot be delivered again"))?;
-                tokio::task::spawn_blocking(move || {
-                    submission::check_delivery_of_job(&request, id, (&spec, &workflow), priority, &roots)
-                })
-                .await
-            }
-            Some(Source::Clip(clip)) => {
-                tokio::task::spawn_blocking(move || {
-                    submission::check_delivery_of_clip(&request, &clip, traceparent, &roots)
-                })
-                .await
-            }
-            None => return Err(Status::invalid_argument("give a job or a clip to deliver")),
-        };
-        let checked = made.unwrap_or(Err(SubmissionError::Aborted)).map_err(|error| invalid(&error))?;
-        let (jobs, already_submitted) = self.take(checked).await?;
-        Ok(v1::DeliverResponse { jobs, already_submitted })
-    }
-}
-
-impl FarmService {
-    /// The output of the next version. Two who ask at once may get the same: the second is refused, and asks again.
-    async fn next_version(&self, versions: Versions, outputs: &[String]) -> Result<String, Status> {
-        let prefix = versions.prefix().to_owned();
-        let mut taken = self.driver.read(move |farm| farm.outputs_like(&prefix)).await.map_err(status)?;
-        taken.extend(outputs.iter().filter(|output| output.starts_with(versions.prefix())).cloned());
-        let roots = self.roots.clone();
-        let next = tokio::task::spawn_blocking(move || versions.next(&roots, &taken)).await;
-        let next = next.map_err(|_| Status::internal("the versions could not be listed"))?;
-        next.map(|output| output.to_string()).map_err(|error| invalid(&error))
-    }
 }
 
 #[tonic::async_trait]
@@ -635,7 +367,7 @@ async fn cut_off(standing: &mut watch::Receiver<Standing>) {
     let _ = standing.wait_for(|standing| matches!(standing, Standing::Away { .. })).await.is_ok();
 }
 
-async fn look(service: &FarmService, id: JobId) -> Result<(FarmTag, JobView), Status> {
+pub(super) async fn look(service: &FarmService, id: JobId) -> Result<(FarmTag, JobView), Status> {
     let read = service.driver.read(move |farm| Some((farm.tag().clone(), farm.job(id)?)));
     let view = read.await.map_err(status)?;
     // One who follows may not have heard of it yet: the leader knows.
@@ -674,17 +406,17 @@ fn update_of(tag: &FarmTag, happened: &Happened) -> Option<v1::watch_job_respons
     }
 }
 
-fn priority_from(value: u32) -> Result<Priority, Status> {
+pub(super) fn priority_from(value: u32) -> Result<Priority, Status> {
     let told = SubmissionError::Priority(value);
     Priority::new(value).ok_or_else(|| Status::invalid_argument(chain(&told)))
 }
 
 /// What was asked for cannot be, whatever the farm does.
-fn invalid(error: &(dyn std::error::Error + 'static)) -> Status {
+pub(super) fn invalid(error: &(dyn std::error::Error + 'static)) -> Status {
     Status::invalid_argument(chain(error))
 }
 
-fn status(error: DriverError) -> Status {
+pub(super) fn status(error: DriverError) -> Status {
     let text = chain(&error);
     match error {
         DriverError::Refused(Refusal::NoSuchJob(_) | Refusal::NoSuchNode(_) | Refusal::NoSuchPreset(_)) => {

@@ -5,8 +5,10 @@ mod agents;
 mod clients;
 mod convert;
 mod media;
+mod preflight;
 mod presets;
 mod questions;
+mod requests;
 mod shared;
 
 use hearth_proto::LEADER;

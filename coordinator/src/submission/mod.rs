@@ -137,10 +137,10 @@ pub fn check(
             limit: MOST_AWAITED,
         });
     }
-    let workflow = match request.workflow.clone().ok_or(SubmissionError::NoWorkflow)? {
+    let workflow = Arc::new(match request.workflow.clone().ok_or(SubmissionError::NoWorkflow)? {
         Named::WorkflowName(name) => Library::read(folders).get(&name)?.clone(),
         Named::WorkflowSource(source) => Workflow::parse(&source.name, &source.manifest, &source.graph)?,
-    };
+    });
     let priority = priority(request.priority)?;
     let mut given = preset(&workflow, &request.preset)?;
     given.extend(request.parameters.clone());
@@ -162,7 +162,6 @@ pub fn check(
         (_, name) => name.to_owned(),
     };
     let pictures = pictures::check(&request, &workflow, &parameters, roots)?;
-    let known = Arc::new(workflow.clone());
     let mut jobs: Vec<Submitted> = Vec::new();
     let mut rendered: Vec<usize> = Vec::new();
     for (index, Take { label, folder, parameters }) in takes.iter().enumerate() {
@@ -202,8 +201,8 @@ pub fn check(
         let ordered = delivery::ordered(&request, &workflow);
         let deliveries = delivery::of_job(&ordered, &source, request.overwrite, roots)?;
         let place = jobs.len();
-        let workflow = Some(known.clone());
-        jobs.push(Submitted { spec, priority, workflow, after: Vec::new(), preset: None });
+        let of = Some(workflow.clone());
+        jobs.push(Submitted { spec, priority, workflow: of, after: Vec::new(), preset: None });
         let waits = |spec| Submitted { spec, priority, workflow: None, after: vec![place], preset: None };
         jobs.extend(deliveries.into_iter().map(waits));
         rendered.push(place);
