@@ -7,12 +7,13 @@ use std::{
 
 use hearth_agent::Transfer;
 use hearth_client::v1::{
-    Cancel, Failure, FailureKind, Job, JobState, NodeState, control_job_request::Action,
+    Cancel, Drain, Failure, FailureKind, Job, JobState, NodeState, Undrain, control_job_request::Action,
+    control_node_request as node,
 };
 use hearth_simulator::{Config, Fault};
 use hearth_tests::{
     clips,
-    farm::{Farm, PATIENCE, Setup, assert_right, request, source, until},
+    farm::{Farm, PATIENCE, Setup, assert_right, finish, request, source, until},
     reference::unsplit,
 };
 use hearth_workflows::{FrameRange, library::Library};
@@ -28,7 +29,7 @@ async fn with_fault(faults: &[Fault], setup: Setup) -> (Job, Vec<Failure>) {
     let farm = Farm::start(Setup { simulators, ..setup }).await;
     let clip = farm.path("plates/sh010");
     clips::make(&clip, 1..=FRAMES, 32, 20);
-    let (job, failures) = farm.run(request("sh010", "temporal-smooth", "sh010")).await;
+    let (job, failures) = run_where_it_strikes(&farm).await;
     assert_eq!(job.state(), JobState::Done, "{}: {failures:?}", job.message);
     let library = Library::read::<&str>(&[]);
     let workflow = library.get("temporal-smooth").expect("shipped");
@@ -37,6 +38,22 @@ async fn with_fault(faults: &[Fault], setup: Setup) -> (Job, Vec<Failure>) {
     assert_right(&farm.path("comps"), "sh010", &expected);
     farm.stop().await;
     (job, failures)
+}
+
+/// The second node, which is sound, waits until the first has begun: it could have rendered everything by then.
+async fn run_where_it_strikes(farm: &Farm) -> (Job, Vec<Failure>) {
+    let sound = "node1";
+    farm.client.control_node(sound, node::Action::Drain(Drain {})).await.expect("drained");
+    let job = farm.client.submit(request("sh010", "temporal-smooth", "sh010")).await.expect("accepted").job;
+    let job = job.expect("a job").job_id;
+    let has_begun = |job: &Job| {
+        job.attempts.iter().any(|attempt| attempt.progress.is_some())
+            || !job.failures.is_empty()
+            || job.state() == JobState::Done
+    };
+    until(&farm.client, job, has_begun).await;
+    farm.client.control_node(sound, node::Action::Undrain(Undrain {})).await.expect("undrained");
+    finish(&farm.client, job).await
 }
 
 fn kinds(failures: &[Failure]) -> Vec<FailureKind> {
@@ -91,10 +108,10 @@ async fn a_dead_worker_thread_is_found_and_the_node_gets_no_more_work() {
         Config { faults: vec![Fault::WorkerDeath], seconds_per_frame: 0.01, ..Config::default() },
         Config { seconds_per_frame: 0.01, ..Config::default() },
     ];
-    let tune_agent = Box::new(|agent: &mut hearth_agent::Config| agent.stall_seconds = 1);
+    let tune_agent = Box::new(|agent: &mut hearth_agent::Config| agent.stall_seconds = 2);
     let farm = Farm::start(Setup { simulators, tune_agent, ..Setup::default() }).await;
     clips::make(&farm.path("plates/sh010"), 1..=FRAMES, 32, 20);
-    let (job, failures) = farm.run(request("sh010", "temporal-smooth", "sh010")).await;
+    let (job, failures) = run_where_it_strikes(&farm).await;
     assert_eq!(job.state(), JobState::Done, "{}", job.message);
     assert!(kinds(&failures).contains(&FailureKind::Hung), "{failures:?}");
     let nodes = farm.client.nodes().await.expect("nodes");
