@@ -172,20 +172,24 @@ async fn settle(facility: &Facility) {
     }
 }
 
-/// Frames in chunks that agents have begun, as their logs say: every one that may have been rendered.
+/// Frames in chunks that agents have begun, as their logs say: every one that may have been rendered. A chunk
+/// that only waited behind another, and was moved to an idle node, is not one.
 pub fn begun(log: &str) -> u64 {
+    fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+        line.split_once(&format!("{name}=\""))?.1.split('"').next()
+    }
     let mut attempts: BTreeMap<&str, u64> = BTreeMap::new();
     for line in log.lines().filter(|line| line.contains(" begun ")) {
-        let field = |name: &str| {
-            let value = line.split_once(&format!("{name}=\""))?.1;
-            value.split('"').next()
-        };
+        let field = |name| field(line, name);
         if let (Some(attempt), Some(frames)) =
             (field("attempt"), field("frames").filter(|text| !text.is_empty()))
         {
             let frames: FrameSet = frames.parse().expect("frames");
             attempts.insert(attempt, frames.len());
         }
+    }
+    for line in log.lines().filter(|line| line.contains("an idle node begins it sooner")) {
+        field(line, "attempt").and_then(|moved| attempts.remove(moved));
     }
     attempts.values().sum()
 }
