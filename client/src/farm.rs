@@ -29,6 +29,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long an answer may take. A submission looks at every frame of the clip.
 const ANSWER: Duration = Duration::from_secs(120);
 
+/// Jobs of a batch that are looked at in that time, whatever their clips are like.
+const BATCH: usize = 16;
+
 /// Why the farm did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -200,7 +203,26 @@ impl FarmClient {
         if request.request_id.is_empty() {
             request.request_id = uuid::Uuid::new_v4().to_string();
         }
-        self.ask(request, async |mut client, request| client.submit_batch(traced(request)).await).await
+        let patience = patience(request.jobs.len());
+        self.ask(request, async |mut client, request| {
+            client.submit_batch(traced_within(request, patience)).await
+        })
+        .await
+    }
+
+    /// What would become of a batch, job by job; refused as the batch would be.
+    pub async fn check_batch(
+        &self,
+        jobs: Vec<v1::SubmitJobRequest>,
+    ) -> Result<Vec<v1::CheckJobResponse>, ClientError> {
+        let patience = patience(jobs.len());
+        let request = v1::CheckBatchRequest { jobs };
+        let response = self
+            .ask(request, async |mut client, request| {
+                client.check_batch(traced_within(request, patience)).await
+            })
+            .await?;
+        Ok(response.jobs)
     }
 
     /// The jobs that were submitted together; `batch` is the number of any of them.
@@ -336,8 +358,17 @@ impl FarmClient {
 }
 
 fn traced<T>(message: T) -> Request<T> {
+    traced_within(message, ANSWER)
+}
+
+/// For an answer about so many jobs.
+fn patience(jobs: usize) -> Duration {
+    ANSWER * u32::try_from(jobs.div_ceil(BATCH)).unwrap_or(u32::MAX).clamp(1, 60)
+}
+
+fn traced_within<T>(message: T, patience: Duration) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(ANSWER);
+    request.set_timeout(patience);
     trace::inject(request.metadata_mut());
     request
 }

@@ -49,6 +49,15 @@ pub enum ClipError {
     Frame { clip: String, frame: Frame, source: PictureError },
 }
 
+/// What is in a folder of storage, by name.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    pub clips: Vec<Clip>,
+    pub folders: Vec<String>,
+    /// Those of the folders that are links: what is in them is also elsewhere, or leads around in a circle.
+    pub links: Vec<String>,
+}
+
 impl Clip {
     /// Finds the frames of `sequence`.
     pub fn find(roots: &Roots, sequence: &SequencePath) -> Result<Self, ClipError> {
@@ -81,30 +90,34 @@ impl Clip {
         })
     }
 
-    /// The sequences in `folder` by name, and the folders in it. `folder` is a path below a root, or a root.
-    pub fn list(roots: &Roots, folder: &str) -> Result<(Vec<Self>, Vec<String>), ClipError> {
+    /// What is in `folder`, which is a path below a root, or a root.
+    pub fn list(roots: &Roots, folder: &str) -> Result<Listing, ClipError> {
         let place = match folder.parse::<RootPath>() {
             Ok(path) => roots.resolve(&path)?,
             Err(PathError::OnlyRoot { .. }) => roots.root(folder.trim_end_matches('/'))?,
             Err(error) => return Err(ClipError::Path(error)),
         };
         let failed = |source| ClipError::Folder { clip: folder.to_owned(), folder: place.clone(), source };
-        let (mut names, mut folders) = (Vec::new(), Vec::new());
+        let (mut names, mut folders, mut links) = (Vec::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(&place).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
             // What it links to counts.
             let is_folder = entry.path().is_dir();
+            if is_folder && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                links.push(name.to_owned());
+            }
             let list = if is_folder { &mut folders } else { &mut names };
             list.push(name.to_owned());
         }
         folders.sort();
+        links.sort();
         let clips = sequences::group(&names).into_iter().filter_map(|(name, frames)| {
             let sequence = format!("{}/{name}", folder.trim_end_matches('/')).parse().ok()?;
             Some(Self { sequence, folder: place.clone(), roots: roots.clone(), frames })
         });
-        Ok((clips.collect(), folders))
+        Ok(Listing { clips: clips.collect(), folders, links })
     }
 
     /// The frames between the first and the last that are not there.

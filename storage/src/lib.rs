@@ -7,5 +7,5 @@ pub mod clip;
 pub mod manifest;
 pub mod roots;
 
-pub use clip::{Clip, ClipError};
+pub use clip::{Clip, ClipError, Listing};
 pub use roots::{Roots, RootsError};

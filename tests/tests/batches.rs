@@ -121,11 +121,21 @@ async fn a_batch_is_taken_whole_or_not_at_all_and_controlled_as_one() {
     for told in ["of 10 jobs", "job 2 (plates/nowhere/plate.%04d.png)", "job 5 (", "no preset 'nonsense'"] {
         assert!(refused.contains(told), "{told}: {refused}");
     }
+    // A dry run is refused in the same words, and one that would be taken tells of every job.
+    let mut jobs = ten("wrong");
+    jobs[1].clip = "plates/nowhere/plate.%04d.png".to_owned();
+    jobs[4].preset = "nonsense".to_owned();
+    assert_eq!(farm.client.check_batch(jobs).await.expect_err("two are wrong").to_string(), refused);
+    let told = farm.client.check_batch(ten("right")).await.expect("nothing is wrong");
+    let able = told.iter().filter(|job| job.nodes.iter().all(|fit| fit.lacks.is_empty())).count();
+    assert_eq!((told.len(), able), (10, 10), "{told:?}");
+    assert!(told[3].jobs[0].output.ends_with("right/03-rife-interpolation"), "{:?}", told[3]);
     assert!(farm.client.jobs(v1::ListJobsRequest::default()).await.expect("listed").jobs.is_empty());
     let empty = farm.client.submit_batch(batch(Vec::new())).await.expect_err("nothing in it").to_string();
     assert!(empty.contains("0 jobs in one batch"), "{empty}");
     let mut same = ten("same");
     same[1].output = same[0].output.clone();
+    assert!(farm.client.check_batch(same.clone()).await.is_err(), "two jobs would write to one place");
     assert!(farm.client.submit_batch(batch(same)).await.is_err(), "two jobs write to one place");
 
     // Versions are counted up within the batch.

@@ -39,7 +39,7 @@ async fn everything_is_told_before_a_gpu_is_touched() {
     assert!(look.cost.is_none(), "nothing was measured");
     // Three channels of 16 bits.
     assert_eq!(look.output_bytes, 12 * 48 * 32 * 6);
-    assert!(look.free_bytes > look.output_bytes);
+    assert!(look.free_bytes > Some(look.output_bytes));
     // Another look is another table; without one, none is needed.
     let mut plain = request("sh010", "film-look", "plain");
     plain.parameters.insert("look".to_owned(), "none".to_owned());
@@ -68,13 +68,27 @@ async fn everything_is_told_before_a_gpu_is_touched() {
         ..request("sh010", "", "much")
     };
     much.parameters.insert("scale".to_owned(), "20".to_owned());
-    let much = farm.client.check(much).await.expect("its manifest allows it");
+    let told = farm.client.check(much.clone()).await.expect("its manifest allows it");
     for node in ["node0", "node1", "node2"] {
         assert_eq!(
-            lacks(&much, node),
+            lacks(&told, node),
             ["node 2 (ImageScaleBy), input scale_by: 20.0 is out of range; give 0.01 to 8"]
         );
     }
+
+    // Of takes, every one is asked for.
+    much.parameters.remove("scale");
+    much.wedges = vec![wedge("scale", &["2", "20"])];
+    let takes = farm.client.check(much).await.expect("its manifest allows it");
+    assert_eq!(lacks(&takes, "node0").len(), 1, "only the second take is too much: {takes:?}");
+    assert_eq!(takes.jobs.len(), 3, "two takes and their sheet");
+    let backgrounds = [1001, 1002].map(|frame| format!("plates/sh010/plate.{frame}.png"));
+    let backgrounds = wedge("background", &backgrounds.each_ref().map(String::as_str));
+    let over = v1::SubmitJobRequest {
+        wedges: vec![backgrounds],
+        ..request("sh010", "background-replacement", "over")
+    };
+    assert_eq!(farm.client.check(over).await.expect("pictures").jobs.len(), 3);
 
     // What would be refused is refused in the same words.
     for (wrong, told) in [
@@ -91,10 +105,16 @@ async fn everything_is_told_before_a_gpu_is_touched() {
             },
             "parameter reference: ",
         ),
+        (
+            v1::SubmitJobRequest {
+                wedges: vec![wedge("reference", &["plates/sh010/plate.1001.png", "plates/none.png"])],
+                ..request("sh010", "style-transfer", "x")
+            },
+            "parameter reference: ",
+        ),
+        (v1::SubmitJobRequest { after_job_ids: vec![99], ..request("sh010", "film-look", "x") }, "job 99"),
     ] {
-        let refused = farm.client.check(wrong.clone()).await.expect_err("it cannot be").to_string();
-        let submitted = farm.client.submit(wrong).await.expect_err("it cannot be").to_string();
-        assert!(refused.contains(told) && refused == submitted, "{told}: {refused}, {submitted}");
+        assert_refused(&farm, wrong, told).await;
     }
     assert!(farm.client.jobs(v1::ListJobsRequest::default()).await.expect("listed").jobs.is_empty());
 
@@ -104,5 +124,36 @@ async fn everything_is_told_before_a_gpu_is_touched() {
     let cost = again.cost.expect("measured");
     assert!(cost.chunks >= 1 && cost.gpu_seconds > 0.0, "{cost:?}");
     assert!(cost.earliest_seconds <= cost.latest_seconds && cost.earliest_seconds.is_some(), "{cost:?}");
+    let wedged = v1::SubmitJobRequest {
+        wedges: vec![wedge("grain", &["0", "0.5", "1"])],
+        ..request("sh010", "film-look", "again")
+    };
+    let all = farm.client.check(wedged).await.expect("it could be").cost.expect("measured");
+    assert!((all.gpu_seconds / cost.gpu_seconds - 3.0).abs() < 1e-6, "three takes: {all:?}, {cost:?}");
+
+    // Handles are rendered, too: six chunks of two frames between two frames each.
+    let (job, failures) = farm.run(request("sh010", "temporal-smooth", "smooth")).await;
+    assert_eq!(job.state(), JobState::Done, "{failures:?}");
+    let mut chunks = request("sh010", "temporal-smooth", "more");
+    let [large, small] = [12, 2].map(|count| v1::SubmitJobRequest { chunk_frames: count, ..chunks.clone() });
+    let [large, small] = [farm.client.check(large).await, farm.client.check(small).await]
+        .map(|response| response.expect("it could be").cost.expect("measured"));
+    assert!(small.chunks == 6 && small.gpu_seconds > 1.5 * large.gpu_seconds, "{small:?}, {large:?}");
+
+    // A place that a job has is nobody else's; one that nothing is made at yet says so, too.
+    chunks.pool = "moon".to_owned();
+    farm.client.submit(chunks.clone()).await.expect("it waits for its pool");
+    assert_refused(&farm, chunks, "already writes to").await;
     farm.stop().await;
+}
+
+async fn assert_refused(farm: &Farm, wrong: v1::SubmitJobRequest, told: &str) {
+    let refused = farm.client.check(wrong.clone()).await.expect_err("it cannot be").to_string();
+    let submitted = farm.client.submit(wrong).await.expect_err("it cannot be").to_string();
+    assert!(refused.contains(told) && refused == submitted, "{told}: {refused}, {submitted}");
+}
+
+fn wedge(parameter: &str, values: &[&str]) -> v1::Wedge {
+    let values = values.iter().map(|value| (*value).to_owned()).collect();
+    v1::Wedge { parameter: parameter.to_owned(), values }
 }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::{
     CliError, Outcome, deliver,
     flags::workflow_folder,
-    json,
+    json, preflight,
     submit::{below_root, parameters, source},
     tables,
 };
@@ -73,7 +73,8 @@ A batch file, in TOML or, with the same names, in JSON:
 A job also takes frames, name, pool, user, priority, urgent, colour_space, chunk_frames and takes. A batch is called by the
 number of its first job; the number of any of them will do.")]
 pub(crate) struct BatchSubmit {
-    /// A file that ends in .toml or .json, or a folder of the farm's storage, e.g. plates/dune: every clip in it and below
+    /// A file that ends in .toml or .json, or a folder of the farm's storage, e.g. plates/dune: every clip in it and
+    /// below, but for folders that are links
     pub(crate) from: String,
     /// Workflow of jobs that name none
     #[arg(long, short, default_value = "", hide_default_value = true)]
@@ -99,6 +100,9 @@ pub(crate) struct BatchSubmit {
     /// This host's storage roots, to understand absolute paths
     #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
     pub(crate) roots: String,
+    /// Say what would become of each job, and submit nothing
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) dry_run: bool,
     /// Follow the jobs to their end
     #[arg(long)]
     pub(crate) watch: bool,
@@ -205,8 +209,8 @@ impl Entry {
         }
         let clip = below_root(roots, &self.clip)?;
         let output = named(&below_root(roots, &self.output)?, &clip);
-        let workflow = match workflow_folder(&self.workflow) {
-            Some(folder) => source(&base.join(folder))?,
+        let workflow = match workflow_folder(&self.workflow, base) {
+            Some(folder) => source(&folder)?,
             None => Workflow::WorkflowName(self.workflow),
         };
         let texts: Vec<String> =
@@ -276,8 +280,11 @@ fn show(jobs: &[v1::Job], as_json: bool) {
 async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Result<Outcome, CliError> {
     let roots: Roots = flags.roots.parse()?;
     let given = parameters(&flags.parameters, &roots)?;
+    // What stands in the file is read beside the file, and what is typed, here.
+    let typed = workflow_folder(&flags.workflow, Path::new(""));
+    let typed = typed.map(|folder| std::path::absolute(&folder).unwrap_or(folder));
     let flagged = Entry {
-        workflow: flags.workflow,
+        workflow: typed.map_or(flags.workflow, |folder| folder.display().to_string()),
         preset: flags.preset,
         output: flags.output,
         parameters: given.into_iter().map(|(name, value)| (name, Scalar::Text(value))).collect(),
@@ -298,6 +305,15 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
     };
     let jobs = entries.into_iter().enumerate().map(|(index, entry)| entry.request(index + 1, base, &roots));
     let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
+    if flags.dry_run {
+        let responses = client.check_batch(jobs).await?;
+        if as_json {
+            println!("{}", json::list(responses.iter().map(json::preflight)));
+        } else {
+            println!("{}; nothing was submitted", preflight::batch(&responses));
+        }
+        return Ok(Outcome::Fine);
+    }
     let request = v1::SubmitBatchRequest { request_id: String::new(), jobs };
     let response = client.submit_batch(request).await?;
     let batch = response.jobs.first().map_or(0, |job| job.job_id);
@@ -333,7 +349,10 @@ async fn clips(client: &FarmClient, folder: &str) -> Result<Vec<String>, CliErro
     while let Some(inside) = open.pop() {
         let response = client.clips(&inside).await?;
         found.extend(response.clips.into_iter().map(|clip| clip.pattern));
-        open.extend(response.folders.into_iter().map(|name| format!("{inside}/{name}")));
+        // "current" is a link to a version that is there as well.
+        let links = response.linked_folders;
+        let folders = response.folders.into_iter().filter(|name| !links.contains(name));
+        open.extend(folders.map(|name| format!("{inside}/{name}")));
         if found.len() > MOST_CLIPS || open.len() > MOST_CLIPS {
             let message = format!("more than {MOST_CLIPS} clips or folders; submit it in parts");
             return Err(CliError::BatchFile { path: folder.to_owned(), message });

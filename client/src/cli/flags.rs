@@ -1,6 +1,6 @@
 //! The command line of `hearth`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -285,12 +285,12 @@ pub(crate) struct Deliver {
 impl Submit {
     /// The workflow's folder, if one is meant and not a name.
     pub(crate) fn workflow_folder(&self) -> Option<PathBuf> {
-        workflow_folder(&self.workflow)
+        workflow_folder(&self.workflow, Path::new(""))
     }
 }
 
-/// The folder that a workflow is named by, where it is no name of the farm's library.
-pub(crate) fn workflow_folder(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(name);
+/// The folder that a workflow is named by, where it is no name of the farm's library; relative to `base`.
+pub(crate) fn workflow_folder(name: &str, base: &Path) -> Option<PathBuf> {
+    let path = base.join(name);
     (name.contains('/') || path.join(hearth_workflows::library::MANIFEST_FILE).is_file()).then_some(path)
 }

@@ -8,6 +8,7 @@ mod deliver;
 mod flags;
 mod json;
 mod media;
+mod preflight;
 mod preset;
 mod progress;
 mod submit;
@@ -132,7 +133,7 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
                 if json {
                     println!("{}", json::preflight(&response));
                 } else {
-                    println!("{}", tables::preflight(&response));
+                    println!("{}\nnothing was submitted", preflight::job(&response));
                 }
                 return Ok(Outcome::Fine);
             }

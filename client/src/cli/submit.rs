@@ -62,7 +62,7 @@ pub(super) fn request(flags: Submit) -> Result<v1::SubmitJobRequest, CliError> {
         after_job_ids: flags.after,
         no_deliveries: flags.no_deliver,
         preset: flags.preset,
-        wedges: flags.wedges.iter().map(|text| wedge(text)).collect::<Result<_, _>>()?,
+        wedges: flags.wedges.iter().map(|text| wedge(text, &roots)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -77,10 +77,10 @@ pub(super) fn source(folder: &Path) -> Result<Workflow, CliError> {
 }
 
 /// A parameter and the values that are tried of it.
-fn wedge(text: &str) -> Result<v1::Wedge, CliError> {
+fn wedge(text: &str, roots: &Roots) -> Result<v1::Wedge, CliError> {
     let wrong = || CliError::Wedge { text: text.to_owned() };
     let (parameter, values) = text.split_once('=').ok_or_else(wrong)?;
-    let values: Vec<String> = values.split(',').map(|value| value.trim().to_owned()).collect();
+    let values: Vec<String> = values.split(',').map(|value| below_a_root(value.trim(), roots)).collect();
     if values.iter().any(String::is_empty) {
         return Err(wrong());
     }
@@ -142,10 +142,15 @@ fn again(path: &Path) -> Result<v1::SubmitJobRequest, CliError> {
 pub(super) fn parameters(texts: &[String], roots: &Roots) -> Result<HashMap<String, String>, CliError> {
     let parse = |text: &String| {
         let (name, value) = text.split_once('=').ok_or_else(|| CliError::Parameter { text: text.clone() })?;
-        let picture = roots.name_of(Path::new(value)).filter(|_| value.starts_with('/'));
-        Ok((name.trim().to_owned(), picture.unwrap_or_else(|| value.to_owned())))
+        Ok((name.trim().to_owned(), below_a_root(value, roots)))
     };
     texts.iter().map(parse).collect()
+}
+
+/// An absolute path that lies in a root by that root; anything else as it is: a value need not be a path.
+fn below_a_root(value: &str, roots: &Roots) -> String {
+    let named = roots.name_of(Path::new(value)).filter(|_| value.starts_with('/'));
+    named.unwrap_or_else(|| value.to_owned())
 }
 
 /// An absolute path by the root that it lies in; anything else as it is.

@@ -218,62 +218,6 @@ pub(super) fn preset(preset: &v1::Preset, version: &v1::PresetVersion) -> String
     format!("{text}{}", trimmed(&table))
 }
 
-/// What would become of a job.
-pub(super) fn preflight(response: &v1::CheckJobResponse) -> String {
-    let mut text = String::new();
-    let mut line = |line: String| {
-        let _ = writeln!(text, "{line}");
-    };
-    for job in &response.jobs {
-        let what =
-            if job.delivery.is_empty() { format!("frames {}", job.frames) } else { job.delivery.clone() };
-        line(format!("{}: {what} to {}", job.name, job.output));
-    }
-    let (able, not): (Vec<_>, Vec<_>) = response.nodes.iter().partition(|fit| fit.lacks.is_empty());
-    let names = able.iter().map(|fit| fit.node.as_str()).collect::<Vec<_>>().join(", ");
-    line(match able.len() {
-        0 => "runs on no node".to_owned(),
-        count => format!("runs on {count} of {} nodes: {names}", response.nodes.len()),
-    });
-    // Many like nodes lack the same.
-    let mut lacks: Vec<(&[String], Vec<&str>)> = Vec::new();
-    for fit in &not {
-        match lacks.iter_mut().find(|(lacks, _)| *lacks == fit.lacks.as_slice()) {
-            Some((_, nodes)) => nodes.push(&fit.node),
-            None => lacks.push((&fit.lacks, vec![&fit.node])),
-        }
-    }
-    for (lacks, nodes) in lacks {
-        line(format!("not on {}:\n  {}", nodes.join(", "), lacks.join("\n  ")));
-    }
-    if response.nodes_elsewhere > 0 {
-        line(format!("{} more nodes are not in its pool", response.nodes_elsewhere));
-    }
-    match &response.cost {
-        Some(cost) => {
-            let when = cost.earliest_seconds.zip(cost.latest_seconds).map(|(earliest, latest)| {
-                format!(", done in {} to {}", duration(earliest), duration(latest))
-            });
-            let gpu = duration(cost.gpu_seconds);
-            line(format!("about {} chunks, {gpu} of GPU time{}", cost.chunks, when.unwrap_or_default()));
-        }
-        None => line("nothing of its kind was measured before: no estimate".to_owned()),
-    }
-    if response.output_bytes > 0 {
-        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-        line(format!(
-            "about {:.2} GB before compression, {:.0} GB free",
-            gigabytes(response.output_bytes),
-            gigabytes(response.free_bytes)
-        ));
-    }
-    for warning in &response.warnings {
-        line(format!("warning: {warning}"));
-    }
-    line("nothing was submitted".to_owned());
-    text.trim_end().to_owned()
-}
-
 /// How a batch does, in one line.
 pub(super) fn batch(jobs: &[v1::Job]) -> String {
     let mut states: Vec<(JobState, usize)> = Vec::new();

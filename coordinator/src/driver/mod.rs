@@ -78,11 +78,11 @@ pub enum ToNode {
     Acknowledge(AttemptId),
     /// Digests of names that the node is to tell.
     WantNames(Vec<String>),
-    /// Whether its ComfyUI would take the workflow with these parameters.
+    /// Whether its ComfyUI would take the workflow with each of these settings.
     Check {
         id: u64,
         workflow: Arc<Workflow>,
-        parameters: ParameterTexts,
+        settings: Vec<ParameterTexts>,
     },
 }
 

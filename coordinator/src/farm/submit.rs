@@ -57,7 +57,7 @@ impl Farm {
     }
 
     /// Refuses the whole of a submission that cannot be taken.
-    fn may_take(&self, jobs: &[Submitted]) -> Result<(), Refusal> {
+    pub fn may_take(&self, jobs: &[Submitted]) -> Result<(), Refusal> {
         let mut outputs = HashSet::new();
         for Submitted { spec, .. } in jobs {
             let output = spec.output.to_string();

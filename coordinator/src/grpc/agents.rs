@@ -178,10 +178,13 @@ impl ToAgent {
                 Message::ResultAck(v1::ResultAck { attempt_id: self.tag.attempt_name(attempt) })
             }
             ToNode::WantNames(digests) => Message::WantNames(v1::WantNames { digests }),
-            ToNode::Check { id, workflow, parameters } => Message::Check(v1::CheckWorkflow {
+            ToNode::Check { id, workflow, settings } => Message::Check(v1::CheckWorkflow {
                 check_id: id,
                 source: Some(convert::source(&workflow)),
-                parameters: parameters.into_iter().collect(),
+                settings: settings
+                    .into_iter()
+                    .map(|parameters| v1::Settings { parameters: parameters.into_iter().collect() })
+                    .collect(),
             }),
         };
         self.next.push_back(message);
@@ -306,8 +309,8 @@ impl Connection {
         while self.asked.len() > QUESTIONS {
             self.asked.pop_first();
         }
-        let (workflow, parameters) = (question.workflow.clone(), question.parameters.clone());
-        let check = ToNode::Check { id, workflow, parameters };
+        let (workflow, settings) = (question.workflow.clone(), question.settings.clone());
+        let check = ToNode::Check { id, workflow, settings };
         let _ = self.sender.upgrade().map(|sender| sender.try_send(check));
     }
 

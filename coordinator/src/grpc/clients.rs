@@ -76,6 +76,13 @@ impl v1::farm_server::Farm for FarmService {
         self.preflight(job.ok_or_else(|| Status::invalid_argument("no job given"))?).await.map(Response::new)
     }
 
+    async fn check_batch(
+        &self,
+        request: Request<v1::CheckBatchRequest>,
+    ) -> Result<Response<v1::CheckBatchResponse>, Status> {
+        self.preflight_all(request.into_inner().jobs).await.map(Response::new)
+    }
+
     async fn submit_batch(
         &self,
         request: Request<v1::SubmitBatchRequest>,

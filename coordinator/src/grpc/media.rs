@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use hearth_proto::v1;
-use hearth_storage::{Clip, ClipError, Roots, manifest::THUMBNAIL_FOLDER};
+use hearth_storage::{Clip, ClipError, Listing, Roots, manifest::THUMBNAIL_FOLDER};
 
 use crate::farm::{FarmTag, JobId, JobSpec, JobView, Segment};
 
@@ -83,8 +83,9 @@ fn spread<T>(all: &[T], limit: usize) -> impl Iterator<Item = &T> {
 
 /// The sequences in a folder, and the folders in it.
 pub(super) fn clips(roots: &Roots, folder: &str) -> Result<v1::ListClipsResponse, ClipError> {
-    let (clips, mut folders) = Clip::list(roots, folder)?;
+    let Listing { clips, mut folders, links: mut linked_folders } = Clip::list(roots, folder)?;
     folders.truncate(MOST_LISTED);
+    linked_folders.retain(|link| folders.contains(link));
     let describe = |clip: &Clip| {
         let first = clip.frames.first();
         let looked_at = first.map(|frame| clip.look_at(frame));
@@ -103,5 +104,6 @@ pub(super) fn clips(roots: &Roots, folder: &str) -> Result<v1::ListClipsResponse
             message,
         }
     };
-    Ok(v1::ListClipsResponse { clips: clips.iter().take(MOST_LISTED).map(describe).collect(), folders })
+    let clips = clips.iter().take(MOST_LISTED).map(describe).collect();
+    Ok(v1::ListClipsResponse { clips, folders, linked_folders })
 }

@@ -1,4 +1,4 @@
-//! What the farm does not know of its nodes, asked of them: would their ComfyUI take this workflow with these parameters?
+//! What the farm does not know of its nodes, asked of them: would their ComfyUI take this workflow with these settings?
 //! Only it knows the ranges and lists of its node classes.
 
 use std::{
@@ -26,7 +26,8 @@ pub(super) const ASKED: usize = 16;
 pub(super) struct Question {
     pub(super) nodes: BTreeSet<NodeName>,
     pub(super) workflow: Arc<Workflow>,
-    pub(super) parameters: ParameterTexts,
+    /// Of every take.
+    pub(super) settings: Vec<ParameterTexts>,
     pub(super) answers: mpsc::Sender<(NodeName, Vec<String>)>,
 }
 
@@ -50,13 +51,13 @@ impl Questions {
         &self,
         nodes: BTreeSet<NodeName>,
         workflow: Arc<Workflow>,
-        parameters: ParameterTexts,
+        settings: Vec<ParameterTexts>,
     ) -> BTreeMap<NodeName, Vec<String>> {
         let (answers, mut answered) = mpsc::channel(ASKED);
         let mut told = BTreeMap::new();
         let (count, until) = (nodes.len(), Instant::now() + PATIENCE);
         // Without a connected node nobody listens.
-        if self.0.send(Arc::new(Question { nodes, workflow, parameters, answers })).is_err() {
+        if self.0.send(Arc::new(Question { nodes, workflow, settings, answers })).is_err() {
             return told;
         }
         while told.len() < count {

@@ -1,26 +1,58 @@
 //! Requests on their way to the farm: everything that can be known to be wrong with them is found here, and what is left
 //! is a command.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{path::PathBuf, pin::pin, sync::Arc};
 
+use futures_util::{StreamExt as _, stream};
 use hearth_proto::{trace, v1};
-use tonic::Status;
+use hearth_storage::Roots;
+use tonic::{Code, Status};
 use tracing::info;
 
 use super::{
     clients::{FarmService, invalid, look, priority_from, status},
-    convert, preflight, presets,
-    questions::ASKED,
+    convert, presets,
 };
 use crate::{
     driver::DriverError,
-    farm::{Answer, Command, Forecast, JobId, JobView, NodeName, PresetId, Refusal, Submission},
+    farm::{Answer, Command, JobId, JobView, PresetId, Refusal, Submission},
     submission::{self, Maker, SubmissionError},
     version::Versions,
 };
 
 /// Jobs of one batch, without the takes and deliveries that they bring.
 const MAX_BATCH: usize = 1_000;
+
+/// Jobs of one batch whose clips are looked at at a time.
+const AT_ONCE: usize = 16;
+
+/// A request, and what the farm knows about it.
+struct Prepared {
+    request: v1::SubmitJobRequest,
+    /// The preset that was put into it, where that is somebody's.
+    preset: Option<PresetId>,
+    /// Of the clip, if a job makes it.
+    maker: Option<Maker>,
+    traceparent: String,
+    roots: Arc<Roots>,
+    folders: Arc<Vec<PathBuf>>,
+}
+
+impl Prepared {
+    /// Holds it against library and storage.
+    async fn check(self) -> Result<Submission, Status> {
+        let Self { request, preset, maker, traceparent, roots, folders } = self;
+        let checked = tokio::task::spawn_blocking(move || {
+            submission::check(request, traceparent, &folders, &roots, maker.as_ref())
+        });
+        let checked = checked.await.unwrap_or(Err(SubmissionError::Aborted));
+        let mut checked = checked.map_err(|error| invalid(&error))?;
+        if let Some(first) = checked.jobs.first_mut() {
+            first.preset = preset;
+        }
+        Ok(checked)
+    }
+}
 
 impl FarmService {
     pub(super) async fn job(&self, id: JobId) -> Result<v1::Job, Status> {
@@ -39,7 +71,7 @@ impl FarmService {
         }
         // Before every frame of the clip is looked at.
         self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        let checked = self.check(request, &mut Vec::new()).await?;
+        let checked = self.check(request).await?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
     }
@@ -80,47 +112,6 @@ impl FarmService {
         }
     }
 
-    /// Everything about a job but the job.
-    pub(super) async fn preflight(
-        &self,
-        request: v1::SubmitJobRequest,
-    ) -> Result<v1::CheckJobResponse, Status> {
-        // What nodes can run only the leader knows.
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        // What another job makes says so itself.
-        let colour_given = !request.colour_space.is_empty() || request.clip_of.is_some();
-        let checked = self.check(request, &mut Vec::new()).await?;
-        let Some(first) = checked.jobs.first().cloned() else {
-            return Err(Status::internal("a submission without a job"));
-        };
-        let (spec, workflow) = (first.spec.clone(), first.workflow.clone());
-        let forecast = match workflow.clone() {
-            Some(workflow) => {
-                self.driver.read(move |farm| farm.forecast(&spec, &workflow)).await.map_err(status)?
-            }
-            None => Forecast::default(),
-        };
-        // What the names of classes and models say nothing about: ranges, lists, inputs.
-        let able: BTreeSet<NodeName> = forecast
-            .nodes
-            .iter()
-            .filter(|fit| fit.lacks.is_empty())
-            .map(|fit| fit.node.clone())
-            .take(ASKED)
-            .collect();
-        let refusals = match (workflow, first.spec.render()) {
-            (Some(workflow), Some(render)) if !able.is_empty() => {
-                self.questions.ask(able, workflow, render.parameters.clone()).await
-            }
-            _ => BTreeMap::new(),
-        };
-        let roots = self.roots.clone();
-        let room = tokio::task::spawn_blocking(move || submission::room(&checked, &roots)).await;
-        let room = room.map_err(|_| Status::internal("storage could not be looked at"))?;
-        let room = room.map_err(|error| invalid(&error))?;
-        Ok(preflight::preflight(&first, &forecast, &refusals, &room, colour_given))
-    }
-
     /// All of the batch, or none of it: what is wrong with any of its jobs is told together.
     pub(super) async fn submit_all(
         &self,
@@ -130,25 +121,11 @@ impl FarmService {
             return Ok(v1::SubmitBatchResponse { jobs: self.batch(job).await?, already_submitted: true });
         }
         self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
-        let count = request.jobs.len();
-        if count == 0 || count > MAX_BATCH {
-            let message = format!("{count} jobs in one batch; give 1 to {MAX_BATCH}");
-            return Err(Status::invalid_argument(message));
-        }
-        let (mut checked, mut wrong, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, job) in request.jobs.into_iter().enumerate() {
-            let clip = if job.clip.is_empty() { job.output.clone() } else { job.clip.clone() };
-            let first = index == 0;
-            let request_id = if first { request.request_id.clone() } else { String::new() };
-            match self.check(v1::SubmitJobRequest { request_id, ..job }, &mut outputs).await {
-                Ok(submission) => checked.push(submission),
-                Err(status) => wrong.push(format!("job {} ({clip}): {}", index + 1, status.message())),
-            }
-        }
-        if !wrong.is_empty() {
-            let message = format!("nothing was submitted, since of {count} jobs\n{}", wrong.join("\n"));
-            return Err(Status::invalid_argument(message));
-        }
+        // The first job answers for all of them when a client that lost the answer asks again.
+        let mut jobs = request.jobs;
+        jobs.iter_mut().for_each(|job| job.request_id.clear());
+        jobs.first_mut().into_iter().for_each(|job| job.request_id = request.request_id.clone());
+        let checked = self.check_all(jobs).await?;
         let (jobs, already_submitted) = self.take(Submission::together(checked)).await?;
         Ok(v1::SubmitBatchResponse { jobs, already_submitted })
     }
@@ -177,13 +154,50 @@ impl FarmService {
         }
     }
 
-    /// Everything that can be known to be wrong with a job, before it is one. `outputs`: what other jobs of the same
-    /// submission will make.
-    pub(super) async fn check(
+    /// Everything that can be known to be wrong with a job, before it is one.
+    pub(super) async fn check(&self, request: v1::SubmitJobRequest) -> Result<Submission, Status> {
+        self.prepare(request, &mut Vec::new()).await?.check().await
+    }
+
+    /// The same of many: what is wrong with any of them is told together.
+    pub(super) async fn check_all(&self, jobs: Vec<v1::SubmitJobRequest>) -> Result<Vec<Submission>, Status> {
+        let count = jobs.len();
+        if count == 0 || count > MAX_BATCH {
+            let message = format!("{count} jobs in one batch; give 1 to {MAX_BATCH}");
+            return Err(Status::invalid_argument(message));
+        }
+        let mut clips = Vec::with_capacity(count);
+        let mut prepared = Vec::with_capacity(count);
+        let mut outputs = Vec::new();
+        for job in jobs {
+            clips.push(if job.clip.is_empty() { job.output.clone() } else { job.clip.clone() });
+            prepared.push(self.prepare(job, &mut outputs).await);
+        }
+        let checks = prepared.into_iter().map(async |prepared| prepared?.check().await);
+        let mut checks = pin!(stream::iter(checks).buffered(AT_ONCE));
+        let (mut checked, mut wrong) = (Vec::with_capacity(count), Vec::new());
+        for (index, clip) in clips.into_iter().enumerate() {
+            match checks.next().await {
+                Some(Ok(submission)) => checked.push(submission),
+                // Nobody leads, or the store is away: nothing is wrong with the jobs.
+                Some(Err(status)) if status.code() == Code::Unavailable => return Err(status),
+                Some(Err(status)) => wrong.push(format!("job {} ({clip}): {}", index + 1, status.message())),
+                None => return Err(Status::internal("a job was not looked at")),
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(checked);
+        }
+        let message = format!("nothing was submitted, since of {count} jobs\n{}", wrong.join("\n"));
+        Err(Status::invalid_argument(message))
+    }
+
+    /// What only the farm knows about a request. `outputs`: what other jobs of the same submission will make.
+    async fn prepare(
         &self,
         mut request: v1::SubmitJobRequest,
         outputs: &mut Vec<String>,
-    ) -> Result<Submission, Status> {
+    ) -> Result<Prepared, Status> {
         let traceparent = trace::traceparent_of(&tracing::Span::current());
         let preset = self.with_preset(&mut request).await?;
         if let Some(versions) = Versions::of(&request.output) {
@@ -197,15 +211,7 @@ impl FarmService {
             None => None,
         };
         let (roots, folders) = (self.roots.clone(), self.folders.clone());
-        let checked = tokio::task::spawn_blocking(move || {
-            submission::check(request, traceparent, &folders, &roots, maker.as_ref())
-        });
-        let checked = checked.await.unwrap_or(Err(SubmissionError::Aborted));
-        let mut checked = checked.map_err(|error| invalid(&error))?;
-        if let Some(first) = checked.jobs.first_mut() {
-            first.preset = preset;
-        }
-        Ok(checked)
+        Ok(Prepared { request, preset, maker, traceparent, roots, folders })
     }
 
     /// Hands a checked submission to the farm: its jobs, and whether they were there before.

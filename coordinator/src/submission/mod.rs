@@ -144,6 +144,11 @@ pub fn check(
     let priority = priority(request.priority)?;
     let mut given = preset(&workflow, &request.preset)?;
     given.extend(request.parameters.clone());
+    // What only the wedge gives need not be given twice.
+    for wedge in &request.wedges {
+        let first = wedge.values.first().cloned().unwrap_or_default();
+        given.entry(wedge.parameter.clone()).or_insert(first);
+    }
     let parameters = in_force(&workflow, given)?;
     let takes = takes::of(&request, &workflow, &parameters)?;
 
@@ -161,7 +166,6 @@ pub fn check(
         (None, "") => workflow.name().to_owned(),
         (_, name) => name.to_owned(),
     };
-    let pictures = pictures::check(&request, &workflow, &parameters, roots)?;
     let mut jobs: Vec<Submitted> = Vec::new();
     let mut rendered: Vec<usize> = Vec::new();
     for (index, Take { label, folder, parameters }) in takes.iter().enumerate() {
@@ -172,6 +176,7 @@ pub fn check(
             (format!("{name} {label}"), output.parse().map_err(SubmissionError::OutputPath)?)
         };
         free_output(&output, request.overwrite, roots)?;
+        let pictures = pictures::check(&request, &workflow, parameters, roots)?;
         let render = Render {
             workflow: workflow.id().clone(),
             workflow_name: workflow.name().to_owned(),
@@ -179,7 +184,7 @@ pub fn check(
             clip: input.clip.clone(),
             clip_range: input.range,
             chunk_frames: (request.chunk_frames > 0).then(|| u64::from(request.chunk_frames)),
-            pictures: pictures.clone(),
+            pictures,
         };
         let spec = JobSpec {
             name,
@@ -378,6 +383,9 @@ fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
     const PARAMETERS: usize = 64 * 1024;
     const SOURCE: usize = 4 * 1024 * 1024;
     let parameters = request.parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let wedge =
+        |wedge: &v1::Wedge| wedge.parameter.len() + wedge.values.iter().map(String::len).sum::<usize>();
+    let wedges = request.wedges.iter().map(wedge).sum();
     let source = match &request.workflow {
         Some(v1::submit_job_request::Workflow::WorkflowSource(source)) => {
             source.manifest.len() + source.graph.len()
@@ -394,6 +402,7 @@ fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
         ("clip path", request.clip.len(), PATH),
         ("output path", request.output.len(), PATH),
         ("parameter list", parameters, PARAMETERS),
+        ("list of wedges", wedges, PARAMETERS),
         ("workflow", source, SOURCE),
     ] {
         if length > limit {

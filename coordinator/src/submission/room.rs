@@ -15,8 +15,8 @@ pub struct Room {
     pub jobs: Vec<v1::PlannedJob>,
     /// Bytes, about: before compression, and in the clip's size. 0: unknown.
     pub needed: u64,
-    /// Bytes that are free where the first output goes.
-    pub free: u64,
+    /// Bytes that are free where the first output goes; `None`: unknown.
+    pub free: Option<u64>,
     /// By this host, that is; those who write are the agents.
     pub is_writable: bool,
 }
@@ -47,9 +47,9 @@ pub fn room(submission: &Submission, roots: &Roots) -> Result<Room, SubmissionEr
 }
 
 /// Of the nearest folder that is there.
-fn free(folder: Option<&Path>) -> u64 {
-    let found = folder.and_then(|folder| statvfs(folder).ok());
-    found.map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize))
+fn free(folder: Option<&Path>) -> Option<u64> {
+    let found = statvfs(folder?).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Three channels of every frame of every pass; nothing for movies, which are small beside that.

@@ -17,9 +17,16 @@ pub async fn mismatches(client: &Client, asked: &v1::CheckWorkflow) -> Vec<Strin
         Ok(object_info) => Signatures::read(&object_info),
         Err(error) => return vec![chain(&error)],
     };
-    let parameters = asked.parameters.clone().into_iter().collect();
-    match check::mismatches(&workflow, &parameters, &signatures) {
-        Ok(mismatches) => mismatches.iter().map(|mismatch| chain(mismatch)).collect(),
-        Err(error) => vec![chain(&error)],
+    let mut wrong = Vec::new();
+    for settings in &asked.settings {
+        let parameters = settings.parameters.clone().into_iter().collect();
+        let told = match check::mismatches(&workflow, &parameters, &signatures) {
+            Ok(mismatches) => mismatches.iter().map(|mismatch| chain(mismatch)).collect(),
+            Err(error) => vec![chain(&error)],
+        };
+        // Takes differ in little: most of what is wrong is wrong with all of them.
+        let new: Vec<String> = told.into_iter().filter(|line| !wrong.contains(line)).collect();
+        wrong.extend(new);
     }
+    wrong
 }
