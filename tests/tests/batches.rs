@@ -9,6 +9,7 @@ use hearth_client::v1::{self, JobState, control_batch_request::Action, submit_jo
 use hearth_simulator::Config;
 use hearth_tests::{
     clips,
+    facility::{Facility, Plan},
     farm::{Farm, PATIENCE, Setup, finish, request},
 };
 
@@ -68,14 +69,15 @@ fn pictures(folder: &Path) -> Vec<(String, hearth_pictures::Raster)> {
 }
 
 /// The place of a ComfyUI that still lives and is at work on the batch, of which some is done.
-async fn at_work(farm: &Farm, batch: u64) -> usize {
+async fn at_work(facility: &Facility, dead: &[usize], batch: u64) -> usize {
     let started = Instant::now();
     loop {
-        let jobs = farm.client.batch(batch).await.expect("there");
+        let jobs = facility.client.batch(batch).await.expect("there");
         let done: u64 = jobs.iter().filter_map(|job| job.counts).map(|counts| counts.done).sum();
         let busy = jobs.iter().flat_map(|job| &job.attempts).find_map(|attempt| {
-            let index: usize = attempt.node.trim_start_matches("node").parse().ok()?;
-            farm.simulators.iter().position(|alive| alive.url() == farm.urls[index])
+            let port = attempt.node.rsplit(':').next();
+            let place = facility.to_comfyui.iter().position(|link| link.url().rsplit(':').next() == port)?;
+            Some(place).filter(|place| !dead.contains(place))
         });
         if let Some(place) = busy.filter(|_| done > 10) {
             return place;
@@ -85,30 +87,54 @@ async fn at_work(farm: &Farm, batch: u64) -> usize {
     }
 }
 
+/// The ten as a file of a batch.
+fn file(jobs: &[v1::SubmitJobRequest]) -> String {
+    let job = |job: &v1::SubmitJobRequest| {
+        let Some(Workflow::WorkflowName(workflow)) = &job.workflow else { panic!("a shipped workflow") };
+        serde_json::json!({
+            "clip": job.clip, "workflow": workflow, "output": job.output, "preset": job.preset,
+            "parameters": job.parameters, "chunk_frames": job.chunk_frames,
+        })
+    };
+    let jobs: Vec<_> = jobs.iter().map(job).collect();
+    serde_json::json!({ "defaults": { "show": "dune", "deliver": [] }, "job": jobs }).to_string()
+}
+
+/// Real processes throughout: the batch comes from a file, and who dies is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_clips_of_many_workflows_are_done_although_two_nodes_die() {
-    let mut farm = farm(vec![Config { seconds_per_frame: 0.01, ..Config::default() }; 4]).await;
+    let mut facility =
+        Facility::start(Plan { seconds_per_frame: 0.01, shared: true, ..Plan::default() }).await;
+    clips::make(&facility.path("plates/png"), 1001..=1012, 48, 32);
+    clips::make_exr(&facility.path("plates/exr"), 1001..=1012, 48, 32);
     let mut made = Vec::new();
     for (output, killed) in [("calm", 0), ("storm", 2)] {
-        let jobs = farm.client.submit_batch(batch(ten(output))).await.expect("accepted").jobs;
-        assert_eq!(jobs.len(), 10);
-        assert!(jobs.iter().all(|job| job.batch == jobs[0].job_id));
-        for _ in 0..killed {
-            let victim = at_work(&farm, jobs[0].job_id).await;
-            farm.simulators.remove(victim).stop().await;
+        let tonight = facility.path("tonight.json");
+        std::fs::write(&tonight, file(&ten(output))).expect("written");
+        let submitted = facility.hearth(&["--json", "batch", "submit", &tonight.display().to_string()]);
+        assert!(submitted.status.success(), "{}", String::from_utf8_lossy(&submitted.stderr));
+        let jobs: serde_json::Value = serde_json::from_slice(&submitted.stdout).expect("JSON");
+        let batch = jobs[0]["job"].as_u64().expect("a number");
+        let mut dead = Vec::new();
+        while dead.len() < killed {
+            let victim = at_work(&facility, &dead, batch).await;
+            facility.simulators[victim].kill();
+            dead.push(victim);
         }
-        for job in &jobs {
-            let (job, failures) = finish(&farm.client, job.job_id).await;
+        for job in facility.client.batch(batch).await.expect("there") {
+            let (job, failures) = finish(&facility.client, job.job_id).await;
             assert_eq!(job.state(), JobState::Done, "{}: {failures:?}", job.name);
             let counts = job.counts.expect("counts");
             assert_eq!((counts.done, counts.failed), (counts.total, 0), "{}", job.name);
         }
-        made.push(pictures(&farm.path(&format!("comps/{output}"))));
+        let watched = facility.hearth(&["batch", "watch", &batch.to_string()]);
+        let said = String::from_utf8_lossy(&watched.stdout).into_owned();
+        assert!(watched.status.success() && said.contains("10 jobs: 10 done"), "{said}");
+        let outputs = facility.path(&format!("comps/{output}"));
+        made.push(tokio::task::spawn_blocking(move || pictures(&outputs)).await.expect("read"));
     }
-    assert_eq!(farm.simulators.len(), 2);
     assert!(made[0].len() > 120 && made[0] == made[1], "the storm shows");
-    assert_eq!(clips::leftovers(&farm.path("comps")), Vec::<String>::new());
-    farm.stop().await;
+    assert_eq!(clips::leftovers(&facility.path("comps")), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,4 +194,38 @@ async fn a_batch_is_taken_whole_or_not_at_all_and_controlled_as_one() {
         farm.client.control_batch(first, Action::Pause(v1::Pause {})).await.expect_err("all have ended");
     assert!(again.to_string().contains("already been cancelled"), "{again}");
     farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_of_clips_is_a_batch_and_links_are_no_clips_of_their_own() {
+    let facility = Facility::start(Plan { agents: 1, coordinators: 1, ..Plan::default() }).await;
+    let show = facility.path("plates/dune");
+    clips::make(&show.join("sh010/v001"), 1..=3, 24, 16);
+    clips::make(&show.join("sh020"), 1..=3, 24, 16);
+    std::os::unix::fs::symlink("v001", show.join("sh010/current")).expect("linked");
+    std::os::unix::fs::symlink("..", show.join("sh020/up")).expect("linked");
+    let folder = ["batch", "submit", "plates/dune", "-w", "resize-sharpen", "-o", "comps/{folder}"];
+    let planned = facility.hearth(&[&folder[..], &["--dry-run"]].concat());
+    let planned = String::from_utf8_lossy(&planned.stdout).into_owned();
+    assert!(planned.contains("2 jobs in all") && planned.ends_with("nothing was submitted\n"), "{planned}");
+    let watched = facility.hearth(&[&folder[..], &["--watch"]].concat());
+    let said = String::from_utf8_lossy(&watched.stdout).into_owned();
+    assert!(watched.status.success() && said.contains("2 jobs: 2 done; 6 of 6 frames"), "{said}");
+
+    // A workflow's folder is read beside the file that names it.
+    let workflow = facility.path("tonight/sharper");
+    std::fs::create_dir_all(&workflow).expect("folder");
+    let library = hearth_workflows::library::Library::read::<&str>(&[]);
+    let sharpen = library.get("resize-sharpen").expect("shipped");
+    std::fs::write(workflow.join("hearth.toml"), sharpen.manifest_text()).expect("written");
+    std::fs::write(workflow.join("graph.json"), sharpen.graph_text()).expect("written");
+    let file = facility.path("tonight/batch.toml");
+    let text = "[[job]]\nclip = \"plates/dune/sh020/plate.%04d.png\"\nworkflow = \"./sharper\"\noutput = \"comps/own\"\n";
+    std::fs::write(&file, text).expect("written");
+    let own = facility.hearth(&["batch", "submit", &file.display().to_string(), "--watch"]);
+    assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
+    assert!(
+        facility.path("comps/own/sequence.json").exists()
+            || clips::files(&facility.path("comps/own")).len() >= 3
+    );
 }

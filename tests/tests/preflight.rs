@@ -1,5 +1,6 @@
 //! What would become of a job is told before it is one: what is wrong, who could run it, what it costs.
 
+use hearth_agent::Transfer;
 use hearth_client::v1::{self, JobState};
 use hearth_simulator::Config;
 use hearth_tests::{
@@ -144,6 +145,25 @@ async fn everything_is_told_before_a_gpu_is_touched() {
     chunks.pool = "moon".to_owned();
     farm.client.submit(chunks.clone()).await.expect("it waits for its pool");
     assert_refused(&farm, chunks, "already writes to").await;
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_saved_to_a_path_needs_storage_that_both_see() {
+    let farm = Farm::start(Setup { transfer: Transfer::Http, ..Setup::default() }).await;
+    clips::make_exr(&farm.path("plates/sh010"), 1001..=1003, 24, 16);
+    let clip = "plates/sh010/plate.%04d.exr".to_owned();
+    let key = v1::SubmitJobRequest { clip: clip.clone(), ..request("sh010", "chroma-key", "key") };
+    let told = farm.client.check(key).await.expect("it could be");
+    assert_eq!(
+        lacks(&told, "node0"),
+        [
+            "its agent does not share storage with its ComfyUI, which saves to a path there; if it can, give the node \
+         transfer = shared"
+        ]
+    );
+    let sharpen = v1::SubmitJobRequest { clip, ..request("sh010", "resize-sharpen", "sharp") };
+    assert!(lacks(&farm.client.check(sharpen).await.expect("it could be"), "node0").is_empty());
     farm.stop().await;
 }
 

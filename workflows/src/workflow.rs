@@ -92,6 +92,11 @@ impl Workflow {
         self.manifest.needs.models.iter().cloned().chain(of_parameters).collect()
     }
 
+    /// Whether a pass is saved to a path, which its agent must see as the ComfyUI does.
+    pub fn needs_shared_storage(&self) -> bool {
+        self.manifest.passes.iter().any(|pass| pass.save == crate::manifest::Save::Frames)
+    }
+
     /// Every node class that a ComfyUI must offer to run it.
     pub fn needed_classes(&self) -> BTreeSet<&str> {
         let mut classes = self.graph.classes();

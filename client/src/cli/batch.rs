@@ -70,8 +70,8 @@ A batch file, in TOML or, with the same names, in JSON:
   parameters = { screen = \"blue\" }
   deliver = [\"h264\"]
 
-A job also takes frames, name, pool, user, priority, urgent, colour_space, chunk_frames and takes. A batch is called by the
-number of its first job; the number of any of them will do.")]
+A job also takes frames, name, pool, user, priority, urgent, colour_space, chunk_frames and takes; deliver = [] leaves out
+what the workflow usually delivers. A batch is called by the number of its first job; the number of any of them will do.")]
 pub(crate) struct BatchSubmit {
     /// A file that ends in .toml or .json, or a folder of the farm's storage, e.g. plates/dune: every clip in it and
     /// below, but for folders that are links
@@ -146,7 +146,8 @@ struct Entry {
     urgent: Option<bool>,
     chunk_frames: Option<u32>,
     takes: Option<u32>,
-    deliver: Vec<String>,
+    /// Empty: not even what the workflow usually delivers.
+    deliver: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -194,9 +195,7 @@ impl Entry {
         self.urgent = self.urgent.or(defaults.urgent);
         self.chunk_frames = self.chunk_frames.or(defaults.chunk_frames);
         self.takes = self.takes.or(defaults.takes);
-        if self.deliver.is_empty() {
-            self.deliver.clone_from(&defaults.deliver);
-        }
+        self.deliver = self.deliver.or_else(|| defaults.deliver.clone());
         self
     }
 
@@ -215,7 +214,8 @@ impl Entry {
         };
         let texts: Vec<String> =
             self.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let deliveries = self.deliver.iter().map(|text| deliver::read(text, roots));
+        let no_deliveries = self.deliver.as_ref().is_some_and(Vec::is_empty);
+        let deliveries = self.deliver.iter().flatten().map(|text| deliver::read(text, roots));
         Ok(v1::SubmitJobRequest {
             workflow: Some(workflow),
             clip,
@@ -233,6 +233,7 @@ impl Entry {
             chunk_frames: self.chunk_frames.unwrap_or(0),
             takes: self.takes.unwrap_or(1),
             deliveries: deliveries.collect::<Result<_, _>>()?,
+            no_deliveries,
             ..v1::SubmitJobRequest::default()
         })
     }
@@ -434,6 +435,7 @@ mod tests {
             output = "comps/x"
             workflow = "chroma-key"
             parameters = { grain = 1 }
+            deliver = []
         "#;
         let File { defaults, jobs } = toml::from_str(text).expect("a batch");
         let roots = Roots::default();
@@ -444,6 +446,7 @@ mod tests {
         assert_eq!(requests[0].output, "comps/sh010/plate_v###");
         assert_eq!(requests[0].parameters["grain"], "0.3");
         assert_eq!(requests[0].deliveries[0].format, "h264");
+        assert!(!requests[0].no_deliveries && requests[1].no_deliveries && requests[1].deliveries.is_empty());
         assert_eq!(requests[1].workflow, Some(Workflow::WorkflowName("chroma-key".to_owned())));
         assert_eq!(
             (requests[1].parameters["grain"].as_str(), requests[1].parameters["look"].as_str()),

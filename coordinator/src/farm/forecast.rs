@@ -67,8 +67,7 @@ impl<'a> Take<'a> {
         let models = self.models.iter().filter(|model| !able.models.contains(*model));
         let mut lacks: Vec<Lack> = classes.map(|class| Lack::Class(class.to_owned())).collect();
         lacks.extend(models.cloned().map(Lack::Model));
-        // With none of what is listed already, memory is what is left to be short of.
-        lacks.extend(able.lacks_memory(self.workflow).err());
+        lacks.extend(able.lacks_means(self.workflow));
         lacks.extend(able.lacks_place("", self.spec.roots()).err());
         lacks
     }

@@ -40,6 +40,8 @@ pub struct Capabilities {
     pub comfyui_version: String,
     /// Its agent can encode.
     pub ffmpeg: bool,
+    /// What its ComfyUI saves to a path, its agent finds there.
+    pub shares_storage: bool,
 }
 
 /// Why a node cannot run a job.
@@ -52,6 +54,7 @@ pub enum Lack {
         needed_bytes: u64,
     },
     Root(String),
+    SharedStorage,
     /// It said so when it tried.
     Tried(String),
 }
@@ -69,6 +72,9 @@ impl fmt::Display for Lack {
                 write!(f, "less than {:.1} GiB of GPU memory", *needed_bytes as f64 / GIB)
             }
             Self::Root(root) => write!(f, "storage root {root} is not mapped on its host"),
+            Self::SharedStorage => f.write_str(
+                "its agent does not share storage with its ComfyUI, which saves to a path there; if it can, give the node transfer = shared",
+            ),
             Self::Tried(reason) => f.write_str(reason),
         }
     }
@@ -169,12 +175,15 @@ impl Capabilities {
         if let Some(model) = models.iter().find(|model| !self.models.contains(*model)) {
             return Err(Lack::Model(model.clone()));
         }
-        self.lacks_memory(workflow)
+        self.lacks_means(workflow).next().map_or(Ok(()), Err)
     }
 
-    pub fn lacks_memory(&self, workflow: &Workflow) -> Result<(), Lack> {
+    /// What is no name: memory, and storage that both see.
+    pub fn lacks_means(&self, workflow: &Workflow) -> impl Iterator<Item = Lack> + use<> {
         let needed_bytes = (workflow.manifest().needs.vram_gib * GIB) as u64;
-        if self.vram_bytes < needed_bytes { Err(Lack::Vram { needed_bytes }) } else { Ok(()) }
+        let vram = (self.vram_bytes < needed_bytes).then_some(Lack::Vram { needed_bytes });
+        let storage = workflow.needs_shared_storage() && !self.shares_storage;
+        vram.into_iter().chain(storage.then_some(Lack::SharedStorage))
     }
 
     /// Pools and storage roots. `comp+a100+!desktop`: in the first two, and not in the third.

@@ -55,6 +55,8 @@ impl v1::farm_server::Farm for FarmService {
         &self,
         request: Request<v1::ListPresetsRequest>,
     ) -> Result<Response<v1::ListPresetsResponse>, Status> {
+        // Who saves one and looks again must find it: the leader has it at once.
+        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
         let request = request.into_inner();
         let read = self.driver.read(move |farm| presets::list(farm.presets(), &request));
         let presets = read.await.map_err(status)?;
@@ -96,11 +98,7 @@ impl v1::farm_server::Farm for FarmService {
         &self,
         request: Request<v1::GetBatchRequest>,
     ) -> Result<Response<v1::GetBatchResponse>, Status> {
-        let id = JobId(request.get_ref().batch);
-        let jobs = self.batch(id).await?;
-        if jobs.is_empty() {
-            return Err(status(DriverError::Refused(Refusal::NoSuchJob(id))));
-        }
+        let jobs = self.known_batch(JobId(request.get_ref().batch)).await?;
         Ok(Response::new(v1::GetBatchResponse { jobs }))
     }
 
@@ -376,10 +374,12 @@ async fn cut_off(standing: &mut watch::Receiver<Standing>) {
 
 pub(super) async fn look(service: &FarmService, id: JobId) -> Result<(FarmTag, JobView), Status> {
     let read = service.driver.read(move |farm| Some((farm.tag().clone(), farm.job(id)?)));
-    let view = read.await.map_err(status)?;
-    // One who follows may not have heard of it yet: the leader knows.
-    let unknown = || service.driver.refusal().unwrap_or(DriverError::Refused(Refusal::NoSuchJob(id)));
-    view.ok_or_else(|| status(unknown()))
+    read.await.map_err(status)?.ok_or_else(|| unknown(service, id))
+}
+
+/// One who follows may not have heard of it yet: the leader knows.
+pub(super) fn unknown(service: &FarmService, id: JobId) -> Status {
+    status(service.driver.refusal().unwrap_or(DriverError::Refused(Refusal::NoSuchJob(id))))
 }
 
 /// Sends the whole job; true when it has ended.

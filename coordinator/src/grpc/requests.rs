@@ -10,12 +10,12 @@ use tonic::{Code, Status};
 use tracing::info;
 
 use super::{
-    clients::{FarmService, invalid, look, priority_from, status},
+    clients::{FarmService, invalid, look, priority_from, status, unknown},
     convert, presets,
 };
 use crate::{
     driver::DriverError,
-    farm::{Answer, Command, JobId, JobView, PresetId, Refusal, Submission},
+    farm::{Answer, Command, JobId, JobView, PresetId, Submission},
     submission::{self, Maker, SubmissionError},
     version::Versions,
 };
@@ -136,10 +136,7 @@ impl FarmService {
         id: JobId,
         command: impl Fn(JobId) -> Command,
     ) -> Result<Vec<v1::Job>, Status> {
-        let ids: Vec<JobId> = self.batch(id).await?.iter().map(|job| JobId(job.job_id)).collect();
-        if ids.is_empty() {
-            return Err(status(DriverError::Refused(Refusal::NoSuchJob(id))));
-        }
+        let ids = self.known_batch(id).await?.into_iter().map(|job| JobId(job.job_id));
         let (mut done, mut refused) = (false, None);
         for id in ids {
             match self.driver.command(command(id)).await {
@@ -229,6 +226,12 @@ impl FarmService {
         let read = self.driver.read(move |farm| (farm.tag().clone(), farm.batch(id)));
         let (tag, views) = read.await.map_err(status)?;
         Ok(views.into_iter().map(|view| convert::job(&tag, view)).collect())
+    }
+
+    /// The same, refused if there are none.
+    pub(super) async fn known_batch(&self, id: JobId) -> Result<Vec<v1::Job>, Status> {
+        let jobs = self.batch(id).await?;
+        if jobs.is_empty() { Err(unknown(self, id)) } else { Ok(jobs) }
     }
 
     pub(super) async fn known(&self, request_id: &str) -> Result<Option<JobId>, Status> {

@@ -222,7 +222,6 @@ async fn steps(
         return Ok(0.0);
     }
     let plan = task.plan()?;
-    stage::can_be_saved(bench, task)?;
     tell(phase(AttemptPhase::Staging));
     // Heard from now on: events may come before the reply to the prompt.
     let events = bench.socket.subscribe();

@@ -10,12 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_pictures::{Converter, PictureError, inspect};
 use hearth_proto::v1::FailureKind;
 use hearth_storage::clip::file_of;
-use hearth_workflows::{
-    Frame, Split,
-    bind::StagedClip,
-    manifest::{Load, Save},
-    split::ChunkPlan,
-};
+use hearth_workflows::{Frame, Split, bind::StagedClip, manifest::Load, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, TaskClip, Workbench, away, convert, source};
 use crate::config::Transfer;
@@ -178,21 +173,6 @@ fn extension(clip: &TaskClip) -> String {
 /// Where nodes save that write to a path of their own: a folder that ComfyUI sees under the same name.
 pub(super) fn saved(bench: &Workbench, task: &ChunkTask) -> PathBuf {
     bench.stage.join(&task.attempt).join("saved")
-}
-
-/// Nothing is rendered that cannot be fetched.
-pub(super) fn can_be_saved(bench: &Workbench, task: &ChunkTask) -> Result<(), Failure> {
-    let by_path = task.workflow.manifest().passes.iter().find(|pass| pass.save == Save::Frames);
-    match (bench.transfer, by_path) {
-        (Transfer::Http, Some(pass)) => {
-            let message = format!(
-                "pass {} is saved to a path, which this node's agent does not see; give the node transfer = shared",
-                pass.name
-            );
-            Err(Failure::new(FailureKind::Missing, message))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Finds frames that are gone, cut off or of another size by now.

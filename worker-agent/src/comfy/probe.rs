@@ -71,7 +71,7 @@ pub async fn watch_health(client: Client, changes: mpsc::Sender<Health>) {
     }
 }
 
-/// What the server says of itself. Pools, roots and ffmpeg are the agent's to add.
+/// What the server says of itself. Pools, roots, ffmpeg and what it shares are the agent's to add.
 async fn offer(client: &Client) -> Result<Offer, ComfyError> {
     let stats = client.system_stats().await?;
     let classes: Vec<String> = client
@@ -94,6 +94,7 @@ async fn offer(client: &Client) -> Result<Offer, ComfyError> {
         pools: Vec::new(),
         roots: Vec::new(),
         ffmpeg: false,
+        shares_storage: false,
     };
     Ok(Offer { capabilities, names: named.into() })
 }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Node, RESTART_EVERY, recovery};
-use crate::{comfy::Health, hours::Hours};
+use crate::{Transfer, comfy::Health, hours::Hours};
 
 impl Node {
     pub(super) fn health(&mut self, health: Health) {
@@ -20,6 +20,7 @@ impl Node {
                 capabilities.pools = self.config.pools.clone();
                 capabilities.roots = self.bench.roots.names().map(str::to_owned).collect();
                 capabilities.ffmpeg = self.bench.encoder.found;
+                capabilities.shares_storage = self.bench.transfer == Transfer::Shared;
                 let capabilities = capabilities.clone();
                 self.offer = Some(offer);
                 self.unready = None;
