@@ -1,6 +1,10 @@
 //! A workflow that nobody has written code for: a graph from ComfyUI, imported, checked and run, by files alone.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
 
 use hearth_client::v1::JobState;
 use hearth_simulator::{Config, nodes::all_object_info};
@@ -138,9 +142,60 @@ fn a_graph_from_the_editor_is_the_exported_one_or_is_refused() {
     let mut more = saved();
     more["nodes"][2]["widgets_values"] = json!([1, 1.0, 0.5, "who knows"]);
     assert!(refused(&more, Some(&signatures)).contains("more values than its class has widgets"));
+    // The package has another version by now: which value is whose cannot be said.
+    for (values, told) in [
+        (json!([1, 1.0]), "it has no value for alpha"),
+        (json!(["lanczos", 1, 1.0]), "\"lanczos\" cannot be sharpen_radius"),
+    ] {
+        let mut other = saved();
+        other["nodes"][2]["widgets_values"] = values;
+        let refused = refused(&other, Some(&signatures));
+        assert!(refused.contains(told), "{refused}");
+    }
     let mut silent = exported();
     silent["9"]["class_type"] = "PreviewImage".into();
     assert!(refused(&silent, Some(&signatures)).contains("nothing in it saves pictures"));
+}
+
+/// A bypassed node gives what comes in at the output's own place, if that is of its type: the negative stays negative.
+#[test]
+fn a_bypassed_node_passes_on_what_is_in_its_place() {
+    let conditioning = |name: &str, link: i64| json!({ "name": name, "type": "CONDITIONING", "link": link });
+    let text = |id: i64, text: &str| {
+        json!({ "id": id, "type": "CLIPTextEncode", "mode": 0, "widgets_values": [text], "title": "言葉",
+                "inputs": [{ "name": "clip", "type": "CLIP", "link": 1 }] })
+    };
+    let graph = json!({
+        "nodes": [
+            { "id": 1, "type": "CheckpointLoaderSimple", "mode": 0, "inputs": [], "widgets_values": ["sd15.safetensors"] },
+            text(2, "a fox"),
+            text(3, "blurry"),
+            { "id": 4, "type": "ControlNetApplyAdvanced", "mode": 4,
+              "inputs": [conditioning("positive", 2), conditioning("negative", 3)],
+              "outputs": [{ "type": "CONDITIONING" }, { "type": "CONDITIONING" }] },
+            { "id": 5, "type": "EmptyLatentImage", "mode": 0, "inputs": [], "widgets_values": [64, 64, 4] },
+            { "id": 6, "type": "KSampler", "mode": 0, "widgets_values": [7, "fixed", 20, 8.0, "euler", "normal", 1.0],
+              "inputs": [{ "name": "model", "type": "MODEL", "link": 4 }, conditioning("positive", 5),
+                         conditioning("negative", 6), { "name": "latent_image", "type": "LATENT", "link": 7 }] },
+            { "id": 7, "type": "VAEDecode", "mode": 0, "inputs": [{ "name": "samples", "type": "LATENT", "link": 8 },
+                                                                   { "name": "vae", "type": "VAE", "link": 9 }] },
+            { "id": 9, "type": "SaveImage", "mode": 0, "inputs": [{ "name": "images", "type": "IMAGE", "link": 10 }],
+              "widgets_values": ["out"] },
+        ],
+        "links": [[1, 1, 1, 2, 0, "CLIP"], [2, 2, 0, 4, 0, "CONDITIONING"], [3, 3, 0, 4, 1, "CONDITIONING"],
+                  [4, 1, 0, 6, 0, "MODEL"], [5, 4, 0, 6, 1, "CONDITIONING"], [6, 4, 1, 6, 2, "CONDITIONING"],
+                  [7, 5, 0, 6, 3, "LATENT"], [8, 6, 0, 7, 0, "LATENT"], [9, 1, 2, 7, 1, "VAE"], [10, 7, 0, 9, 0, "IMAGE"]],
+    });
+    let draft = import("w", "w.json", &graph.to_string(), Some(&signatures())).expect("converted");
+    let graph: Value = serde_json::from_str(draft.workflow.graph_text()).expect("JSON");
+    let inputs = &graph["6"]["inputs"];
+    assert_eq!((&inputs["positive"], &inputs["negative"]), (&json!(["2", 0]), &json!(["3", 0])));
+    // Titles without a letter that a name may have still give every text a name.
+    let parameters = &draft.workflow.manifest().parameters;
+    assert_eq!(
+        (parameters["prompt"].default_text(), parameters["negative"].default_text()),
+        ("a fox".into(), "blurry".into())
+    );
 }
 
 /// Every graph that ships with Hearth is taken for what its manifest says, as far as a graph can say it.
@@ -167,5 +222,17 @@ fn the_shipped_graphs_are_guessed_right() {
         // What looks at places in the batch is not cut until somebody says how.
         let right = if name == "temporal-smooth" { Some("whole".to_owned()) } else { kind(split) };
         assert_eq!(kind(guessed), right, "{name}");
+        // What draws noise, and all that is no picture between it and the clip, gets one frame at a time.
+        let frame_by_frame = |manifest: &hearth_workflows::manifest::Manifest| -> BTreeSet<String> {
+            manifest.each.iter().flat_map(|each| each.nodes.clone()).collect()
+        };
+        let guessed = frame_by_frame(guess);
+        let right: BTreeSet<String> = match name.as_str() {
+            "style-transfer" => ["structure", "encode", "sample", "decode"].map(str::to_owned).into(),
+            "flux-upscale" => ["refine".to_owned()].into(),
+            "film-look" => ["grain".to_owned()].into(),
+            _ => BTreeSet::new(),
+        };
+        assert_eq!(guessed, right, "{name}");
     }
 }

@@ -247,6 +247,17 @@ impl InputKind {
         }
     }
 
+    /// Whether a literal is of its kind, be it in range and on the list or not.
+    pub fn is_kind_of(&self, value: &Value) -> bool {
+        match self.check(value) {
+            Some(What::Choice { .. }) => {
+                let Self::Choice(choices) = self else { return false };
+                choices.is_empty() || choices.iter().any(|choice| choice.is_string() == value.is_string())
+            }
+            wrong => !matches!(wrong, Some(What::Type { .. } | What::Value { .. })),
+        }
+    }
+
     /// What is wrong with a literal.
     fn check(&self, value: &Value) -> Option<What> {
         // A list is wrapped, or it would be taken for a link.

@@ -12,7 +12,7 @@ use super::{
     knowledge::{self, Reach},
 };
 use crate::{
-    graph::{Graph, GraphNode},
+    graph::{Graph, GraphNode, Link},
     manifest::{Load, Save},
     signatures::{InputKind, Signatures},
     workflow::Workflow,
@@ -282,22 +282,21 @@ impl Guess<'_> {
         if drawing.is_empty() {
             return None;
         }
-        // From pictures to latents and back: what is joined again must be pictures.
-        let gives_pictures = |id: &str| {
-            let class = self.graph.get(id).map(|node| node.class_type.as_str()).unwrap_or_default();
-            class == "VAEDecode"
-                || !class.contains("Latent")
-                    && !class.contains("VAEEncode")
-                    && !class.contains("KSampler")
-                    && !class.contains("SamplerCustom")
-        };
+        // From pictures to latents and back, and all conditioning on the way: what is taken apart and joined again
+        // must be pictures.
         let mut nodes = drawing.clone();
         loop {
-            let open: BTreeSet<&str> = nodes.iter().copied().filter(|id| !gives_pictures(id)).collect();
-            let mut wider: BTreeSet<&str> = open.iter().flat_map(|id| self.takers(id)).collect();
-            let before = nodes.iter().flat_map(|id| self.sources(id));
-            wider.extend(before.filter(|id| behind.contains(id) && *id != loader && !gives_pictures(id)));
-            wider.extend(nodes.iter().copied());
+            let mut wider = nodes.clone();
+            for (taker, node) in self.nodes() {
+                for (_, link) in node.links().filter(|(_, link)| !self.carries_pictures(link)) {
+                    if nodes.contains(link.node) {
+                        wider.insert(taker);
+                    }
+                    if nodes.contains(taker.as_str()) && behind.contains(link.node) && link.node != loader {
+                        wider.insert(link.node);
+                    }
+                }
+            }
             if wider == nodes {
                 break;
             }
@@ -314,6 +313,14 @@ impl Guess<'_> {
             drawing.into_iter().collect::<Vec<_>>().join(", ")
         );
         Some((format!("[[each]]\nnodes = [{}]\nof = [{}]\n", list(&nodes), list(&of)), note))
+    }
+
+    /// Whether pictures come over the link; by the name of its class where nobody says what that gives.
+    fn carries_pictures(&self, link: &Link<'_>) -> bool {
+        let class = self.graph.get(link.node).map_or("", |node| &node.class_type);
+        let outputs = self.signatures.and_then(|known| Some(&known.get(class)?.outputs));
+        let given = outputs.zip(usize::try_from(link.slot).ok()).and_then(|(all, slot)| all.get(slot));
+        given.map_or_else(|| knowledge::gives_pictures(class), |given| given == "IMAGE")
     }
 
     fn takers(&self, id: &str) -> BTreeSet<&str> {
@@ -376,12 +383,7 @@ impl Guess<'_> {
                     continue;
                 }
                 let wanted = if input == "text" || is_picture { self.role(id, node) } else { input.clone() };
-                let name = if used.contains(&wanted) {
-                    format!("{}_{}", plain(&node.title), plain(input))
-                } else {
-                    wanted
-                };
-                let name = if used.contains(&name) { format!("{name}_{}", plain(id)) } else { name };
+                let name = Self::name(wanted, input, (id, node), &used);
                 let kind = if is_picture { Some(picture()) } else { self.kind(node, input, value) };
                 let Some(kind) = kind else { continue };
                 let sets = quoted(&format!("{id}.{input}"));
@@ -405,6 +407,17 @@ impl Guess<'_> {
             () if input_of("positive") => "prompt".to_owned(),
             () => plain(&node.title),
         }
+    }
+
+    /// A name that is not used: `wanted`, or made of the node's title and number. Titles may have no letter that a name
+    /// may have.
+    fn name(wanted: String, input: &str, (id, node): (&str, &GraphNode), used: &BTreeSet<String>) -> String {
+        let joined = |parts: &[&str]| plain(&parts.join("_"));
+        let names =
+            [wanted, joined(&[&node.title, input]), joined(&[&node.title, input, id]), joined(&[input, id])];
+        let free = names.into_iter().find(|name| !name.is_empty() && !used.contains(name));
+        // Never the same twice: no two inputs have the same number and name.
+        free.unwrap_or_else(|| format!("parameter{}", used.len()))
     }
 
     /// Type, default, range and choices.

@@ -121,8 +121,12 @@ impl<'a> Editor<'a> {
             "Reroute" => follow(inputs().next()),
             _ if mode_of(node) == MUTED => Ok(Source::Nothing),
             _ if mode_of(node) == BYPASSED => {
-                let kind = &node["outputs"][usize::try_from(*slot).unwrap_or(0)]["type"];
-                follow(inputs().find(|input| input["type"] == *kind))
+                let slot = usize::try_from(*slot).unwrap_or(0);
+                let kind = &node["outputs"][slot]["type"];
+                // As ComfyUI does: the input at the output's own place, if it fits, and else the first of its type.
+                let fits = |input: &&Value| *kind == "*" || input["type"] == "*" || input["type"] == *kind;
+                let own = inputs().nth(slot).filter(fits);
+                follow(own.or_else(|| inputs().find(|input| input["type"] == *kind)))
             }
             _ => Ok(Source::Output(id.clone(), *slot)),
         }
@@ -146,10 +150,23 @@ fn widgets(id: &str, node: &Value, signature: &Signature) -> Result<Map<String, 
     };
     let mut given = given.iter().peekable();
     let mut inputs = Map::new();
+    let refused = |why: String| Err(format!("node {id} ({}): {why}", class_of(node)));
     for name in &signature.widgets {
-        let Some(value) = given.next() else { break };
+        let input = &signature.inputs[name];
+        let Some(value) = given.next() else {
+            if input.is_required {
+                return refused(format!(
+                    "it has no value for {name}; it is of another version of its package"
+                ));
+            }
+            break;
+        };
+        // A value of another kind shows that the class has other widgets than it had.
+        if !input.kind.is_kind_of(value) {
+            return refused(format!("{value} cannot be {name}; it is of another version of its package"));
+        }
         inputs.insert(name.clone(), value.clone());
-        let is_file = matches!(signature.inputs[name].kind, InputKind::InputFile);
+        let is_file = matches!(input.kind, InputKind::InputFile);
         let aside = given.peek().and_then(|next| next.as_str());
         let skips = match aside {
             Some(next) if name.ends_with("seed") => AFTER_GENERATE.contains(&next),
@@ -161,7 +178,7 @@ fn widgets(id: &str, node: &Value, signature: &Signature) -> Result<Map<String, 
         }
     }
     if given.next().is_some() {
-        return Err(format!("node {id} ({}) has more values than its class has widgets", class_of(node)));
+        return refused("it has more values than its class has widgets".to_owned());
     }
     Ok(inputs)
 }

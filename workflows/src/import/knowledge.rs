@@ -67,6 +67,13 @@ pub(super) fn reach(class: &str) -> Option<Reach> {
     }
 }
 
+/// Whether pictures come out of a class that nobody declares.
+pub(super) fn gives_pictures(class: &str) -> bool {
+    let others =
+        ["Latent", "VAEEncode", "KSampler", "SamplerCustom", "ControlNetApply", "Conditioning", "Loader"];
+    class == "VAEDecode" || !others.iter().any(|other| class.contains(other))
+}
+
 /// Inputs that say how many frames a model makes.
 pub(super) const LENGTHS: [&str; 2] = ["length", "batch_size"];
 
