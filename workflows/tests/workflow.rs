@@ -90,6 +90,14 @@ fn every_mistake_in_a_manifest_is_told() {
 }
 
 #[test]
+fn what_is_bypassed_has_a_stand_in_for_every_output_that_is_used() {
+    let style = shipped("style-transfer");
+    let half = style.manifest_text().replace(r#", "structure.negative"]"#, "]");
+    let told = Workflow::parse("w", &half, style.graph_text()).expect_err("half of it").to_string();
+    assert!(told.contains("parameter structure: nothing stands in for output 1 of node structure"), "{told}");
+}
+
+#[test]
 fn parameters_are_held_against_type_range_and_choices() {
     let workflow = shipped("resize-sharpen");
     let told = |name: &str, value: &str| {

@@ -3,7 +3,7 @@
 use super::{Load, Manifest, Pass, SplitRule, ratio};
 use crate::{
     error::WorkflowError,
-    graph::Graph,
+    graph::{Graph, GraphNode},
     parameters::{Bypass, InputRef, ParameterTexts, ParameterType, check_names},
     split::Split,
 };
@@ -86,6 +86,8 @@ impl Manifest {
                     )));
                 }
             }
+            check_stand_ins(graph, &parameter.bypass)
+                .map_err(|message| wrong(format!("{what}: {message}")))?;
         }
         for fact in &self.facts {
             for target in &fact.sets {
@@ -240,6 +242,21 @@ fn check_target(file: &str, graph: &Graph, what: &str, target: &InputRef) -> Res
             input: target.input.clone(),
             class: node.class_type.clone(),
         });
+    }
+    Ok(())
+}
+
+/// A bypassed node has an input for each of its outputs that is used, or for none.
+fn check_stand_ins(graph: &Graph, bypasses: &[Bypass]) -> Result<(), String> {
+    let links = || graph.nodes().values().flat_map(GraphNode::links).map(|(_, link)| link);
+    for Bypass { node, input } in bypasses {
+        let inputs = bypasses.iter().filter(|other| other.node == *node && other.input.is_some()).count();
+        let used = links().filter(|link| link.node == node).map(|link| link.slot).max();
+        if let Some(slot) = used.filter(|slot| input.is_some() && *slot >= inputs as i64) {
+            return Err(format!(
+                "nothing stands in for output {slot} of node {node}, which is used; name an input for each output, in their order"
+            ));
+        }
     }
     Ok(())
 }
