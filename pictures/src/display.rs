@@ -1,7 +1,11 @@
 //! Pictures as screens and encoders take them.
 
 use hearth_workflows::format::{ColourSpace, Encoding, PictureFormat};
-use image::{ImageBuffer, RgbImage, codecs::jpeg::JpegEncoder};
+use image::{
+    ImageBuffer, Rgb, RgbImage,
+    codecs::jpeg::JpegEncoder,
+    imageops::{self, FilterType},
+};
 
 use crate::{
     convert::Converter,
@@ -18,6 +22,28 @@ pub struct Display {
     pub height: u32,
     pub alpha: bool,
     pub samples: Vec<u16>,
+}
+
+impl Display {
+    /// As large as fits into `width` x `height` with its proportions kept, in the middle of it, on black. Without alpha.
+    pub fn fitted(self, width: u32, height: u32) -> Self {
+        if (self.width, self.height) == (width, height) || self.alpha {
+            return self;
+        }
+        let scale =
+            (f64::from(width) / f64::from(self.width)).min(f64::from(height) / f64::from(self.height));
+        let scaled =
+            |length: u32, most: u32| ((f64::from(length) * scale).round() as u32).clamp(1, most.max(1));
+        let (wide, high) = (scaled(self.width, width), scaled(self.height, height));
+        let picture = ImageBuffer::<Rgb<u16>, _>::from_raw(self.width, self.height, self.samples);
+        let mut fitted = ImageBuffer::<Rgb<u16>, _>::new(width, height);
+        if let Some(picture) = picture {
+            let small = imageops::resize(&picture, wide, high, FilterType::CatmullRom);
+            let (x, y) = ((width - wide.min(width)) / 2, (height - high.min(height)) / 2);
+            imageops::replace(&mut fitted, &small, i64::from(x), i64::from(y));
+        }
+        Self { width, height, alpha: false, samples: fitted.into_raw() }
+    }
 }
 
 /// Makes pictures of one encoding fit to be shown. Made once for a sequence: it keeps tables.

@@ -338,6 +338,22 @@ async fn a_wedge_is_a_take_for_each_value_and_a_sheet_of_all() {
     let upper = |place| image::imageops::crop_imm(&tile(place), 0, 0, 480, 200).to_image();
     assert!(upper(0) == upper(1) && tile(0) != tile(1), "the labels differ, the pictures do not");
     assert!(upper(2) != upper(3) && upper(2) != upper(4));
+
+    // Sizes may be what is tried: every tile is as large as the first.
+    let sizes = v1::SubmitJobRequest {
+        wedges: vec![wedge("scale", &["1", "0.5", "2"])],
+        parameters: [("sharpen".to_owned(), "0".to_owned())].into(),
+        ..request("sh010", "resize-sharpen", "sizes")
+    };
+    for job in farm.client.submit(sizes).await.expect("accepted").jobs {
+        let (job, failures) = finish(&farm.client, job.job_id).await;
+        assert_eq!(job.state(), JobState::Done, "{}: {failures:?}", job.name);
+    }
+    let sheet = image::open(farm.path("comps/sizes_wedge.png")).expect("a picture").into_rgb8();
+    assert_eq!(sheet.dimensions(), (3 * 488 + 8, 320 + 16));
+    let middle = |place: u32| sheet.get_pixel(8 + place * 488 + 240, 8 + 100).0;
+    let near = |a: [u8; 3], b: [u8; 3]| a.iter().zip(b).all(|(a, b)| a.abs_diff(b) < 40);
+    assert!(near(middle(0), middle(1)) && near(middle(0), middle(2)), "{:?} {:?}", middle(0), middle(1));
     farm.stop().await;
 }
 

@@ -22,6 +22,7 @@ use hearth_storage::{
     clip::file_of,
     manifest::{SEQUENCE_FILE, SequenceManifest, flush, write_whole},
 };
+use hearth_telemetry::chain;
 use hearth_workflows::{Frame, FrameSet, RootPath, SequencePath, delivery::DeliveryFormat, format::Encoding};
 use tokio::{io::AsyncWriteExt as _, process::ChildStdin};
 
@@ -102,7 +103,7 @@ impl Order {
         let tiles = tiles.collect::<Result<Vec<_>, Failure>>()?;
         let first = *frames.first().ok_or_else(|| unreadable("frames", &"there are none"))?;
         let file = tiles.first().map_or_else(|| file_of(&folder, &sequence, first), |(file, _)| file.clone());
-        let first = look(&file).map_err(|error| bad_frame(first, &error))?;
+        let first = look(&file).map_err(|error| bad_frame(tiles.first(), first, &chain(&error)))?;
         Ok(Self {
             attempt: attempt.to_owned(),
             work_dir: task.work_dir.clone(),
@@ -135,6 +136,10 @@ impl Order {
             Some((file, _)) => file.clone(),
             None => file_of(&self.folder, &self.sequence, frame),
         }
+    }
+
+    fn bad(&self, frame: Frame, why: &str) -> Failure {
+        bad_frame(self.tile(frame), frame, why)
     }
 
     fn tile(&self, place: Frame) -> Option<&(PathBuf, String)> {
@@ -383,7 +388,7 @@ impl Studio {
             colour: projector.colour(),
         };
         if with_alpha && let Some(frame) = order.frames.first() {
-            let first = read(&order.file(*frame)).map_err(|error| bad_frame(*frame, &error))?;
+            let first = read(&order.file(*frame)).map_err(|error| order.bad(*frame, &chain(&error)))?;
             input.alpha = projector.show(first, true).alpha;
         }
         let mut studio = Self { order, projector, lettering, input };
@@ -398,21 +403,18 @@ impl Studio {
 
     /// One frame as ffmpeg gets it.
     fn picture(&self, frame: Frame) -> Result<Display, Failure> {
-        let picture = read(&self.order.file(frame)).map_err(|error| bad_frame(frame, &error))?;
+        let picture = read(&self.order.file(frame)).map_err(|error| self.order.bad(frame, &chain(&error)))?;
         let metadata = picture.metadata;
         let mut shown = self.projector.show(picture, self.input.alpha);
         let Input { width, height, alpha, .. } = self.input;
+        if self.order.tile(frame).is_some() {
+            // Takes may differ in size, if that is what is tried.
+            shown = shown.fitted(width, height);
+        }
         if (shown.width, shown.height, shown.alpha) != (width, height, alpha) {
-            let message = format!(
-                "frame {frame} is {}x{} with {} channels, unlike the first; render it again",
-                shown.width,
-                shown.height,
-                shown.channels()
-            );
-            return Err(Failure {
-                frames: [frame].into_iter().collect(),
-                ..Failure::new(FailureKind::BadFrame, message)
-            });
+            let (width, height, channels) = (shown.width, shown.height, shown.channels());
+            let why = format!("it is {width}x{height} with {channels} channels, unlike the first");
+            return Err(self.order.bad(frame, &why));
         }
         self.letter(&mut shown, frame, metadata);
         Ok(shown)
@@ -438,9 +440,14 @@ impl Studio {
     }
 }
 
-fn bad_frame(frame: Frame, error: &hearth_pictures::PictureError) -> Failure {
-    let message = format!("frame {frame}: {}; render it again", hearth_telemetry::chain(error));
-    Failure { frames: [frame].into_iter().collect(), ..Failure::new(FailureKind::BadFrame, message) }
+/// What is wrong with a picture, which must be rendered again.
+fn bad_frame(tile: Option<&(PathBuf, String)>, frame: Frame, why: &str) -> Failure {
+    let (frames, place) = match tile {
+        // Of another job: its number there is none of the delivery's frames.
+        Some((file, label)) => (FrameSet::new(), format!("take {label}, {}", file.display())),
+        None => ([frame].into_iter().collect(), format!("frame {frame}")),
+    };
+    Failure { frames, ..Failure::new(FailureKind::BadFrame, format!("{place}: {why}; render it again")) }
 }
 
 /// At most `count` of them, from the first to the last.
