@@ -172,10 +172,19 @@ impl FarmClient {
         self.ask(request, async |mut client, request| client.submit_job(traced(request)).await).await
     }
 
-    pub async fn presets(&self, request: v1::ListPresetsRequest) -> Result<Vec<v1::Preset>, ClientError> {
+    pub async fn presets(
+        &self,
+        request: v1::ListPresetsRequest,
+    ) -> Result<v1::ListPresetsResponse, ClientError> {
+        self.ask(request, async |mut client, request| client.list_presets(traced(request)).await).await
+    }
+
+    /// One preset with all its versions.
+    pub async fn preset(&self, name: v1::PresetName) -> Result<v1::Preset, ClientError> {
+        let request = v1::GetPresetRequest { name: Some(name) };
         let response =
-            self.ask(request, async |mut client, request| client.list_presets(traced(request)).await).await?;
-        Ok(response.presets)
+            self.ask(request, async |mut client, request| client.get_preset(traced(request)).await).await?;
+        Ok(response.preset.unwrap_or_default())
     }
 
     /// The preset as it is now; `None`: deleted.

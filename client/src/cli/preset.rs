@@ -162,19 +162,17 @@ pub(super) async fn run(
                 workflow,
                 all,
             };
-            let mut presets = client.presets(request).await?;
-            // Favourites first, then what was used last.
-            let user = whose.user.as_str();
-            presets.sort_by_key(|preset| {
-                let liked = preset.favourite_of.iter().any(|by| by == user);
-                (!liked, -preset.used_unix_ms.get(user).copied().unwrap_or(0))
-            });
+            let v1::ListPresetsResponse { presets, total } = client.presets(request).await?;
             if as_json {
                 println!("{}", json::list(presets.iter().map(json::preset)));
             } else if presets.is_empty() {
                 println!("no presets; save one with: hearth preset save NAME -w WORKFLOW -p name=value");
             } else {
-                println!("{}", tables::presets(&presets, user));
+                println!("{}", tables::presets(&presets, &whose.user));
+                let hidden = total.saturating_sub(presets.len() as u64);
+                if hidden > 0 {
+                    println!("and {hidden} more; name a workflow to see fewer");
+                }
             }
         }
         PresetCommand::Show { preset, whose } => {
@@ -300,15 +298,7 @@ async fn version(
     text: &str,
 ) -> Result<(v1::Preset, v1::PresetVersion), CliError> {
     let (plain, number) = reference(text)?;
-    let request = v1::ListPresetsRequest {
-        user: whose.user.clone(),
-        show: whose.show.clone().unwrap_or_default(),
-        ..v1::ListPresetsRequest::default()
-    };
-    let wanted = name(whose, plain);
-    let found =
-        client.presets(request).await?.into_iter().find(|preset| preset.name.as_ref() == Some(&wanted));
-    let preset = found.ok_or_else(|| CliError::NoPreset { name: plain.to_owned() })?;
+    let preset = client.preset(name(whose, plain)).await?;
     let version = match number {
         Some(number) => preset.versions.iter().find(|version| version.number == number),
         None => preset.versions.last(),

@@ -216,6 +216,8 @@ pub enum Refusal {
     NoSuchPreset(String),
     #[error("the farm has {limit} presets, its limit; delete some")]
     TooManyPresets { limit: usize },
+    #[error("{limit} people have preset {preset} among their favourites, and no more can be kept")]
+    TooManyFavourites { preset: String, limit: usize },
     #[error("the farm has {limit} jobs that have not ended, its limit; cancel some or wait")]
     TooManyJobs { limit: usize },
 }

@@ -20,8 +20,9 @@ use super::{
 /// Presets of a farm.
 const MOST: usize = 10_000;
 
-/// Versions of a preset; the oldest make room for new ones.
+/// Versions of a preset, and their bytes; the oldest make room for new ones, since all are written at every change.
 const VERSIONS: usize = 100;
+const BYTES: usize = 256 * 1024;
 
 /// People of whom it is kept that they like a preset, and when they used it last.
 const PEOPLE: usize = 1_000;
@@ -116,6 +117,13 @@ pub struct PresetVersion {
     pub at: Timestamp,
 }
 
+impl PresetVersion {
+    fn bytes(&self) -> usize {
+        let parameters = self.parameters.iter().map(|(name, value)| name.len() + value.len());
+        parameters.sum::<usize>() + self.workflow.len() + self.note.len() + self.by.len()
+    }
+}
+
 impl Preset {
     pub fn version(&self, number: Option<u32>) -> Option<&PresetVersion> {
         match number {
@@ -159,8 +167,13 @@ impl Farm {
                 let versions = &mut self.presets.entry(id.clone()).or_default().versions;
                 let number = versions.last().map_or(0, |last| last.number) + 1;
                 versions.push(PresetVersion { number, workflow, parameters, note, by, at: now });
-                let over = versions.len().saturating_sub(VERSIONS);
-                versions.drain(..over);
+                let mut bytes = 0;
+                let kept = versions.iter().rev().take(VERSIONS).take_while(|version| {
+                    bytes += version.bytes();
+                    bytes <= BYTES
+                });
+                let kept = kept.count().max(1);
+                versions.drain(..versions.len() - kept);
             }
             PresetChange::Delete => {
                 self.presets.remove(&id).ok_or_else(|| Refusal::NoSuchPreset(id.to_string()))?;
@@ -170,7 +183,9 @@ impl Farm {
                     self.presets.get_mut(&id).ok_or_else(|| Refusal::NoSuchPreset(id.to_string()))?;
                 if !on {
                     preset.favourites.remove(&user);
-                } else if preset.favourites.len() < PEOPLE {
+                } else if preset.favourites.len() >= PEOPLE && !preset.favourites.contains(&user) {
+                    return Err(Refusal::TooManyFavourites { preset: id.to_string(), limit: PEOPLE });
+                } else {
                     preset.favourites.insert(user);
                 }
             }
@@ -197,6 +212,43 @@ impl Farm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oldest_versions_make_room_and_people_have_a_limit() {
+        let mut farm = Farm::new(crate::farm::FarmConfig::default(), crate::farm::FarmTag("test".to_owned()));
+        let id = PresetId::new(Owner::User("anna".to_owned()), "soft").expect("a name");
+        let mut change = |change| {
+            let mut step = Step::default();
+            let done = farm.change_preset(Timestamp(1), id.clone(), change, &mut step);
+            done.map(|_| farm.presets()[&id].clone())
+        };
+        let mut save = |bytes: usize| {
+            let parameters = [("prompt".to_owned(), "x".repeat(bytes))].into();
+            let save = PresetChange::Save {
+                workflow: "w".to_owned(),
+                parameters,
+                note: String::new(),
+                by: String::new(),
+            };
+            let numbers = change(save).expect("saved").versions;
+            numbers.iter().map(|version| version.number).collect::<Vec<_>>()
+        };
+        for _ in 0..VERSIONS {
+            save(1);
+        }
+        assert_eq!(save(1), (2..=101).collect::<Vec<_>>());
+        assert_eq!(save(BYTES / 2), (3..=102).collect::<Vec<_>>());
+        assert_eq!(save(BYTES / 2), [103]);
+        assert_eq!(save(2 * BYTES), [104]);
+        let like = |user: usize, on| PresetChange::Favourite { user: user.to_string(), on };
+        for user in 0..PEOPLE {
+            change(like(user, true)).expect("liked");
+        }
+        assert!(change(like(0, true)).is_ok(), "twice is no more than once");
+        assert!(matches!(change(like(PEOPLE, true)), Err(Refusal::TooManyFavourites { .. })));
+        change(like(0, false)).expect("no more");
+        assert!(change(like(PEOPLE, true)).is_ok());
+    }
 
     #[test]
     fn names_read_back_and_nothing_else_is_one() {

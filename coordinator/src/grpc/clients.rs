@@ -59,8 +59,20 @@ impl v1::farm_server::Farm for FarmService {
         self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
         let request = request.into_inner();
         let read = self.driver.read(move |farm| presets::list(farm.presets(), &request));
-        let presets = read.await.map_err(status)?;
-        Ok(Response::new(v1::ListPresetsResponse { presets }))
+        read.await.map_err(status).map(Response::new)
+    }
+
+    async fn get_preset(
+        &self,
+        request: Request<v1::GetPresetRequest>,
+    ) -> Result<Response<v1::GetPresetResponse>, Status> {
+        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        let id = presets::id(request.get_ref().name.as_ref()).map_err(|error| invalid(&error))?;
+        let unknown = Refusal::NoSuchPreset(id.to_string());
+        let read =
+            self.driver.read(move |farm| farm.presets().get(&id).map(|preset| presets::message(&id, preset)));
+        let preset = read.await.map_err(status)?.ok_or_else(|| status(DriverError::Refused(unknown)))?;
+        Ok(Response::new(v1::GetPresetResponse { preset: Some(preset) }))
     }
 
     async fn change_preset(
@@ -430,9 +442,9 @@ pub(super) fn status(error: DriverError) -> Status {
             Status::not_found(text)
         }
         DriverError::Refused(Refusal::OutputTaken { .. }) => Status::already_exists(text),
-        DriverError::Refused(Refusal::TooManyJobs { .. } | Refusal::TooManyPresets { .. }) => {
-            Status::resource_exhausted(text)
-        }
+        DriverError::Refused(
+            Refusal::TooManyJobs { .. } | Refusal::TooManyPresets { .. } | Refusal::TooManyFavourites { .. },
+        ) => Status::resource_exhausted(text),
         DriverError::Refused(
             Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. } | Refusal::NothingOfIt { .. },
         ) => Status::failed_precondition(text),

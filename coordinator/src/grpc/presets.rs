@@ -12,8 +12,13 @@ use crate::{
     submission::SubmissionError,
 };
 
-/// Bytes of a note.
+/// Presets in one answer.
+const LISTED: usize = 1_000;
+
+/// Bytes of a note, of all parameters, and of a name.
 const NOTE: usize = 1_024;
+const PARAMETERS: usize = 64 * 1024;
+const NAME: usize = 256;
 
 pub(super) fn id(name: Option<&v1::PresetName>) -> Result<PresetId, WrongName> {
     let wrong = || WrongName(String::new());
@@ -26,31 +31,38 @@ pub(super) fn id(name: Option<&v1::PresetName>) -> Result<PresetId, WrongName> {
 }
 
 pub(super) fn message(id: &PresetId, preset: &Preset) -> v1::Preset {
-    let owner = match &id.owner {
-        Owner::User(user) => preset_name::Owner::User(user.clone()),
-        Owner::Show(show) => preset_name::Owner::Show(show.clone()),
-    };
-    let version = |version: &PresetVersion| v1::PresetVersion {
-        number: version.number,
-        workflow: version.workflow.clone(),
-        parameters: version.parameters.clone().into_iter().collect(),
-        note: version.note.clone(),
-        by: version.by.clone(),
-        at_unix_ms: version.at.0 as i64,
-    };
     v1::Preset {
-        name: Some(v1::PresetName { owner: Some(owner), name: id.name.clone() }),
+        name: Some(name(id)),
         versions: preset.versions.iter().map(version).collect(),
         favourite_of: preset.favourites.iter().cloned().collect(),
         used_unix_ms: preset.used.iter().map(|(user, at)| (user.clone(), at.0 as i64)).collect(),
     }
 }
 
+fn name(id: &PresetId) -> v1::PresetName {
+    let owner = match &id.owner {
+        Owner::User(user) => preset_name::Owner::User(user.clone()),
+        Owner::Show(show) => preset_name::Owner::Show(show.clone()),
+    };
+    v1::PresetName { owner: Some(owner), name: id.name.clone() }
+}
+
+fn version(version: &PresetVersion) -> v1::PresetVersion {
+    v1::PresetVersion {
+        number: version.number,
+        workflow: version.workflow.clone(),
+        parameters: version.parameters.clone().into_iter().collect(),
+        note: version.note.clone(),
+        by: version.by.clone(),
+        at_unix_ms: version.at.0 as i64,
+    }
+}
+
 pub(super) fn list(
     presets: &BTreeMap<PresetId, Preset>,
     request: &v1::ListPresetsRequest,
-) -> Vec<v1::Preset> {
-    let wanted = |id: &PresetId, preset: &Preset| {
+) -> v1::ListPresetsResponse {
+    let wanted = |(id, preset): &(&PresetId, &Preset)| {
         let owned = match &id.owner {
             Owner::User(user) => *user == request.user,
             Owner::Show(show) => *show == request.show,
@@ -58,19 +70,37 @@ pub(super) fn list(
         let of = preset.version(None).is_some_and(|version| version.workflow == request.workflow);
         (request.all || owned) && (request.workflow.is_empty() || of)
     };
-    presets.iter().filter(|(id, preset)| wanted(id, preset)).map(|(id, preset)| message(id, preset)).collect()
+    let user = request.user.as_str();
+    let mut found: Vec<(&PresetId, &Preset)> = presets.iter().filter(wanted).collect();
+    // Stable: what is left to say, owner and name say.
+    found.sort_by_key(|(_, preset)| {
+        (!preset.favourites.contains(user), std::cmp::Reverse(preset.used.get(user).copied()))
+    });
+    let brief = |(id, preset): &(&PresetId, &Preset)| v1::Preset {
+        name: Some(name(id)),
+        versions: preset.version(None).map(version).into_iter().collect(),
+        favourite_of: preset.favourites.get(user).cloned().into_iter().collect(),
+        used_unix_ms: preset.used.get(user).map(|at| (user.to_owned(), at.0 as i64)).into_iter().collect(),
+    };
+    v1::ListPresetsResponse {
+        total: found.len() as u64,
+        presets: found.iter().take(LISTED).map(brief).collect(),
+    }
 }
 
 /// What is saved fits its workflow, of those in `folders` and those that ship with Hearth. Blocks on storage.
 pub(super) fn change(change: Change, folders: &[impl AsRef<Path>]) -> Result<PresetChange, SubmissionError> {
     Ok(match change {
         Change::Delete(_) => PresetChange::Delete,
-        Change::Mark(mark) => PresetChange::Favourite { user: mark.user, on: mark.favourite },
+        Change::Mark(mark) => {
+            check_length("user", mark.user.len(), NAME)?;
+            PresetChange::Favourite { user: mark.user, on: mark.favourite }
+        }
         Change::Save(v1::SavePreset { workflow, parameters, note, by }) => {
-            if note.len() > NOTE {
-                let (length, limit) = (note.len(), NOTE);
-                return Err(SubmissionError::TooLong { what: "note", length, limit });
-            }
+            let values = parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+            check_length("note", note.len(), NOTE)?;
+            check_length("name of who saves it", by.len(), NAME)?;
+            check_length("parameter list", values, PARAMETERS)?;
             let library = Library::read(folders);
             let known = library.get(&workflow)?;
             let (declared, given) = (&known.manifest().parameters, parameters.into_iter().collect());
@@ -81,6 +111,10 @@ pub(super) fn change(change: Change, folders: &[impl AsRef<Path>]) -> Result<Pre
             PresetChange::Save { workflow, parameters: given, note, by }
         }
     })
+}
+
+fn check_length(what: &'static str, length: usize, limit: usize) -> Result<(), SubmissionError> {
+    if length > limit { Err(SubmissionError::TooLong { what, length, limit }) } else { Ok(()) }
 }
 
 /// What a submission calls its preset.
