@@ -478,6 +478,21 @@ async fn those_who_follow_answer_readers_and_send_writers_to_the_leader() {
         }
     });
     client.submit(request("sh010", "resize-sharpen", "other")).await.expect("sent on to the leader");
+    // Presets: what the other has heard of by following is what it leads with.
+    let hearth = |line: &str| {
+        let ran = work.facility.hearth(&line.split(' ').collect::<Vec<_>>());
+        let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+        assert!(ran.status.success(), "{line}: {said}");
+        said
+    };
+    for line in [
+        "preset save soft -w film-look -p grain=0.3 --user anna",
+        "preset save soft -w film-look -p grain=0.7 --user anna",
+        "preset save hard -w film-look -p grain=0 --user anna",
+        "preset delete hard --user anna",
+    ] {
+        hearth(line);
+    }
     // The leader is cut off from Redis; the other takes over, and nobody notices.
     work.facility.coordinators[leader].to_redis.set(Link::Silent);
     // The other job has as many frames.
@@ -486,6 +501,10 @@ async fn those_who_follow_answer_readers_and_send_writers_to_the_leader() {
     let (chunks, last) = watching.await.expect("watched");
     assert!(chunks > 0 && last == Some(JobState::Done), "{chunks} {last:?}");
     assert_eq!(work.facility.wait_for_leader().await, 1 - leader);
+    assert!(
+        hearth("preset list --user anna").lines().count() == 2
+            && hearth("preset diff soft --user anna") == "grain: 0.3 -> 0.7\n"
+    );
 }
 
 fn copy_folder(from: &Path, to: &Path) {
