@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 
 use hearth_simulator::nodes::all_object_info;
 use hearth_workflows::{
-    FrameRange, FrameSet, Workflow, WorkflowError,
-    bind::{self, StagedClip, StagedPictures},
+    FrameRange, Workflow, WorkflowError, bind,
     graph::Graph,
     library::Library,
-    manifest::Load,
     parameters::{ParameterTexts, ParameterType},
     signatures::{InputKind, Signatures, What},
 };
@@ -55,26 +53,7 @@ fn settings(workflow: &Workflow) -> Vec<(String, ParameterTexts)> {
 /// The prompt for the frames `own` of a clip of 100.
 fn bound(workflow: &Workflow, texts: &ParameterTexts, own: &str) -> Result<Graph, WorkflowError> {
     let clip = FrameRange::new(1001, 1100).expect("a range");
-    let manifest = workflow.manifest();
-    let split =
-        manifest.split(texts).map_err(|error| panic!("{}: {error}", workflow.name())).expect("a split");
-    let own: FrameSet =
-        if split.is_whole() { split.results(&clip.into()) } else { own.parse().expect("frames") };
-    let plan = split.plan(&own, clip, manifest.shape());
-    let last = plan.loaded.len().saturating_sub(1) as u64;
-    let staged = match manifest.clip.as_ref().map(|clip| clip.load) {
-        None => StagedClip::Nothing,
-        Some(Load::Image) => StagedClip::Files((0..=last).map(|at| format!("{at}.png")).collect()),
-        Some(Load::Directory) => StagedClip::Directory("/stage/chunk".to_owned()),
-        Some(Load::Frames) => StagedClip::Frames { path: "/stage/frame.%04d.exr".to_owned(), last },
-    };
-    let pictures: StagedPictures = texts
-        .iter()
-        .filter(|(name, text)| manifest.parameters[*name].kind == ParameterType::Picture && !text.is_empty())
-        .map(|(name, _)| (name.clone(), "/stage/picture.png".to_owned()))
-        .collect();
-    let prompt = bind::bind(workflow, texts, &plan, &staged, &pictures, "/saved", "attempt")?;
-    Graph::parse(workflow.name(), &prompt.graph.to_string())
+    bind::sample(workflow, texts, &own.parse().expect("frames"), clip, "/stage/chunk")
 }
 
 fn told(mismatches: &[hearth_workflows::signatures::Mismatch]) -> String {

@@ -1,12 +1,10 @@
 //! A workflow with its parameters held against what a ComfyUI's node classes declare.
 
 use crate::{
-    bind::{self, StagedClip, StagedPictures},
+    bind,
     error::WorkflowError,
-    frames::{Frame, FrameRange, FrameSet},
-    graph::Graph,
-    manifest::Load,
-    parameters::{ParameterTexts, ParameterType},
+    frames::{Frame, FrameRange},
+    parameters::ParameterTexts,
     signatures::{Mismatch, Signatures},
     workflow::Workflow,
 };
@@ -22,7 +20,8 @@ pub fn mismatches(
     given: &ParameterTexts,
     signatures: &Signatures,
 ) -> Result<Vec<Mismatch>, WorkflowError> {
-    let graph = sample(workflow, given)?;
+    let clip = FrameRange { first: Frame(1), last: Frame(SAMPLE) };
+    let graph = bind::sample(workflow, given, &[clip.first].into_iter().collect(), clip, "frames")?;
     let mut found: Vec<Mismatch> = Vec::new();
     for mismatch in signatures.check(&graph) {
         let same = |other: &Mismatch| {
@@ -33,33 +32,4 @@ pub fn mismatches(
         }
     }
     Ok(found)
-}
-
-/// The prompt for the first frame of some clip.
-fn sample(workflow: &Workflow, given: &ParameterTexts) -> Result<Graph, WorkflowError> {
-    let manifest = workflow.manifest();
-    let file = format!("{}/{}", workflow.name(), crate::library::GRAPH_FILE);
-    let wrong = |message| WorkflowError::Manifest { file: file.clone(), message };
-    let split = manifest.split(given).map_err(wrong)?;
-    let clip = FrameRange { first: Frame(1), last: Frame(SAMPLE) };
-    let results = split.results(&clip.into());
-    let own: FrameSet = if split.is_whole() { results } else { results.iter().take(1).collect() };
-    let plan = split.plan(&own, clip, manifest.shape());
-    let last = plan.loaded.len().saturating_sub(1) as u64;
-    let staged = match manifest.clip.as_ref().map(|clip| clip.load) {
-        None => StagedClip::Nothing,
-        Some(Load::Image) => StagedClip::Files((0..=last).map(|at| format!("{at}.png")).collect()),
-        Some(Load::Directory) => StagedClip::Directory("frames".to_owned()),
-        Some(Load::Frames) => StagedClip::Frames { path: "frames/frame.%04d.exr".to_owned(), last },
-    };
-    let is_picture = |name: &String| {
-        manifest.parameters.get(name).is_some_and(|parameter| parameter.kind == ParameterType::Picture)
-    };
-    let pictures: StagedPictures = given
-        .iter()
-        .filter(|(name, _)| is_picture(name))
-        .map(|(name, path)| (name.clone(), path.clone()))
-        .collect();
-    let prompt = bind::bind(workflow, given, &plan, &staged, &pictures, "/saved", "sample")?;
-    Graph::parse(&file, &prompt.graph.to_string())
 }

@@ -28,11 +28,8 @@ use hearth_tests::{
     farm::{finish, source, wait_for_nodes},
 };
 use hearth_workflows::{
-    FrameRange, Workflow,
-    bind::{self, StagedClip, StagedPictures},
-    graph::Graph,
+    FrameRange, bind,
     library::{self, Library},
-    manifest::Load,
     parameters::{ParameterTexts, ParameterType},
     signatures::Signatures,
 };
@@ -58,18 +55,26 @@ async fn accepted(url: &str) {
         http.get(format!("{url}/object_info")).send().await.expect("a ComfyUI").json().await.expect("JSON");
     let signatures = Signatures::read(&object_info);
     let dir = tempfile::tempdir().expect("a folder");
-    clips::make(&dir.path().join("png"), 0..=24, 64, 64);
-    clips::make_exr(&dir.path().join("exr"), 0..=24, 64, 64);
+    clips::make(dir.path(), 0..=FRAMES, 64, 64);
+    clips::make_exr(dir.path(), 0..=FRAMES, 64, 64);
+    let folder = dir.path().to_str().expect("UTF-8");
+    let clip = FrameRange::new(0, FRAMES).expect("a range");
     println!("| workflow | nodes | /prompt |\n| --- | --- | --- |");
     for workflow in Library::read::<&str>(&[]).workflows.into_values() {
         let presets = workflow.manifest().presets.iter();
         let mut settings = vec![("defaults", ParameterTexts::new())];
         settings.extend(presets.map(|(name, preset)| (name.as_str(), preset.parameters.clone())));
         for (setting, texts) in settings {
-            let graph = bound(&workflow, texts, dir.path());
-            let checked = Graph::parse(workflow.name(), &graph.to_string()).expect("a graph");
+            let mut texts = texts;
+            let is_picture = |kind: ParameterType| kind == ParameterType::Picture;
+            for (name, _) in workflow.manifest().parameters.iter().filter(|(_, it)| is_picture(it.kind)) {
+                texts.insert(name.clone(), "plates/picture.png".to_owned());
+            }
+            let graph = bind::sample(&workflow, &texts, &clip.into(), clip, folder).expect("bound");
             let wrong: Vec<String> =
-                signatures.check(&checked).iter().map(|wrong| hearth_telemetry::chain(wrong)).collect();
+                signatures.check(&graph).iter().map(|wrong| hearth_telemetry::chain(wrong)).collect();
+            let graph: serde_json::Map<String, Value> =
+                graph.nodes().iter().map(|(id, node)| (id.clone(), node.to_value())).collect();
             let id = format!("{}-{}", workflow.name(), std::process::id());
             let body = json!({ "prompt": graph, "prompt_id": id, "client_id": "hearth" });
             let answer = http.post(format!("{url}/prompt")).json(&body).send().await.expect("an answer");
@@ -88,32 +93,6 @@ async fn accepted(url: &str) {
             }
         }
     }
-}
-
-fn bound(workflow: &Workflow, mut texts: ParameterTexts, dir: &Path) -> Value {
-    let clip = FrameRange::new(0, 24).expect("a range");
-    let manifest = workflow.manifest();
-    let split = manifest.split(&texts).expect("a split");
-    let plan = split.plan(&split.results(&clip.into()), clip, manifest.shape());
-    let last = plan.loaded.len().saturating_sub(1) as u64;
-    let png = dir.join("png/plate.0000.png").display().to_string();
-    let staged = match manifest.clip.as_ref().map(|clip| clip.load) {
-        None => StagedClip::Nothing,
-        Some(Load::Image) => StagedClip::Files(vec![png.clone(); plan.loaded.len()]),
-        Some(Load::Directory) => StagedClip::Directory(dir.join("png").display().to_string()),
-        Some(Load::Frames) => {
-            StagedClip::Frames { path: dir.join("exr/plate.%04d.exr").display().to_string(), last }
-        }
-    };
-    let mut pictures = StagedPictures::new();
-    for (name, parameter) in &manifest.parameters {
-        if parameter.kind == ParameterType::Picture {
-            texts.insert(name.clone(), "plates/picture.png".to_owned());
-            pictures.insert(name.clone(), png.clone());
-        }
-    }
-    let out = dir.join("saved").display().to_string();
-    bind::bind(workflow, &texts, &plan, &staged, &pictures, &out, "accepted").expect("bound").graph
 }
 
 /// Renders each of `wanted` (a name or a folder, and after a colon a preset) in one piece and in chunks, on a farm whose

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 mod bypass;
 mod each;
+mod sample;
 
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub use each::PICK_CLASS;
+pub use sample::sample;
 
 /// Joins two batches of pictures; core ComfyUI.
 pub const BATCH_CLASS: &str = "ImageBatch";
