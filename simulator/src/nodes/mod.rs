@@ -3,6 +3,7 @@
 mod custom;
 mod image;
 mod load;
+mod matte;
 mod recorded;
 mod save;
 mod stand_in;

@@ -79,8 +79,8 @@ pub(super) fn behaviour(class: &str) -> Option<(f64, Behaviour)> {
         "ImageUpscaleWithModel" => {
             (1.0, |run| Done::each(run.batch("image")?, |f| f.resized(f.width * 4, f.height * 4, "lanczos")))
         }
-        "Keyer" => (0.25, key),
-        "AlphaMatte" => (1.0, refine),
+        "Keyer" => (0.25, super::matte::key),
+        "AlphaMatte" => (1.0, super::matte::refine),
         "BlurMaskFast" => (0.1, |run| {
             let radius = run.int("radius_x").max(0) as u32;
             let masks = run.batch("masks")?.iter();
@@ -93,10 +93,10 @@ pub(super) fn behaviour(class: &str) -> Option<(f64, Behaviour)> {
         "InvertMask" => {
             (0.0, |run| mask(run.batch("mask")?.iter().map(|f| f.map(|v| 1.0 - v).into()).collect()))
         }
-        "JoinImageWithAlpha" => (0.0, join_alpha),
+        "JoinImageWithAlpha" => (0.0, super::matte::join_alpha),
         "ImageRemoveAlpha+" => (0.0, |run| Done::image(run.batch("image")?.clone())),
-        "ImageRemoveBackground+" => (1.0, cut_out),
-        "LayerStyle: DropShadow V3" => (0.5, drop_shadow),
+        "ImageRemoveBackground+" => (1.0, super::matte::cut_out),
+        "LayerStyle: DropShadow V3" => (0.5, super::matte::drop_shadow),
         _ => return None,
     })
 }
@@ -107,7 +107,7 @@ fn mask(batch: Batch) -> Result<Done, NodeError> {
 
 impl Run<'_> {
     /// A number made of all inputs but those named, linked ones included.
-    fn seed(&self, but: &[&str]) -> u64 {
+    pub(super) fn seed(&self, but: &[&str]) -> u64 {
         let mut hash = DefaultHasher::new();
         for (input, value) in self.inputs {
             if but.contains(&input.as_str()) {
@@ -263,7 +263,7 @@ fn grain(run: &mut Run<'_>) -> Result<Done, NodeError> {
     Done::image(run.batch("image")?.iter().enumerate().map(grainy).collect())
 }
 
-fn grey(frame: &Frame) -> Frame {
+pub(super) fn grey(frame: &Frame) -> Frame {
     frame.per_pixel(|[red, green, blue]| [0.2126 * red + 0.7152 * green + 0.0722 * blue; 3])
 }
 
@@ -286,7 +286,7 @@ fn touch(run: &mut Run<'_>, input: &str) -> Result<Done, NodeError> {
 }
 
 /// 0 to 1.
-fn part(seed: u64) -> f32 {
+pub(super) fn part(seed: u64) -> f32 {
     (seed >> 40) as f32 / (1_u64 << 24) as f32
 }
 
@@ -371,99 +371,6 @@ fn to_pixels(run: &mut Run<'_>) -> Result<Done, NodeError> {
         };
         frame.resized(scaled(frame.width), scaled(frame.height), method)
     })
-}
-
-/// Picture, key as a picture, key as a mask.
-fn key(run: &mut Run<'_>) -> Result<Done, NodeError> {
-    let (low, high, gamma) = (run.float("low"), run.float("high"), run.float("gamma").max(0.001));
-    let operation = run.text("operation");
-    let frames = run.batch("images")?.clone();
-    let alpha: Batch = frames
-        .iter()
-        .map(|frame| {
-            Arc::new(frame.per_pixel(|[red, green, blue]| {
-                let key = match operation {
-                    "redscreen" => 0.7 * (green + blue) - red + 1.0,
-                    "bluescreen" => 0.7 * (red + green) - blue + 1.0,
-                    _ => 0.7 * (red + blue) - green + 1.0,
-                };
-                let span = if (high - low).abs() < f32::EPSILON { f32::EPSILON } else { high - low };
-                [((key - low) / span).clamp(0.0, 1.0).powf(1.0 / gamma); 3]
-            }))
-        })
-        .collect();
-    let outputs = vec![Data::Image(frames), Data::Image(alpha.clone()), Data::Mask(alpha)];
-    Ok(Done { outputs, shown: None })
-}
-
-/// Matte, foreground, background.
-fn refine(run: &mut Run<'_>) -> Result<Done, NodeError> {
-    let (black, white) = (run.float("blackpoint"), run.float("whitepoint"));
-    let radius = run.int("preblur").max(0) as u32;
-    let (frames, trimap) = (run.batch("images")?.clone(), run.batch("alpha_trimap")?);
-    let alpha: Batch = trimap
-        .iter()
-        .map(|frame| {
-            let soft = frame.blurred(radius, (radius as f32 / 2.0).max(0.1));
-            Arc::new(soft.map(|value| ((value - black) / (white - black).max(0.01)).clamp(0.0, 1.0)))
-        })
-        .collect();
-    let clean = |frame: &Arc<Frame>| {
-        Arc::new(frame.per_pixel(|[red, green, blue]| [red, green.min(f32::midpoint(red, blue)), blue]))
-    };
-    let foreground = frames.iter().map(clean).collect();
-    Ok(Done { outputs: vec![Data::Image(alpha), Data::Image(foreground), Data::Image(frames)], shown: None })
-}
-
-/// The fourth channel is one minus the mask.
-fn join_alpha(run: &mut Run<'_>) -> Result<Done, NodeError> {
-    let colour = run.batch("image")?.clone();
-    let alpha: Batch = run
-        .batch("alpha")?
-        .iter()
-        .zip(&colour)
-        .map(|(mask, frame)| {
-            mask.resized(frame.width, frame.height, "bilinear").map(|value| 1.0 - value).into()
-        })
-        .collect();
-    // The shorter of the two, without a word.
-    let count = alpha.len();
-    Ok(Done { outputs: vec![Data::Rgba { colour: colour[..count].to_vec(), alpha }], shown: None })
-}
-
-/// What is bright is the subject.
-fn cut_out(run: &mut Run<'_>) -> Result<Done, NodeError> {
-    let level = 0.3 + 0.2 * part(run.seed(&["image"]));
-    let frames = run.batch("image")?.clone();
-    let subject: Batch = frames
-        .iter()
-        .map(|frame| {
-            grey(frame).blurred(2, 1.0).map(|value| ((value - level) * 8.0 + 0.5).clamp(0.0, 1.0)).into()
-        })
-        .collect();
-    Ok(Done { outputs: vec![Data::Image(frames), Data::Mask(subject)], shown: None })
-}
-
-fn drop_shadow(run: &mut Run<'_>) -> Result<Done, NodeError> {
-    let (layer, behind) = (run.batch("layer_image")?, run.batch("background_image")?);
-    let masks = run.batch("layer_mask")?;
-    let dark = run.int("opacity") as f32 / 100.0;
-    let (right, down) = (run.int("distance_x"), run.int("distance_y"));
-    let blur = (run.int("blur").max(0) as u32 / 4).min(8);
-    let missing = || NodeError::raised("IndexError", "list index out of range");
-    let made = layer.iter().enumerate().map(|(place, frame)| {
-        let at = |batch: &Batch| batch.get(place).or(batch.last()).cloned();
-        let (behind, mask) = (at(behind).ok_or_else(missing)?, at(masks).ok_or_else(missing)?);
-        let shadow = mask.shifted(right, down).blurred(blur, (blur as f32 / 2.0).max(0.1));
-        let shaded = behind.zip(&shadow, |value, shadow| value * (1.0 - dark * shadow));
-        let front = frame.zip(&mask, |value, mask| value * mask);
-        let rest = shaded.zip(&mask, |value, mask| value * (1.0 - mask));
-        Ok(Arc::new(front.zip(&rest, |front, rest| front + rest)))
-    });
-    let colour = made.collect::<Result<Batch, NodeError>>()?;
-    let alpha =
-        colour.iter().map(|frame| Arc::new(Frame::filled(frame.width, frame.height, [1.0; 3]))).collect();
-    Ok(Done { outputs: vec![Data::Rgba { colour, alpha }], shown: None })
 }
 
 /// The same for the same seed (xorshift).
