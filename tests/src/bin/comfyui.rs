@@ -181,7 +181,9 @@ fn request(one: &str, output: &str, chunk_frames: u32) -> v1::SubmitJobRequest {
         (workflow, submit_job_request::Workflow::WorkflowName(name.to_owned()))
     };
     let manifest = workflow.manifest();
-    let given = manifest.presets.get(preset).map(|preset| preset.parameters.clone()).unwrap_or_default();
+    let known = manifest.presets.get(preset);
+    assert!(preset.is_empty() || known.is_some(), "{name} has no preset {preset}");
+    let given = known.map(|preset| preset.parameters.clone()).unwrap_or_default();
     let mut parameters: HashMap<String, String> = given.into_iter().collect();
     for (name, parameter) in &manifest.parameters {
         if parameter.kind == ParameterType::Picture && parameter.bypass.is_empty() {
@@ -189,9 +191,13 @@ fn request(one: &str, output: &str, chunk_frames: u32) -> v1::SubmitJobRequest {
         }
     }
     let has_clip = manifest.clip.is_some();
+    let or_nothing = |text: String| if has_clip { text } else { String::new() };
+    // No more than its nodes take in one piece.
+    let frames = (FRAMES as u64).min(manifest.shape().max);
     v1::SubmitJobRequest {
         workflow: Some(named),
-        clip: if has_clip { "plates/screen/plate.%04d.exr".to_owned() } else { String::new() },
+        clip: or_nothing("plates/screen/plate.%04d.exr".to_owned()),
+        frames: or_nothing(format!("1001-{}", 1000 + frames)),
         output: format!("comps/{output}"),
         chunk_frames,
         parameters,
