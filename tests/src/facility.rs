@@ -157,14 +157,10 @@ impl Facility {
         let nodes = index * NODES_OF_AGENT..(index + 1) * NODES_OF_AGENT;
         let servers: Vec<String> = self.to_comfyui[nodes].iter().map(Proxy::url).collect();
         let transfer = if self.plan.shared { "shared" } else { "http" };
-        let tables =
-            servers.iter().map(|url| format!("[[nodes]]\ncomfyui = \"{url}\"\ntransfer = \"{transfer}\"\n"));
-        let config = self.path(&format!("agent{index}.toml"));
-        fs::write(&config, tables.collect::<String>()).expect("written");
         let mut command = Command::new(program("hearth-agent"));
         command
             .env("XDG_CONFIG_HOME", self.dir.path())
-            .args(["--coordinator", &self.urls(), "--config", &config.display().to_string()])
+            .args(["--coordinator", &self.urls(), "--comfyui", &servers.join(","), "--transfer", transfer])
             .args(["--host", &format!("host{index}"), "--metrics-listen", "127.0.0.1:0"])
             .args(["--dead-seconds", "2", "--roots", &roots(&self.dir)])
             .arg("--state")

@@ -80,7 +80,7 @@ impl Farm {
             nodes.push(NodeConfig {
                 name,
                 comfyui: simulator.url(),
-                transfer: setup.transfer,
+                transfer: Some(setup.transfer),
                 output: setup.shared_output.then_some(output),
                 ..NodeConfig::default()
             });

@@ -158,8 +158,8 @@ async fn what_is_saved_to_a_path_needs_storage_that_both_see() {
     assert_eq!(
         lacks(&told, "node0"),
         [
-            "its agent does not share storage with its ComfyUI, which saves to a path there; if it can, give the node \
-         transfer = shared"
+            "its agent does not share storage with its ComfyUI, which saves to a path there; if both see it under the \
+             same paths, start the agent with --transfer shared"
         ]
     );
     let sharpen = v1::SubmitJobRequest { clip, ..request("sh010", "resize-sharpen", "sharp") };

@@ -25,6 +25,8 @@ pub struct Config {
     pub pools: String,
     /// When nodes work that name no hours themselves; none: always.
     pub hours: Option<Hours>,
+    /// How frames reach the ComfyUI of nodes that say nothing themselves.
+    pub transfer: Transfer,
     /// Storage roots of this host, by name.
     pub roots: Roots,
     /// Where attempts and unreported results are kept.
@@ -57,7 +59,7 @@ pub struct NodeConfig {
     pub name: String,
     /// `http://host:port`.
     pub comfyui: String,
-    pub transfer: Transfer,
+    pub transfer: Option<Transfer>,
     /// ComfyUI's output folder on this host; without it results come over HTTP.
     pub output: Option<PathBuf>,
     /// Pools it belongs to.
@@ -71,7 +73,7 @@ pub struct NodeConfig {
 }
 
 /// How frames reach ComfyUI.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Transfer {
     /// It sees the agent's files under the same paths.
@@ -90,6 +92,7 @@ impl Default for Config {
             nodes: Vec::new(),
             pools: String::new(),
             hours: None,
+            transfer: Transfer::default(),
             roots: Roots::default(),
             state: state_home().join("hearth/agent"),
             stage: PathBuf::new(),
@@ -128,7 +131,7 @@ impl Config {
         if self.host.is_empty() { host_name() } else { self.host.clone() }
     }
 
-    /// Every node with its name, pools, hours and slots filled in.
+    /// Every node with its name, pools, hours, transfer and slots filled in.
     pub fn all_nodes(&self) -> Vec<NodeConfig> {
         let list = |text: &str| -> Vec<String> {
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
@@ -149,6 +152,7 @@ impl Config {
                     node.pools = list(&self.pools);
                 }
                 node.hours = node.hours.take().or_else(|| self.hours.clone());
+                node.transfer = node.transfer.or(Some(self.transfer));
                 node.slots = node.slots.or(Some(self.slots));
                 node
             })

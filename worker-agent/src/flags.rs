@@ -7,7 +7,7 @@ use hearth_storage::Roots;
 use hearth_telemetry::{ConfigurationError, LogFormat, configure};
 use serde::Serialize;
 
-use crate::{Config, hours::Hours};
+use crate::{Config, Transfer, hours::Hours};
 
 /// Works beside ComfyUI: renders chunks there and brings them to shared storage.
 #[derive(Debug, Parser, Serialize)]
@@ -46,6 +46,10 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     hours: Option<Hours>,
+    /// How frames reach the ComfyUIs: shared, which see the roots under the same paths, or http [default: http]
+    #[arg(long, hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer: Option<Transfer>,
     /// Storage roots of this host, as name=/path,name=/path
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -43,7 +43,9 @@ pub(super) fn job(response: &v1::CheckJobResponse) -> String {
                 format!(", done in {} to {}", duration(earliest), duration(latest))
             });
             let gpu = duration(cost.gpu_seconds);
-            line(format!("about {} chunks, {gpu} of GPU time{}", cost.chunks, when.unwrap_or_default()));
+            let chunks =
+                if cost.chunks == 1 { "1 chunk".to_owned() } else { format!("{} chunks", cost.chunks) };
+            line(format!("about {chunks}, {gpu} of GPU time{}", when.unwrap_or_default()));
         }
         None => line("nothing of its kind was measured before: no estimate".to_owned()),
     }
@@ -66,13 +68,13 @@ pub(super) fn batch(responses: &[v1::CheckJobResponse]) -> String {
     let mut text: String = responses.iter().map(|response| format!("{}\n\n", job(response))).collect();
     let jobs: usize = responses.iter().map(|response| response.jobs.len()).sum();
     let costs: Vec<&v1::JobCost> = responses.iter().filter_map(|response| response.cost.as_ref()).collect();
-    let gpu: f64 = costs.iter().map(|cost| cost.gpu_seconds).sum();
+    let gpu = duration(costs.iter().map(|cost| cost.gpu_seconds).fold(0.0, |all, one| all + one));
     let _ = match responses.len() - costs.len() {
-        0 => write!(text, "{jobs} jobs in all: about {} of GPU time", duration(gpu)),
+        0 => write!(text, "{jobs} jobs in all: about {gpu} of GPU time"),
+        _ if costs.is_empty() => write!(text, "{jobs} jobs in all: no estimate"),
         unknown => write!(
             text,
-            "{jobs} jobs in all: about {} of GPU time, and {unknown} clips that nothing is known of",
-            duration(gpu)
+            "{jobs} jobs in all: about {gpu} of GPU time, without {unknown} that nothing is known of"
         ),
     };
     text

@@ -73,7 +73,7 @@ impl fmt::Display for Lack {
             }
             Self::Root(root) => write!(f, "storage root {root} is not mapped on its host"),
             Self::SharedStorage => f.write_str(
-                "its agent does not share storage with its ComfyUI, which saves to a path there; if it can, give the node transfer = shared",
+                "its agent does not share storage with its ComfyUI, which saves to a path there; if both see it under the same paths, start the agent with --transfer shared",
             ),
             Self::Tried(reason) => f.write_str(reason),
         }

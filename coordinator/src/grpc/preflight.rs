@@ -164,6 +164,7 @@ fn message(
     if nodes.iter().all(|fit| !fit.lacks.is_empty()) {
         warnings.push(match nodes.len() {
             0 => "no node of its pool is connected; it would wait for one".to_owned(),
+            1 => "the only node cannot run it; it would wait for one that can".to_owned(),
             count => format!("none of {count} nodes can run it; it would wait for one that can"),
         });
     }

@@ -170,7 +170,7 @@ async fn start(folder: &Path) -> Result<(Vec<Simulator>, Farm), StandaloneError>
             name,
             comfyui: simulator.url(),
             // One node shares a file system with the agent, the others upload and download.
-            transfer: if index == 0 { Transfer::Shared } else { Transfer::Http },
+            transfer: Some(if index == 0 { Transfer::Shared } else { Transfer::Http }),
             output: (index == 0).then_some(output),
             pools: if index == 0 { vec![ONE_NODE.to_owned()] } else { Vec::new() },
             ..NodeConfig::default()

@@ -38,7 +38,7 @@ pub(crate) async fn run(flags: Flags) -> Result<(), StandaloneError> {
         roots
     });
     let state = flags.state.unwrap_or_else(state_dir);
-    let transfer = if flags.shared { Transfer::Shared } else { Transfer::Http };
+    let transfer = Some(if flags.shared { Transfer::Shared } else { Transfer::Http });
     let nodes = flags
         .comfyui
         .iter()

@@ -120,7 +120,7 @@ async fn compared(url: &str, wanted: &[String]) {
     let node = NodeConfig {
         name: "real".to_owned(),
         comfyui: url.to_owned(),
-        transfer: Transfer::Shared,
+        transfer: Some(Transfer::Shared),
         ..NodeConfig::default()
     };
     let agent = Agent::start(hearth_agent::Config {

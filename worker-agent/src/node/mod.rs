@@ -129,7 +129,7 @@ pub(crate) async fn run(
         client: client.clone(),
         socket,
         roots: Arc::new(agent.roots.clone()),
-        transfer: config.transfer,
+        transfer: config.transfer.unwrap_or_default(),
         output: config.output.clone(),
         stage: agent.stage_dir(),
         darkroom,

@@ -52,7 +52,7 @@ pub(crate) async fn measure() -> Vec<Figure> {
             ..Default::default()
         };
         let simulator = Simulator::start(any, config).await.expect("simulator");
-        let transfer = Transfer::Shared;
+        let transfer = Some(Transfer::Shared);
         nodes.push(NodeConfig { name, comfyui: simulator.url(), transfer, ..NodeConfig::default() });
         simulators.push(simulator);
     }
