@@ -147,6 +147,17 @@ async fn a_batch_is_taken_whole_or_not_at_all_and_controlled_as_one() {
     for told in ["of 10 jobs", "job 2 (plates/nowhere/plate.%04d.png)", "job 5 (", "no preset 'nonsense'"] {
         assert!(refused.contains(told), "{told}: {refused}");
     }
+    // Of very many, as many are told as an answer holds.
+    let many =
+        (0..1_000).map(|number| request(&format!("nowhere{number}"), "film-look", &format!("x{number}")));
+    let refused_many = farm.client.submit_batch(batch(many.collect())).await.expect_err("all are wrong");
+    let told = refused_many.to_string();
+    assert!(told.contains("of 1000 jobs 1000 are wrong") && told.lines().count() > 10, "{told}");
+    assert!(
+        told.lines().last().is_some_and(|line| line.starts_with("and ") && line.ends_with(" more")),
+        "{told}"
+    );
+
     // A dry run is refused in the same words, and one that would be taken tells of every job.
     let mut jobs = ten("wrong");
     jobs[1].clip = "plates/nowhere/plate.%04d.png".to_owned();
@@ -206,6 +217,11 @@ async fn a_folder_of_clips_is_a_batch_and_links_are_no_clips_of_their_own() {
     std::os::unix::fs::symlink("..", show.join("sh020/up")).expect("linked");
     let folder = ["batch", "submit", "plates/dune", "-w", "resize-sharpen", "-o", "comps/{folder}"];
     let planned = facility.hearth(&[&folder[..], &["--dry-run"]].concat());
+    let warned = String::from_utf8_lossy(&planned.stderr).into_owned();
+    assert!(
+        warned.contains("2 clips in plates/dune; folders that are links are left out: plates/dune/sh"),
+        "{warned}"
+    );
     let planned = String::from_utf8_lossy(&planned.stdout).into_owned();
     assert!(planned.contains("2 jobs in all") && planned.ends_with("nothing was submitted\n"), "{planned}");
     let watched = facility.hearth(&[&folder[..], &["--watch"]].concat());

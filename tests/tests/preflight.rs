@@ -16,7 +16,8 @@ fn without(classes: &[&str], folder: &str) -> Config {
 }
 
 fn lacks<'a>(response: &'a v1::CheckJobResponse, node: &str) -> Vec<&'a str> {
-    let fit = response.nodes.iter().find(|fit| fit.node == node).expect("a node of the pool");
+    let has = |fit: &&v1::NodeFit| fit.nodes.iter().any(|name| name == node);
+    let fit = response.nodes.iter().find(has).expect("a node of the pool");
     fit.lacks.iter().map(String::as_str).collect()
 }
 
@@ -51,7 +52,7 @@ async fn everything_is_told_before_a_gpu_is_touched() {
     assert_eq!(lacks(&large, "node2"), ["less than 16.0 GiB of GPU memory"]);
     let nowhere = v1::SubmitJobRequest { pool: "moon".to_owned(), ..request("sh010", "film-look", "x") };
     let nowhere = farm.client.check(nowhere).await.expect("it could be");
-    assert_eq!((nowhere.nodes.len(), nowhere.nodes_elsewhere), (0, 3));
+    assert_eq!((nowhere.node_count, nowhere.nodes_elsewhere), (0, 3));
     assert!(nowhere.warnings.iter().any(|warning| warning.contains("no node of its pool is connected")));
 
     // The usual deliveries are told as well.
@@ -164,6 +165,30 @@ async fn what_is_saved_to_a_path_needs_storage_that_both_see() {
     );
     let sharpen = v1::SubmitJobRequest { clip, ..request("sh010", "resize-sharpen", "sharp") };
     assert!(lacks(&farm.client.check(sharpen).await.expect("it could be"), "node0").is_empty());
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn takes_that_no_node_can_run_together_run_apart() {
+    let only = |table: &str| {
+        let mut config = Config::default();
+        config.models.insert("luts".to_owned(), vec![table.to_owned()]);
+        config
+    };
+    let simulators = vec![only("Film_Noir_High_Contrast.cube"), only("Vintage_Kodak_Vision3.cube")];
+    let farm = Farm::start(Setup { simulators, ..Setup::default() }).await;
+    clips::make(&farm.path("plates/sh010"), 1001..=1002, 24, 16);
+    let looks = |values: &[&str]| v1::SubmitJobRequest {
+        wedges: vec![wedge("look", values)],
+        ..request("sh010", "film-look", "looks")
+    };
+    let apart = farm.client.check(looks(&["noir", "kodak-vision3"])).await.expect("it could be");
+    assert_eq!(lacks(&apart, "node0"), ["model luts/Vintage_Kodak_Vision3.cube is missing"]);
+    assert_eq!(apart.warnings[0], "no node can run all of the takes, but each can run on some node");
+    let never = farm.client.check(looks(&["noir", "teal-orange"])).await.expect("it could be");
+    assert_eq!(never.warnings[0], "none of 2 nodes can run it; it would wait for one that can");
+    let empty = farm.client.check(looks(&[])).await.expect_err("nothing to try").to_string();
+    assert!(empty.contains("a wedge has no values"), "{empty}");
     farm.stop().await;
 }
 

@@ -199,8 +199,17 @@ impl Entry {
         self
     }
 
-    /// `place`: the job's place in the batch, from 1, for messages. `base`: what workflow folders are relative to.
-    fn request(self, place: usize, base: &Path, roots: &Roots) -> Result<v1::SubmitJobRequest, CliError> {
+    /// Makes a workflow that is named by its folder absolute: folders in a file are beside it.
+    fn beside(mut self, base: &Path) -> Self {
+        if let Some(folder) = workflow_folder(&self.workflow, base) {
+            let folder = std::path::absolute(&folder).unwrap_or(folder);
+            self.workflow = folder.display().to_string();
+        }
+        self
+    }
+
+    /// `place`: the job's place in the batch, from 1, for messages.
+    fn request(self, place: usize, roots: &Roots) -> Result<v1::SubmitJobRequest, CliError> {
         for (what, text) in [("workflow", &self.workflow), ("output", &self.output)] {
             if text.is_empty() {
                 return Err(CliError::Incomplete { job: place, what });
@@ -208,9 +217,10 @@ impl Entry {
         }
         let clip = below_root(roots, &self.clip)?;
         let output = named(&below_root(roots, &self.output)?, &clip);
-        let workflow = match workflow_folder(&self.workflow, base) {
-            Some(folder) => source(&folder)?,
-            None => Workflow::WorkflowName(self.workflow),
+        // A folder is absolute by now; a name is one of the farm's library, whatever lies here.
+        let workflow = match Path::new(&self.workflow) {
+            folder if folder.is_absolute() => source(folder)?,
+            _ => Workflow::WorkflowName(self.workflow),
         };
         let texts: Vec<String> =
             self.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -281,11 +291,8 @@ fn show(jobs: &[v1::Job], as_json: bool) {
 async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Result<Outcome, CliError> {
     let roots: Roots = flags.roots.parse()?;
     let given = parameters(&flags.parameters, &roots)?;
-    // What stands in the file is read beside the file, and what is typed, here.
-    let typed = workflow_folder(&flags.workflow, Path::new(""));
-    let typed = typed.map(|folder| std::path::absolute(&folder).unwrap_or(folder));
     let flagged = Entry {
-        workflow: typed.map_or(flags.workflow, |folder| folder.display().to_string()),
+        workflow: flags.workflow,
         preset: flags.preset,
         output: flags.output,
         parameters: given.into_iter().map(|(name, value)| (name, Scalar::Text(value))).collect(),
@@ -294,24 +301,29 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
         priority: flags.priority,
         ..Entry::default()
     };
+    let flagged = flagged.beside(Path::new(""));
     let path = Path::new(&flags.from);
     let is_file = path.extension().is_some_and(|extension| extension == "toml" || extension == "json");
-    let (entries, base) = if is_file {
+    let entries: Vec<Entry> = if is_file {
+        let base = path.parent().unwrap_or(Path::new(""));
         let File { defaults, jobs } = read(path)?;
-        let entries = jobs.into_iter().map(|job| job.or(&defaults).or(&flagged)).collect::<Vec<_>>();
-        (entries, path.parent().unwrap_or(Path::new("")))
+        let defaults = defaults.beside(base).or(&flagged);
+        jobs.into_iter().map(|job| job.beside(base).or(&defaults)).collect()
     } else {
-        let clips = clips(client, &below_root(&roots, &flags.from)?).await?;
-        (clips.into_iter().map(|clip| Entry { clip, ..flagged.clone() }).collect(), Path::new(""))
+        let (clips, links) = clips(client, &below_root(&roots, &flags.from)?).await?;
+        if !links.is_empty() {
+            eprintln!("hearth: {} clips in {}{}", clips.len(), flags.from, left_out(&links));
+        }
+        clips.into_iter().map(|clip| Entry { clip, ..flagged.clone() }).collect()
     };
-    let jobs = entries.into_iter().enumerate().map(|(index, entry)| entry.request(index + 1, base, &roots));
+    let jobs = entries.into_iter().enumerate().map(|(index, entry)| entry.request(index + 1, &roots));
     let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
     if flags.dry_run {
         let responses = client.check_batch(jobs).await?;
         if as_json {
             println!("{}", json::list(responses.iter().map(json::preflight)));
         } else {
-            println!("{}; nothing was submitted", preflight::batch(&responses));
+            println!("{}\nnothing was submitted", preflight::batch(&responses));
         }
         return Ok(Outcome::Fine);
     }
@@ -342,16 +354,17 @@ fn read(path: &Path) -> Result<File, CliError> {
     Ok(file)
 }
 
-/// The clips in a folder of the farm's storage, and below it.
-async fn clips(client: &FarmClient, folder: &str) -> Result<Vec<String>, CliError> {
+/// The clips in a folder of the farm's storage, and below it; and the folders that are links, which are left out.
+async fn clips(client: &FarmClient, folder: &str) -> Result<(Vec<String>, Vec<String>), CliError> {
     let folder = folder.trim_end_matches('/');
     let mut open = vec![folder.to_owned()];
-    let mut found = Vec::new();
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
     while let Some(inside) = open.pop() {
         let response = client.clips(&inside).await?;
         found.extend(response.clips.into_iter().map(|clip| clip.pattern));
         // "current" is a link to a version that is there as well.
         let links = response.linked_folders;
+        left_out.extend(links.iter().map(|name| format!("{inside}/{name}")));
         let folders = response.folders.into_iter().filter(|name| !links.contains(name));
         open.extend(folders.map(|name| format!("{inside}/{name}")));
         if found.len() > MOST_CLIPS || open.len() > MOST_CLIPS {
@@ -360,10 +373,21 @@ async fn clips(client: &FarmClient, folder: &str) -> Result<Vec<String>, CliErro
         }
     }
     if found.is_empty() {
-        return Err(CliError::NoClips { folder: folder.to_owned() });
+        return Err(CliError::NoClips { folder: folder.to_owned(), links: left_out });
     }
     found.sort();
-    Ok(found)
+    Ok((found, left_out))
+}
+
+/// For people who look for a clip that is not there.
+pub(super) fn left_out(links: &[String]) -> String {
+    const TOLD: usize = 5;
+    let more = links.len().saturating_sub(TOLD);
+    match (links.len(), links[..links.len() - more].join(", ")) {
+        (0, _) => String::new(),
+        (_, told) if more == 0 => format!("; folders that are links are left out: {told}"),
+        (_, told) => format!("; folders that are links are left out: {told} and {more} more"),
+    }
 }
 
 /// All jobs on one bar, until the last has ended.
@@ -439,10 +463,8 @@ mod tests {
         "#;
         let File { defaults, jobs } = toml::from_str(text).expect("a batch");
         let roots = Roots::default();
-        let requests: Vec<_> = jobs
-            .into_iter()
-            .map(|job| job.or(&defaults).request(1, Path::new(""), &roots).expect("a request"))
-            .collect();
+        let requests: Vec<_> =
+            jobs.into_iter().map(|job| job.or(&defaults).request(1, &roots).expect("a request")).collect();
         assert_eq!(requests[0].output, "comps/sh010/plate_v###");
         assert_eq!(requests[0].parameters["grain"], "0.3");
         assert_eq!(requests[0].deliveries[0].format, "h264");
@@ -459,7 +481,7 @@ mod tests {
                 .contains("clipp")
         );
         let bare = Entry { clip: "plates/x.%04d.png".to_owned(), ..Entry::default() };
-        let told = bare.request(3, Path::new(""), &roots).expect_err("incomplete").to_string();
+        let told = bare.request(3, &roots).expect_err("incomplete").to_string();
         assert_eq!(
             told,
             "job 3 of the batch has no workflow; name one in it, among the defaults, or as a flag"

@@ -148,7 +148,10 @@ pub(super) fn preflight(response: &v1::CheckJobResponse) -> Value {
     let jobs = response.jobs.iter().map(|job| {
         json!({ "name": job.name, "output": job.output, "frames": job.frames, "delivery": job.delivery })
     });
-    let nodes = response.nodes.iter().map(|fit| json!({ "node": fit.node, "lacks": fit.lacks }));
+    let nodes = response
+        .nodes
+        .iter()
+        .map(|fit| json!({ "nodes": fit.nodes, "count": fit.count, "lacks": fit.lacks }));
     let cost = response.cost.as_ref().map(|cost| {
         json!({
             "gpu_seconds": cost.gpu_seconds,
@@ -160,6 +163,7 @@ pub(super) fn preflight(response: &v1::CheckJobResponse) -> Value {
     json!({
         "jobs": jobs.collect::<Vec<_>>(),
         "nodes": nodes.collect::<Vec<_>>(),
+        "node_count": response.node_count,
         "nodes_elsewhere": response.nodes_elsewhere,
         "warnings": response.warnings,
         "cost": cost,

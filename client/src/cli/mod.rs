@@ -62,8 +62,8 @@ pub enum CliError {
     NoPreset { name: String },
     #[error("'{text}' names no version of a preset; write it like soft@3")]
     PresetVersion { text: String },
-    #[error("no clips in {folder} or below it")]
-    NoClips { folder: String },
+    #[error("no clips in {folder} or below it{}", batch::left_out(.links))]
+    NoClips { folder: String, links: Vec<String> },
     #[error("job {job} of the batch has no {what}; name one in it, among the defaults, or as a flag")]
     Incomplete { job: usize, what: &'static str },
     #[error("no workflow '{name}'; the farm has {known}")]

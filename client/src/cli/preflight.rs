@@ -17,22 +17,15 @@ pub(super) fn job(response: &v1::CheckJobResponse) -> String {
             if job.delivery.is_empty() { format!("frames {}", job.frames) } else { job.delivery.clone() };
         line(format!("{}: {what} to {}", job.name, job.output));
     }
-    let (able, not): (Vec<_>, Vec<_>) = response.nodes.iter().partition(|fit| fit.lacks.is_empty());
-    let names = able.iter().map(|fit| fit.node.as_str()).collect::<Vec<_>>().join(", ");
-    line(match able.len() {
-        0 => "runs on no node".to_owned(),
-        count => format!("runs on {count} of {} nodes: {names}", response.nodes.len()),
-    });
-    // Many like nodes lack the same.
-    let mut lacks: Vec<(&[String], Vec<&str>)> = Vec::new();
-    for fit in &not {
-        match lacks.iter_mut().find(|(lacks, _)| *lacks == fit.lacks.as_slice()) {
-            Some((_, nodes)) => nodes.push(&fit.node),
-            None => lacks.push((&fit.lacks, vec![&fit.node])),
-        }
-    }
-    for (lacks, nodes) in lacks {
-        line(format!("not on {}:\n  {}", nodes.join(", "), lacks.join("\n  ")));
+    for fit in &response.nodes {
+        let rest = (fit.count as usize).saturating_sub(fit.nodes.len());
+        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        let names = format!("{}{more}", fit.nodes.join(", "));
+        line(if fit.lacks.is_empty() {
+            format!("runs on {} of {}: {names}", fit.count, count(response.node_count as usize, "node"))
+        } else {
+            format!("not on {names}:\n  {}", fit.lacks.join("\n  "))
+        });
     }
     if response.nodes_elsewhere > 0 {
         line(format!("{} more nodes are not in its pool", response.nodes_elsewhere));
@@ -43,19 +36,13 @@ pub(super) fn job(response: &v1::CheckJobResponse) -> String {
                 format!(", done in {} to {}", duration(earliest), duration(latest))
             });
             let gpu = duration(cost.gpu_seconds);
-            let chunks =
-                if cost.chunks == 1 { "1 chunk".to_owned() } else { format!("{} chunks", cost.chunks) };
+            let chunks = count(cost.chunks as usize, "chunk");
             line(format!("about {chunks}, {gpu} of GPU time{}", when.unwrap_or_default()));
         }
         None => line("nothing of its kind was measured before: no estimate".to_owned()),
     }
     if response.output_bytes > 0 {
-        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-        let free = match response.free_bytes {
-            Some(free) => format!("{:.0} GB free", gigabytes(free)),
-            None => "free room unknown".to_owned(),
-        };
-        line(format!("about {:.2} GB before compression, {free}", gigabytes(response.output_bytes)));
+        line(room(response.output_bytes, response.free_bytes));
     }
     for warning in &response.warnings {
         line(format!("warning: {warning}"));
@@ -66,16 +53,36 @@ pub(super) fn job(response: &v1::CheckJobResponse) -> String {
 /// What would become of a batch: each of its jobs, and all of them together.
 pub(super) fn batch(responses: &[v1::CheckJobResponse]) -> String {
     let mut text: String = responses.iter().map(|response| format!("{}\n\n", job(response))).collect();
-    let jobs: usize = responses.iter().map(|response| response.jobs.len()).sum();
+    let jobs = count(responses.iter().map(|response| response.jobs.len()).sum(), "job");
     let costs: Vec<&v1::JobCost> = responses.iter().filter_map(|response| response.cost.as_ref()).collect();
     let gpu = duration(costs.iter().map(|cost| cost.gpu_seconds).fold(0.0, |all, one| all + one));
-    let _ = match responses.len() - costs.len() {
-        0 => write!(text, "{jobs} jobs in all: about {gpu} of GPU time"),
-        _ if costs.is_empty() => write!(text, "{jobs} jobs in all: no estimate"),
-        unknown => write!(
-            text,
-            "{jobs} jobs in all: about {gpu} of GPU time, without {unknown} that nothing is known of"
-        ),
+    let cost = match responses.len() - costs.len() {
+        0 => format!("about {gpu} of GPU time"),
+        _ if costs.is_empty() => "no estimate".to_owned(),
+        unknown => format!("about {gpu} of GPU time, without {unknown} that nothing is known of"),
     };
+    let _ = write!(text, "{jobs} in all: {cost}");
+    let bytes = responses.iter().map(|response| response.output_bytes).fold(0, u64::saturating_add);
+    // They need not all go to the same storage; where it is least, it may be short.
+    let free = responses.iter().filter_map(|response| response.free_bytes).min();
+    if bytes > 0 {
+        let _ = write!(text, "\n{}", room(bytes, free));
+    }
+    if free.is_some_and(|free| bytes > free) {
+        text.push_str("\nwarning: all of it may not fit");
+    }
     text
+}
+
+fn room(bytes: u64, free: Option<u64>) -> String {
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let free = match free {
+        Some(free) => format!("{:.0} GB free", gigabytes(free)),
+        None => "free room unknown".to_owned(),
+    };
+    format!("about {:.2} GB before compression, {free}", gigabytes(bytes))
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

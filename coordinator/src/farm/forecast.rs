@@ -7,7 +7,7 @@ use super::{
     Farm,
     command::{Submission, Submitted},
     ids::NodeName,
-    node::{Lack, Node},
+    node::{Capabilities, Lack},
     spec::{JobSpec, Render},
 };
 
@@ -18,6 +18,8 @@ pub struct Forecast {
     pub nodes: Vec<Fit>,
     /// Connected nodes outside the pool.
     pub elsewhere: usize,
+    /// Every take has a node that could run it, be it another one for each.
+    pub runs: bool,
     pub cost: Option<Cost>,
 }
 
@@ -42,74 +44,91 @@ pub struct Cost {
     pub seconds: Option<(f64, f64)>,
 }
 
-/// One take of it.
-struct Take<'a> {
-    spec: &'a JobSpec,
-    render: &'a Render,
-    workflow: &'a Workflow,
+/// What takes need of a node beyond what their workflow needs; most takes need the same.
+struct Needs {
     models: Vec<String>,
-    /// Of all nodes that could run it, in GPUs of usual speed.
+    roots: Vec<String>,
+    /// Nodes that could run them, ready or not.
+    able: usize,
+    /// Of those that are ready, in GPUs of usual speed.
     capacity: f64,
 }
 
-impl<'a> Take<'a> {
-    fn of(job: &'a Submitted) -> Option<Self> {
-        let (spec, workflow) = (&job.spec, job.workflow.as_deref()?);
-        let render = spec.render()?;
-        let models = workflow.needed_models(&render.parameters);
-        Some(Self { spec, render, workflow, models, capacity: 0.0 })
-    }
-
-    fn lacks(&self, node: &Node) -> Vec<Lack> {
-        let able = &node.capabilities;
-        let classes = self.workflow.needed_classes().into_iter();
-        let classes = classes.filter(|class| !able.classes.contains(*class));
+impl Needs {
+    fn lacks(&self, able: &Capabilities) -> impl Iterator<Item = Lack> {
         let models = self.models.iter().filter(|model| !able.models.contains(*model));
-        let mut lacks: Vec<Lack> = classes.map(|class| Lack::Class(class.to_owned())).collect();
-        lacks.extend(models.cloned().map(Lack::Model));
-        lacks.extend(able.lacks_means(self.workflow));
-        lacks.extend(able.lacks_place("", self.spec.roots()).err());
-        lacks
+        let place = able.lacks_place("", self.roots.iter().map(String::as_str));
+        models.cloned().map(Lack::Model).chain(place.err())
     }
 }
 
 impl Farm {
-    /// `submission` has passed every check.
+    /// `submission` has passed every check: all of its takes are of one workflow, in one pool.
     pub fn forecast(&self, submission: &Submission) -> Forecast {
-        let mut takes: Vec<Take<'_>> = submission.jobs.iter().filter_map(Take::of).collect();
         let mut forecast = Forecast::default();
-        let Some(pool) = takes.first().map(|take| take.spec.pool.as_str()) else { return forecast };
+        let rendered = |job: &&Submitted| job.workflow.is_some() && job.spec.render().is_some();
+        let Some(first) = submission.jobs.iter().find(rendered) else { return forecast };
+        let Some(workflow) = first.workflow.as_deref() else { return forecast };
+        let mut all: Vec<Needs> = Vec::new();
+        let mut takes: Vec<(&JobSpec, &Render, usize)> = Vec::new();
+        for spec in submission.jobs.iter().filter(rendered).map(|job| &job.spec) {
+            let Some(render) = spec.render() else { continue };
+            let models = workflow.needed_models(&render.parameters);
+            let roots: Vec<String> = spec.roots().map(str::to_owned).collect();
+            let known = all.iter().position(|needs| needs.models == models && needs.roots == roots);
+            takes.push((spec, render, known.unwrap_or(all.len())));
+            if known.is_none() {
+                all.push(Needs { models, roots, able: 0, capacity: 0.0 });
+            }
+        }
+        let classes = workflow.needed_classes();
+        let known = self.workflows.get(workflow.id());
         let mut nodes: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
         nodes.sort_unstable_by(|a, b| a.about.name.cmp(&b.about.name));
         for node in nodes {
             let able = &node.capabilities;
-            if matches!(able.lacks_place(pool, std::iter::empty()), Err(Lack::Pool(_))) {
+            if matches!(able.lacks_place(&first.spec.pool, std::iter::empty()), Err(Lack::Pool(_))) {
                 forecast.elsewhere += 1;
                 continue;
             }
-            let mut all: Vec<Lack> = Vec::new();
-            for take in &mut takes {
-                let lacks = take.lacks(node);
-                if lacks.is_empty() && node.is_ready() {
-                    let known = self.workflows.get(&take.render.workflow);
-                    take.capacity += known.map_or(1.0, |known| known.pace.kind_speed(&able.device));
+            let missing = classes.iter().filter(|class| !able.classes.contains(**class));
+            let missing = missing.map(|class| Lack::Class((*class).to_owned()));
+            let mut lacks: Vec<Lack> = missing.chain(able.lacks_means(workflow)).collect();
+            let fits = lacks.is_empty();
+            for needs in &mut all {
+                let own: Vec<Lack> = needs.lacks(able).collect();
+                if fits && own.is_empty() {
+                    needs.able += 1;
+                    if node.is_ready() {
+                        needs.capacity += known.map_or(1.0, |known| known.pace.kind_speed(&able.device));
+                    }
                 }
-                let new = lacks.into_iter().filter(|lack| !all.contains(lack)).collect::<Vec<_>>();
-                all.extend(new);
+                for lack in own {
+                    if !lacks.contains(&lack) {
+                        lacks.push(lack);
+                    }
+                }
             }
             let (node, device) = (node.about.name.clone(), able.device.clone());
-            forecast.nodes.push(Fit { node, device, lacks: all });
+            forecast.nodes.push(Fit { node, device, lacks });
         }
-        forecast.cost = self.cost(&takes);
+        forecast.runs = all.iter().all(|needs| needs.able > 0);
+        forecast.cost = self.cost(workflow, &takes, &all);
         forecast
     }
 
     /// Of all takes together; `None` if one of them is of a kind that was never measured.
-    fn cost(&self, takes: &[Take<'_>]) -> Option<Cost> {
+    fn cost(
+        &self,
+        workflow: &Workflow,
+        takes: &[(&JobSpec, &Render, usize)],
+        needs: &[Needs],
+    ) -> Option<Cost> {
+        let known = self.workflows.get(workflow.id())?;
         let mut all = Cost { gpu_seconds: 0.0, chunks: 0, seconds: None };
         let (mut least, mut earliest) = (f64::INFINITY, 0.0);
-        for Take { spec, render, workflow, capacity, .. } in takes {
-            let known = self.workflows.get(&render.workflow)?;
+        for (spec, render, kind) in takes {
+            let capacity = needs[*kind].capacity;
             let per_frame = known.pace.likely_base(render.variant(workflow))?;
             let split = render.split(workflow);
             let at_once = match render.chunk_frames {
@@ -119,14 +138,14 @@ impl Farm {
             };
             let own = at_once.min(split.max_own(workflow.manifest().shape())).max(1);
             let chunks = spec.frames.len().div_ceil(own);
+            // Counted for every chunk, as when it is measured.
             let (head, tail) = split.handles();
-            // The clip's own ends have none.
-            let handles = chunks.saturating_sub(1) * (u64::from(head) + u64::from(tail));
-            let seconds = per_frame * (spec.frames.len() + handles) as f64;
+            let rendered = spec.frames.len() + chunks * (u64::from(head) + u64::from(tail));
+            let seconds = per_frame * rendered as f64;
             all.gpu_seconds += seconds;
             all.chunks += chunks;
             earliest += seconds / capacity;
-            least = least.min(*capacity);
+            least = least.min(capacity);
         }
         all.seconds = (least > 0.0).then(|| (earliest, earliest + self.work_waiting() / least));
         Some(all)

@@ -21,6 +21,19 @@ pub use clients::FarmService;
 pub use questions::Questions;
 pub use shared::SharedNames;
 
+/// Bytes of a message to people. It travels in a header, of which clients take 16 KiB, and may grow threefold in it.
+const MESSAGE: usize = 4_096;
+
+/// As much of a message as travels.
+fn shortened(mut text: String) -> String {
+    if text.len() > MESSAGE {
+        let end = (0..=MESSAGE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// That this coordinator cannot do it now; and where the leader is, for those who want to go there.
 fn unavailable(error: &DriverError) -> Status {
     let mut status = Status::unavailable(chain(error));

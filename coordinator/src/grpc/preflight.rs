@@ -21,6 +21,10 @@ use crate::{
 /// farm knows.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Names of nodes that fare alike, and kinds of faring, in one answer: a batch has up to a thousand of them.
+const NAMES: usize = 16;
+const KINDS: usize = 50;
+
 /// What nodes were asked already, and said. Jobs of one batch are often alike.
 #[derive(Debug)]
 struct Asked {
@@ -83,21 +87,16 @@ impl FarmService {
         };
         let all = submission.clone();
         let forecast = self.driver.read(move |farm| farm.forecast(&all)).await.map_err(status)?;
-        let refusals = self.ask(&submission, &forecast, asked).await;
+        let answers = self.ask(&submission, &forecast, asked).await;
         let roots = self.roots.clone();
         let room = tokio::task::spawn_blocking(move || submission::room(&submission, &roots)).await;
         let room = room.map_err(|_| Status::internal("storage could not be looked at"))?;
         let room = room.map_err(|error| invalid(&error))?;
-        Ok(message(&first, &forecast, &refusals, &room, colour_given))
+        Ok(message(&first, &forecast, &answers, &room, colour_given))
     }
 
     /// What the names of classes and models say nothing about: ranges, lists, inputs.
-    async fn ask(
-        &self,
-        submission: &Submission,
-        forecast: &Forecast,
-        asked: &mut Asked,
-    ) -> BTreeMap<NodeName, Vec<String>> {
+    async fn ask(&self, submission: &Submission, forecast: &Forecast, asked: &mut Asked) -> Answers {
         let renders: Vec<_> = submission.jobs.iter().filter_map(|job| job.spec.render()).collect();
         let workflow = submission.jobs.iter().find_map(|job| job.workflow.clone());
         let mut able: Vec<_> = forecast.nodes.iter().filter(|fit| fit.lacks.is_empty()).collect();
@@ -105,20 +104,29 @@ impl FarmService {
         let mut kinds = HashSet::new();
         able.sort_by_cached_key(|fit| !kinds.insert(&fit.device));
         let able: BTreeSet<NodeName> = able.iter().take(ASKED).map(|fit| fit.node.clone()).collect();
-        let Some(workflow) = workflow.filter(|_| !able.is_empty() && Instant::now() < asked.until) else {
-            return BTreeMap::new();
+        let meant = able.len();
+        let Some(workflow) = workflow.filter(|_| meant > 0 && Instant::now() < asked.until) else {
+            return Answers { told: BTreeMap::new(), meant };
         };
         let settings: BTreeSet<ParameterTexts> =
             renders.iter().map(|render| render.parameters.clone()).collect();
         let settings: Vec<ParameterTexts> = settings.into_iter().collect();
         let question = (workflow.id().clone(), settings.clone(), able.clone());
         if let Some(told) = asked.told.get(&question) {
-            return told.clone();
+            return Answers { told: told.clone(), meant };
         }
         let told = self.questions.ask(able, workflow, settings).await;
         asked.told.insert(question, told.clone());
-        told
+        Answers { told, meant }
     }
+}
+
+/// What nodes' own ComfyUIs would not take.
+#[derive(Debug)]
+struct Answers {
+    told: BTreeMap<NodeName, Vec<String>>,
+    /// Nodes that were to be asked.
+    meant: usize,
 }
 
 /// What another job makes says so itself.
@@ -130,7 +138,7 @@ fn says_colour(request: &v1::SubmitJobRequest) -> bool {
 fn message(
     job: &Submitted,
     forecast: &Forecast,
-    refusals: &BTreeMap<NodeName, Vec<String>>,
+    answers: &Answers,
     room: &Room,
     colour_given: bool,
 ) -> v1::CheckJobResponse {
@@ -149,24 +157,40 @@ fn message(
         },
         lack => lack.to_string(),
     };
-    let nodes: Vec<v1::NodeFit> = forecast
-        .nodes
-        .iter()
-        .map(|fit| v1::NodeFit {
-            node: fit.node.to_string(),
-            lacks: match refusals.get(&fit.node) {
-                Some(wrong) => wrong.clone(),
-                None => fit.lacks.iter().map(told).collect(),
-            },
-        })
-        .collect();
+    let mut alike: BTreeMap<Vec<String>, v1::NodeFit> = BTreeMap::new();
+    for fit in &forecast.nodes {
+        let lacks = match answers.told.get(&fit.node) {
+            Some(wrong) => wrong.clone(),
+            None => fit.lacks.iter().map(told).collect(),
+        };
+        let kind = alike
+            .entry(lacks)
+            .or_insert_with_key(|lacks| v1::NodeFit { lacks: lacks.clone(), ..v1::NodeFit::default() });
+        kind.count += 1;
+        if kind.nodes.len() < NAMES {
+            kind.nodes.push(fit.node.to_string());
+        }
+    }
+    let mut nodes: Vec<v1::NodeFit> = alike.into_values().collect();
+    nodes.sort_by_key(|fit| (!fit.lacks.is_empty(), std::cmp::Reverse(fit.count)));
+    nodes.truncate(KINDS);
     let mut warnings = Vec::new();
     if nodes.iter().all(|fit| !fit.lacks.is_empty()) {
-        warnings.push(match nodes.len() {
+        let for_each = forecast.runs && answers.meant == 0;
+        warnings.push(match forecast.nodes.len() {
             0 => "no node of its pool is connected; it would wait for one".to_owned(),
+            _ if for_each => "no node can run all of the takes, but each can run on some node".to_owned(),
             1 => "the only node cannot run it; it would wait for one that can".to_owned(),
             count => format!("none of {count} nodes can run it; it would wait for one that can"),
         });
+    }
+    let silent = answers.meant.saturating_sub(answers.told.len());
+    if silent > 0 {
+        warnings.push(format!(
+            "{silent} of {} ComfyUIs that were to be asked did not say in time whether they take it; \
+             look at this job alone, or at what they are busy with",
+            answers.meant
+        ));
     }
     let clip = job.spec.render().and_then(|render| render.clip.as_ref());
     if let Some(clip) = clip.filter(|_| !colour_given) {
@@ -187,6 +211,7 @@ fn message(
     v1::CheckJobResponse {
         jobs: room.jobs.clone(),
         nodes,
+        node_count: forecast.nodes.len() as u32,
         nodes_elsewhere: forecast.elsewhere as u32,
         warnings,
         cost: forecast.cost.map(|cost| v1::JobCost {

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tracing::info;
 
 use super::{
+    MESSAGE,
     clients::{FarmService, invalid, look, priority_from, status, unknown},
     convert, presets,
 };
@@ -185,7 +186,19 @@ impl FarmService {
         if wrong.is_empty() {
             return Ok(checked);
         }
-        let message = format!("nothing was submitted, since of {count} jobs\n{}", wrong.join("\n"));
+        let mut message = format!("nothing was submitted, since of {count} jobs {} are wrong", wrong.len());
+        let mut told = 0;
+        for line in &wrong {
+            if message.len() + line.len() > MESSAGE {
+                break;
+            }
+            message.push('\n');
+            message.push_str(line);
+            told += 1;
+        }
+        if told < wrong.len() {
+            message.push_str(&format!("\nand {} more", wrong.len() - told));
+        }
         Err(Status::invalid_argument(message))
     }
 

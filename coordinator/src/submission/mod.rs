@@ -146,8 +146,8 @@ pub fn check(
     given.extend(request.parameters.clone());
     // What only the wedge gives need not be given twice.
     for wedge in &request.wedges {
-        let first = wedge.values.first().cloned().unwrap_or_default();
-        given.entry(wedge.parameter.clone()).or_insert(first);
+        let first = wedge.values.first().ok_or_else(|| takes::empty(&workflow))?;
+        given.entry(wedge.parameter.clone()).or_insert_with(|| first.clone());
     }
     let parameters = in_force(&workflow, given)?;
     let takes = takes::of(&request, &workflow, &parameters)?;

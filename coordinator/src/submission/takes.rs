@@ -40,6 +40,11 @@ fn no_takes(workflow: &Workflow, why: &'static str) -> SubmissionError {
     SubmissionError::NoTakes { workflow: workflow.name().to_owned(), why }
 }
 
+/// That a wedge tries nothing.
+pub(super) fn empty(workflow: &Workflow) -> SubmissionError {
+    no_takes(workflow, "a wedge has no values")
+}
+
 fn check_count(count: usize) -> Result<(), SubmissionError> {
     if count > MOST {
         return Err(SubmissionError::TooMany { what: "takes", count, limit: MOST });
@@ -81,8 +86,11 @@ fn combinations(
 ) -> Result<Vec<Take>, SubmissionError> {
     for wedge in wedges {
         let twice = wedges.iter().filter(|other| other.parameter == wedge.parameter).count() > 1;
-        if wedge.values.is_empty() || twice {
-            return Err(no_takes(workflow, "a wedge has no values, or its parameter stands twice"));
+        if wedge.values.is_empty() {
+            return Err(empty(workflow));
+        }
+        if twice {
+            return Err(no_takes(workflow, "the parameter of a wedge stands twice"));
         }
     }
     let count = wedges.iter().map(|wedge| wedge.values.len()).try_fold(1, usize::checked_mul);

@@ -320,7 +320,9 @@ impl Guess<'_> {
         let class = self.graph.get(link.node).map_or("", |node| &node.class_type);
         let outputs = self.signatures.and_then(|known| Some(&known.get(class)?.outputs));
         let given = outputs.zip(usize::try_from(link.slot).ok()).and_then(|(all, slot)| all.get(slot));
-        given.map_or_else(|| knowledge::gives_pictures(class), |given| given == "IMAGE")
+        // Of what gives back what it was given, the declaration says nothing.
+        let declared = given.filter(|given| *given != "*" && !given.starts_with("COMFY_"));
+        declared.map_or_else(|| knowledge::gives_pictures(class), |given| given == "IMAGE")
     }
 
     fn takers(&self, id: &str) -> BTreeSet<&str> {

@@ -248,7 +248,9 @@ fn check_target(file: &str, graph: &Graph, what: &str, target: &InputRef) -> Res
 
 /// A bypassed node has an input for each of its outputs that is used, or for none.
 fn check_stand_ins(graph: &Graph, bypasses: &[Bypass]) -> Result<(), String> {
-    let links = || graph.nodes().values().flat_map(GraphNode::links).map(|(_, link)| link);
+    let is_bypassed = |id: &String| bypasses.iter().any(|bypass| bypass.node == *id);
+    let takers = || graph.nodes().iter().filter(|(id, _)| !is_bypassed(id)).map(|(_, node)| node);
+    let links = || takers().flat_map(GraphNode::links).map(|(_, link)| link);
     for Bypass { node, input } in bypasses {
         let inputs = bypasses.iter().filter(|other| other.node == *node && other.input.is_some()).count();
         let used = links().filter(|link| link.node == node).map(|link| link.slot).max();
