@@ -95,6 +95,20 @@ fn what_is_bypassed_has_a_stand_in_for_every_output_that_is_used() {
     let half = style.manifest_text().replace(r#", "structure.negative"]"#, "]");
     let told = Workflow::parse("w", &half, style.graph_text()).expect_err("half of it").to_string();
     assert!(told.contains("parameter structure: nothing stands in for output 1 of node structure"), "{told}");
+
+    // Each output by its own: what is negative stays negative.
+    let off = [("structure", "0"), ("reference", "plates/ref.png")];
+    let off = off.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let clip = FrameRange::new(1, 1).expect("a range");
+    let bound = bind::sample(&style, &off, &clip.into(), clip, "frames").expect("bound");
+    let inputs = &style.graph().get("structure").expect("there").inputs;
+    let sampler = bound.nodes().values().find(|node| node.class_type == "KSampler").expect("it samples");
+    assert!(bound.get("structure").is_none() && bound.get("structure_frame0").is_none());
+    assert_eq!(
+        (&sampler.inputs["positive"], &sampler.inputs["negative"]),
+        (&inputs["positive"], &inputs["negative"])
+    );
+    assert_ne!(inputs["positive"], inputs["negative"]);
 }
 
 #[test]
