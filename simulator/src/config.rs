@@ -17,6 +17,8 @@ pub struct Config {
     pub models: BTreeMap<String, Vec<String>>,
     /// Node classes that this server has not.
     pub without: Vec<String>,
+    /// It does not tell where its folders lie: started by a relative path, on Windows.
+    pub hides_folders: bool,
     /// Send preview pictures while frames are made.
     pub previews: bool,
     /// What goes wrong, one fault a prompt, in this order.
@@ -83,6 +85,7 @@ impl Default for Config {
             vram_bytes: 24 << 30,
             models: models.into_iter().map(|(folder, files)| (folder.to_owned(), files)).collect(),
             without: Vec::new(),
+            hides_folders: false,
             previews: false,
             faults: Vec::new(),
             always: Fault::None,

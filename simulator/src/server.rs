@@ -227,12 +227,15 @@ fn features() -> Value {
 async fn system_stats(State(engine): Shared) -> Json<Value> {
     let ram = 64_u64 << 30;
     let vram = engine.config.vram_bytes;
+    let beside = engine.config.base.join("main.py");
+    let (os, program) =
+        if engine.config.hides_folders { ("win32", "main.py".into()) } else { ("linux", beside) };
     Json(json!({
         "system": {
-            "os": "linux", "ram_total": ram, "ram_free": ram, "comfyui_version": "0.19.3",
+            "os": os, "ram_total": ram, "ram_free": ram, "comfyui_version": "0.19.3",
             "required_frontend_version": "1.42.11", "installed_templates_version": "0.9.57",
             "required_templates_version": "0.9.57", "python_version": "3.11.7", "pytorch_version": "2.15.0",
-            "embedded_python": false, "argv": ["main.py", "--simulated"],
+            "embedded_python": false, "argv": [program, "--simulated"],
         },
         "devices": [{
             "name": "cuda:0 Simulated GPU : native", "type": "cuda", "index": 0, "vram_total": vram,

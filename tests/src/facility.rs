@@ -38,14 +38,12 @@ pub struct Plan {
     pub coordinators: usize,
     pub agents: usize,
     pub seconds_per_frame: f64,
-    /// Agents and ComfyUIs see the same storage; else frames travel over HTTP.
-    pub shared: bool,
     pub environment: Vec<(String, String)>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { coordinators: 2, agents: 2, seconds_per_frame: 0.04, shared: false, environment: Vec::new() }
+        Self { coordinators: 2, agents: 2, seconds_per_frame: 0.04, environment: Vec::new() }
     }
 }
 
@@ -156,11 +154,10 @@ impl Facility {
     fn agent(&self, index: usize) -> Process {
         let nodes = index * NODES_OF_AGENT..(index + 1) * NODES_OF_AGENT;
         let servers: Vec<String> = self.to_comfyui[nodes].iter().map(Proxy::url).collect();
-        let transfer = if self.plan.shared { "shared" } else { "http" };
         let mut command = Command::new(program("hearth-agent"));
         command
             .env("XDG_CONFIG_HOME", self.dir.path())
-            .args(["--coordinator", &self.urls(), "--comfyui", &servers.join(","), "--transfer", transfer])
+            .args(["--coordinator", &self.urls(), "--comfyui", &servers.join(",")])
             .args(["--host", &format!("host{index}"), "--metrics-listen", "127.0.0.1:0"])
             .args(["--dead-seconds", "2", "--roots", &roots(&self.dir)])
             .arg("--state")

@@ -103,8 +103,7 @@ fn file(jobs: &[v1::SubmitJobRequest]) -> String {
 /// Real processes throughout: the batch comes from a file, and who dies is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_clips_of_many_workflows_are_done_although_two_nodes_die() {
-    let mut facility =
-        Facility::start(Plan { seconds_per_frame: 0.01, shared: true, ..Plan::default() }).await;
+    let mut facility = Facility::start(Plan { seconds_per_frame: 0.01, ..Plan::default() }).await;
     clips::make(&facility.path("plates/png"), 1001..=1012, 48, 32);
     clips::make_exr(&facility.path("plates/exr"), 1001..=1012, 48, 32);
     let mut made = Vec::new();

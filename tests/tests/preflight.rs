@@ -150,21 +150,22 @@ async fn everything_is_told_before_a_gpu_is_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_saved_to_a_path_needs_storage_that_both_see() {
-    let farm = Farm::start(Setup { transfer: Transfer::Http, ..Setup::default() }).await;
+async fn what_is_saved_to_a_path_must_be_found_again() {
+    let hides = Config { hides_folders: true, ..Config::default() };
+    let simulators = vec![hides, Config::default()];
+    let farm = Farm::start(Setup { simulators, transfer: Transfer::Http, ..Setup::default() }).await;
     clips::make_exr(&farm.path("plates/sh010"), 1001..=1003, 24, 16);
     let clip = "plates/sh010/plate.%04d.exr".to_owned();
     let key = v1::SubmitJobRequest { clip: clip.clone(), ..request("sh010", "chroma-key", "key") };
-    let told = farm.client.check(key).await.expect("it could be");
-    assert_eq!(
-        lacks(&told, "node0"),
-        [
-            "its agent does not share storage with its ComfyUI, which saves to a path there; if both see it under the \
-             same paths, start the agent with --transfer shared"
-        ]
+    let told = farm.client.check(key.clone()).await.expect("it could be");
+    assert!(
+        lacks(&told, "node0")[0].contains("cannot be fetched, since it is not known where its output folder")
     );
+    assert!(lacks(&told, "node1").is_empty());
     let sharpen = v1::SubmitJobRequest { clip, ..request("sh010", "resize-sharpen", "sharp") };
     assert!(lacks(&farm.client.check(sharpen).await.expect("it could be"), "node0").is_empty());
+    let (job, failures) = farm.run(key).await;
+    assert!(job.state() == JobState::Done && failures.is_empty(), "{failures:?}");
     farm.stop().await;
 }
 

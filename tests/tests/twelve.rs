@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use hearth_agent::Transfer;
 use hearth_client::v1::{self, JobState};
 use hearth_pictures::Raster;
 use hearth_tests::{
@@ -224,4 +225,25 @@ async fn every_workflow_makes_the_same_in_chunks_as_in_one_piece() {
     }
     assert_eq!(clips::leftovers(&farm.path("comps")), Vec::<String>::new());
     farm.stop().await;
+}
+
+/// Nothing is shared: what comes in is uploaded, and what is saved to a path is found where ComfyUI keeps its results.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_saved_to_paths_is_the_same_over_http() {
+    let mut made = Vec::new();
+    for transfer in [Transfer::Shared, Transfer::Http] {
+        let shared_output = transfer == Transfer::Shared;
+        let farm = Farm::start(Setup { transfer, shared_output, ..Setup::default() }).await;
+        clips::make(&farm.path("plates/png"), 1001..=1012, PLATE.0, PLATE.1);
+        clips::make_exr(&farm.path("plates/exr"), 1001..=1012, PLATE.0, PLATE.1);
+        let by_path = ["film-look", "rife-interpolation", "chroma-key", "3d-maps", "multi-format-export"];
+        for case in by_path.map(|name| CASES.iter().find(|case| case.workflow == name).expect("a case")) {
+            let answer = farm.client.submit(ask(case, case.workflow, case.chunk)).await.expect("accepted");
+            let (job, failures) = finish(&farm.client, answer.job.expect("a job").job_id).await;
+            assert_eq!(job.state(), JobState::Done, "{}: {failures:?}", case.workflow);
+        }
+        made.push(pictures(&farm.path("comps")));
+        farm.stop().await;
+    }
+    assert!(made[0].len() > 100 && made[0] == made[1], "{:?}, {:?}", made[0].keys(), made[1].keys());
 }

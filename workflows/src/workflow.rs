@@ -92,8 +92,8 @@ impl Workflow {
         self.manifest.needs.models.iter().cloned().chain(of_parameters).collect()
     }
 
-    /// Whether a pass is saved to a path, which its agent must see as the ComfyUI does.
-    pub fn needs_shared_storage(&self) -> bool {
+    /// Whether a pass is saved to a path, of which ComfyUI's history says nothing.
+    pub fn saves_to_paths(&self) -> bool {
         self.manifest.passes.iter().any(|pass| pass.save == crate::manifest::Save::Frames)
     }
 

@@ -40,8 +40,8 @@ pub struct Capabilities {
     pub comfyui_version: String,
     /// Its agent can encode.
     pub ffmpeg: bool,
-    /// What its ComfyUI saves to a path, its agent finds there.
-    pub shares_storage: bool,
+    /// What its ComfyUI saves to a path, its agent can fetch.
+    pub saves_to_paths: bool,
 }
 
 /// Why a node cannot run a job.
@@ -54,7 +54,7 @@ pub enum Lack {
         needed_bytes: u64,
     },
     Root(String),
-    SharedStorage,
+    SavedPaths,
     /// It said so when it tried.
     Tried(String),
 }
@@ -72,8 +72,8 @@ impl fmt::Display for Lack {
                 write!(f, "less than {:.1} GiB of GPU memory", *needed_bytes as f64 / GIB)
             }
             Self::Root(root) => write!(f, "storage root {root} is not mapped on its host"),
-            Self::SharedStorage => f.write_str(
-                "its agent does not share storage with its ComfyUI, which saves to a path there; if both see it under the same paths, start the agent with --transfer shared",
+            Self::SavedPaths => f.write_str(
+                "what its ComfyUI saves to a path cannot be fetched, since it is not known where its output folder lies; start it with --output-directory and an absolute path, or the agent with --transfer shared if both see the same paths",
             ),
             Self::Tried(reason) => f.write_str(reason),
         }
@@ -182,8 +182,8 @@ impl Capabilities {
     pub fn lacks_means(&self, workflow: &Workflow) -> impl Iterator<Item = Lack> + use<> {
         let needed_bytes = (workflow.manifest().needs.vram_gib * GIB) as u64;
         let vram = (self.vram_bytes < needed_bytes).then_some(Lack::Vram { needed_bytes });
-        let storage = workflow.needs_shared_storage() && !self.shares_storage;
-        vram.into_iter().chain(storage.then_some(Lack::SharedStorage))
+        let storage = workflow.saves_to_paths() && !self.saves_to_paths;
+        vram.into_iter().chain(storage.then_some(Lack::SavedPaths))
     }
 
     /// Pools and storage roots. `comp+a100+!desktop`: in the first two, and not in the third.

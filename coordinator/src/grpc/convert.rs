@@ -222,7 +222,7 @@ pub(crate) fn capabilities_from(told: v1::Capabilities, names: &SharedNames) -> 
         vram_bytes: told.vram_bytes,
         comfyui_version: told.comfyui_version,
         ffmpeg: told.ffmpeg,
-        shares_storage: told.shares_storage,
+        saves_to_paths: told.saves_to_paths,
     };
     (capabilities, missing)
 }

@@ -252,7 +252,7 @@ pub(crate) fn capabilities() -> Capabilities {
         roots: ["plates", "comps"].map(str::to_owned).into(),
         vram_bytes: 24 << 30,
         ffmpeg: true,
-        shares_storage: true,
+        saves_to_paths: true,
         ..Capabilities::default()
     }
 }

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_pictures::{Picture, PictureError, verify};
 use hearth_proto::v1::FailureKind;
@@ -18,7 +17,8 @@ use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, Workbench, away, convert::Finish, source};
 use crate::{
-    comfy::{Client, ComfyError, ImageRef, verdict::Outputs},
+    comfy::{ComfyError, ImageRef, verdict::Outputs},
+    config::Transfer,
     sequence::link_or_copy,
 };
 
@@ -89,13 +89,17 @@ pub(super) async fn collect(
         let pass = &declared.name;
         let Some(saver) = prompt.savers.get(pass) else { continue };
         let finish = Finish::new(task, declared, clip.clone())?;
-        let images = match saver.save {
-            Save::Images => outputs.get(&saver.node).cloned().unwrap_or_default(),
-            Save::Frames => Vec::new(),
+        let by_path = saver.save == Save::Frames;
+        let images = match (saver.save, bench.transfer) {
+            (Save::Images, _) => outputs.get(&saver.node).cloned().unwrap_or_default(),
+            (Save::Frames, Transfer::Http) => {
+                remotely_numbered(bench, &task.attempt, pass, &saver.prefix, plan.made).await?
+            }
+            (Save::Frames, Transfer::Shared) => Vec::new(),
         };
-        let paths = match saver.save {
-            Save::Images => Vec::new(),
-            Save::Frames => numbered(&saver.prefix, plan.made).await,
+        let paths = match (saver.save, bench.transfer) {
+            (Save::Frames, Transfer::Shared) => numbered(&saver.prefix, plan.made).await,
+            _ => Vec::new(),
         };
         if images.len() + paths.len() != plan.made {
             let message = format!(
@@ -108,7 +112,7 @@ pub(super) async fn collect(
             return Err(Failure::new(FailureKind::BadOutput, message));
         }
         // History can name files of another attempt, when a saver came from the cache.
-        if let Some(foreign) = images.iter().find(|image| !is_own(image, &saver.prefix)) {
+        if let Some(foreign) = images.iter().find(|image| !by_path && !is_own(image, &saver.prefix)) {
             let message = format!(
                 "pass {pass}: ComfyUI names the file {}/{}, which another prompt has written",
                 foreign.subfolder, foreign.filename
@@ -180,6 +184,35 @@ async fn numbered(pattern: &str, expected: usize) -> Vec<PathBuf> {
     .await
 }
 
+/// The folder of what an attempt saves to paths, below ComfyUI's output folder, with a folder for each pass.
+pub(super) fn saved_folder(attempt: &str) -> String {
+    format!("hearth/{attempt}")
+}
+
+/// The same of files that only ComfyUI sees. It lists none: the last that is due is there, and none after it.
+async fn remotely_numbered(
+    bench: &Workbench,
+    attempt: &str,
+    pass: &str,
+    pattern: &str,
+    expected: usize,
+) -> Result<Vec<ImageRef>, Failure> {
+    let name = pattern.rsplit('/').next().unwrap_or(pattern);
+    let file = |number: usize| ImageRef {
+        filename: name.replace("%04d", &format!("{number:04}")),
+        subfolder: format!("{}/{pass}", saved_folder(attempt)),
+        kind: "output".to_owned(),
+    };
+    let mut found = expected;
+    while found > 0 && !is_there(bench, &file(found - 1)).await? {
+        found -= 1;
+    }
+    if found == expected && is_there(bench, &file(expected)).await? {
+        found += 1;
+    }
+    Ok((0..found).map(file).collect())
+}
+
 async fn fetch(bench: &Workbench, source: Source<'_>, file: &Path) -> Result<(), Failure> {
     let failed = |error: &std::io::Error| Failure::storage(format!("cannot write {}", file.display()), error);
     let image = match source {
@@ -196,10 +229,11 @@ async fn fetch(bench: &Workbench, source: Source<'_>, file: &Path) -> Result<(),
             blocking(move || link_or_copy(&source, &file)).await.map_err(|error| failed(&error))
         }
         None => {
-            let bytes = view(&bench.client, image).await.map_err(|error| match error {
+            let bytes = patiently(|| bench.client.view(image)).await;
+            let bytes = bytes.map_err(|error| match error {
                 ComfyError::Status { status: 404, .. } => {
                     let message = format!(
-                        "ComfyUI's history names {}/{}, but the file is not there; is its disk full?",
+                        "ComfyUI should have saved {}/{}, but the file is not there; is its disk full?",
                         image.subfolder, image.filename
                     );
                     Failure::new(FailureKind::BadOutput, message)
@@ -211,15 +245,22 @@ async fn fetch(bench: &Workbench, source: Source<'_>, file: &Path) -> Result<(),
     }
 }
 
-/// The bytes of a picture. A chunk that is rendered is not thrown away for one answer that did not come.
-async fn view(client: &Client, image: &ImageRef) -> Result<Bytes, ComfyError> {
+async fn is_there(bench: &Workbench, image: &ImageRef) -> Result<bool, Failure> {
+    patiently(|| bench.client.has(image)).await.map_err(|error| away(&error))
+}
+
+/// A chunk that is rendered is not thrown away for one answer that did not come.
+async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, ComfyError>
+where
+    F: Future<Output = Result<T, ComfyError>>,
+{
     for _ in 1..TRIES {
-        match client.view(image).await {
+        match ask().await {
             Err(ComfyError::Away { .. }) => tokio::time::sleep(PAUSE).await,
             answer => return answer,
         }
     }
-    client.view(image).await
+    ask().await
 }
 
 /// Decodes the picture, makes it the result, and flushes that to storage.

@@ -229,11 +229,11 @@ async fn steps(
     let (prompt, heard_under) = if known {
         // Bound again only to know its savers; the files it loads are those of its earlier life.
         let staged = stage::names_only(bench, task, &plan)?;
-        (queue::bind(bench, task, &plan, &staged, &pictures::names_only(task))?, None)
+        (queue::bind(bench, task, &plan, &staged, &pictures::names_only(task)).await?, None)
     } else {
         let staged = stage::stage(bench, task, &plan).instrument(info_span!("stage")).await?;
         let pictures = pictures::stage(bench, task).await?;
-        let prompt = queue::bind(bench, task, &plan, &staged, &pictures)?;
+        let prompt = queue::bind(bench, task, &plan, &staged, &pictures).await?;
         let queued = queue::queue(bench, &task.attempt, &prompt);
         let heard_under = queued.instrument(info_span!("queue")).await?;
         (prompt, heard_under)

@@ -11,8 +11,11 @@ use hearth_workflows::{
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::{ChunkTask, Failure, Workbench, away, stage};
-use crate::comfy::{Client, ComfyError, Receipt, Status, verdict};
+use super::{ChunkTask, Failure, Workbench, away, collect, stage};
+use crate::{
+    comfy::{Client, ComfyError, Receipt, Status, folders, verdict},
+    config::Transfer,
+};
 
 /// How long to wait for the socket before a prompt is queued without ears.
 const SOCKET_PATIENCE: Duration = Duration::from_secs(3);
@@ -23,16 +26,32 @@ const LAST_RETRY: Duration = Duration::from_secs(4);
 /// How long an interrupt is repeated until ComfyUI has let go.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn bind(
+pub(super) async fn bind(
     bench: &Workbench,
     task: &ChunkTask,
     plan: &ChunkPlan,
     staged: &StagedClip,
     pictures: &StagedPictures,
 ) -> Result<Prompt, Failure> {
-    let out = stage::saved(bench, task).display().to_string();
+    let out = saves_below(bench, task).await?;
     bind::bind(&task.workflow, &task.parameters, plan, staged, pictures, &out, &task.attempt)
         .map_err(|error| Failure::new(FailureKind::Internal, chain(&error)))
+}
+
+/// Where nodes save that write to a path of their own, as the ComfyUI sees it.
+async fn saves_below(bench: &Workbench, task: &ChunkTask) -> Result<String, Failure> {
+    if bench.transfer == Transfer::Shared || !task.workflow.saves_to_paths() {
+        return Ok(stage::saved(bench, task).display().to_string());
+    }
+    let stats = bench.client.system_stats().await.map_err(|error| away(&error))?;
+    match folders::output(&stats) {
+        Some(output) => Ok(format!("{output}/{}", collect::saved_folder(&task.attempt))),
+        None => {
+            let message =
+                "it is not known any more where ComfyUI's output folder lies, in which a pass is saved";
+            Err(Failure::new(FailureKind::Missing, message))
+        }
+    }
 }
 
 /// Whether ComfyUI knows the prompt, in whatever state.

@@ -193,6 +193,22 @@ impl Client {
 
     /// The bytes of a saved picture.
     pub async fn view(&self, image: &ImageRef) -> Result<Bytes, ComfyError> {
+        let url = self.place_of(image)?;
+        let (status, body) = self.send(self.http.get(url).timeout(SLOW)).await?;
+        if status == 200 { Ok(body) } else { Err(self.status_error("GET /view", status, &body)) }
+    }
+
+    /// Whether a saved picture is there.
+    pub async fn has(&self, image: &ImageRef) -> Result<bool, ComfyError> {
+        let url = self.place_of(image)?;
+        match self.send(self.http.head(url).timeout(QUICK)).await? {
+            (200, _) => Ok(true),
+            (404, _) => Ok(false),
+            (status, body) => Err(self.status_error("HEAD /view", status, &body)),
+        }
+    }
+
+    fn place_of(&self, image: &ImageRef) -> Result<reqwest::Url, ComfyError> {
         let kind = if image.kind.is_empty() { "output" } else { &image.kind };
         let mut url = reqwest::Url::parse(&self.at("/view")).map_err(|_| ComfyError::Status {
             url: self.url.clone(),
@@ -204,8 +220,7 @@ impl Client {
             .append_pair("filename", &image.filename)
             .append_pair("subfolder", &image.subfolder)
             .append_pair("type", kind);
-        let (status, body) = self.send(self.http.get(url).timeout(SLOW)).await?;
-        if status == 200 { Ok(body) } else { Err(self.status_error("GET /view", status, &body)) }
+        Ok(url)
     }
 
     async fn get(&self, what: &'static str, path: &str) -> Result<Value, ComfyError> {

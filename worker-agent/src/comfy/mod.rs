@@ -6,6 +6,7 @@
 
 mod check;
 mod client;
+pub mod folders;
 mod probe;
 mod socket;
 pub mod verdict;

@@ -6,7 +6,10 @@ use hearth_proto::{names, v1::Capabilities};
 use hearth_telemetry::chain;
 use tokio::sync::mpsc;
 
-use super::client::{Client, ComfyError};
+use super::{
+    client::{Client, ComfyError},
+    folders,
+};
 
 /// How often a server that is there is asked.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -71,7 +74,7 @@ pub async fn watch_health(client: Client, changes: mpsc::Sender<Health>) {
     }
 }
 
-/// What the server says of itself. Pools, roots, ffmpeg and what it shares are the agent's to add.
+/// What the server says of itself. Pools, roots, ffmpeg and what both see are the agent's to add.
 async fn offer(client: &Client) -> Result<Offer, ComfyError> {
     let stats = client.system_stats().await?;
     let classes: Vec<String> = client
@@ -94,7 +97,7 @@ async fn offer(client: &Client) -> Result<Offer, ComfyError> {
         pools: Vec::new(),
         roots: Vec::new(),
         ffmpeg: false,
-        shares_storage: false,
+        saves_to_paths: folders::output(&stats).is_some(),
     };
     Ok(Offer { capabilities, names: named.into() })
 }

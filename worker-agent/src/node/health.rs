@@ -20,7 +20,7 @@ impl Node {
                 capabilities.pools = self.config.pools.clone();
                 capabilities.roots = self.bench.roots.names().map(str::to_owned).collect();
                 capabilities.ffmpeg = self.bench.encoder.found;
-                capabilities.shares_storage = self.bench.transfer == Transfer::Shared;
+                capabilities.saves_to_paths |= self.bench.transfer == Transfer::Shared;
                 let capabilities = capabilities.clone();
                 self.offer = Some(offer);
                 self.unready = None;
