@@ -237,6 +237,12 @@ async fn a_folder_of_clips_is_a_batch_and_links_are_no_clips_of_their_own() {
     let file = facility.path("tonight/batch.toml");
     let text = "[[job]]\nclip = \"plates/dune/sh020/plate.%04d.png\"\nworkflow = \"./sharper\"\noutput = \"comps/own\"\n";
     std::fs::write(&file, text).expect("written");
+    // That the file lies beside a workflow names none.
+    let beside = workflow.join("none.toml");
+    std::fs::write(&beside, text.replace("workflow = \"./sharper\"\n", "")).expect("written");
+    let unnamed = facility.hearth(&["batch", "submit", &beside.display().to_string()]);
+    let refused = String::from_utf8_lossy(&unnamed.stderr).into_owned();
+    assert!(!unnamed.status.success() && refused.contains("job 1 of the batch has no workflow"), "{refused}");
     let own = facility.hearth(&["batch", "submit", &file.display().to_string(), "--watch"]);
     assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
     assert!(

@@ -96,6 +96,17 @@ fn what_is_bypassed_has_a_stand_in_for_every_output_that_is_used() {
     let told = Workflow::parse("w", &half, style.graph_text()).expect_err("half of it").to_string();
     assert!(told.contains("parameter structure: nothing stands in for output 1 of node structure"), "{told}");
 
+    // What only goes with another bypassed node needs none, unless it stands in for that node.
+    let graph = GRAPH.replace(r#""image2": ["7", 0]"#, r#""image2": ["7", 1]"#);
+    let sets = r#"sets = ["8.blend_factor"]"#;
+    let parsed = |bypass: &str| {
+        let manifest = MANIFEST.replace(sets, &format!("{sets}\nbypass = {bypass}"));
+        Workflow::parse("w", &manifest, &graph)
+    };
+    assert!(graph != GRAPH && parsed(r#"["7.image1", "8.image1"]"#).is_ok());
+    let told = parsed(r#"["7.image1", "8.image2"]"#).expect_err("it stands in").to_string();
+    assert!(told.contains("nothing stands in for output 1 of node 7"), "{told}");
+
     // Each output by its own: what is negative stays negative.
     let off = [("structure", "0"), ("reference", "plates/ref.png")];
     let off = off.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

@@ -292,5 +292,8 @@ impl Submit {
 /// The folder that a workflow is named by, where it is no name of the farm's library; relative to `base`.
 pub(crate) fn workflow_folder(name: &str, base: &Path) -> Option<PathBuf> {
     let path = base.join(name);
-    (name.contains('/') || path.join(hearth_workflows::library::MANIFEST_FILE).is_file()).then_some(path)
+    // Nothing names nothing, although the base is a folder.
+    let named = !name.is_empty();
+    (named && (name.contains('/') || path.join(hearth_workflows::library::MANIFEST_FILE).is_file()))
+        .then_some(path)
 }

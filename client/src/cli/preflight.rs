@@ -27,6 +27,13 @@ pub(super) fn job(response: &v1::CheckJobResponse) -> String {
             format!("not on {names}:\n  {}", fit.lacks.join("\n  "))
         });
     }
+    let told: u32 = response.nodes.iter().map(|fit| fit.count).sum();
+    if response.node_count > told {
+        line(format!(
+            "not on {} more, which lack other things",
+            count((response.node_count - told) as usize, "node")
+        ));
+    }
     if response.nodes_elsewhere > 0 {
         line(format!("{} more nodes are not in its pool", response.nodes_elsewhere));
     }

@@ -11,7 +11,9 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, info_span};
 
-use super::{agents::Previews, convert, media, presets, questions::Questions, shortened, unavailable};
+use super::{
+    MESSAGE, agents::Previews, convert, media, presets, questions::Questions, shortened, unavailable,
+};
 use crate::{
     driver::{Driver, DriverError, Happened, Standing},
     farm::{Command, FarmTag, JobEvent, JobFilter, JobId, JobView, NodeName, Priority, Refusal},
@@ -432,7 +434,7 @@ pub(super) fn priority_from(value: u32) -> Result<Priority, Status> {
 
 /// What was asked for cannot be, whatever the farm does.
 pub(super) fn invalid(error: &(dyn std::error::Error + 'static)) -> Status {
-    Status::invalid_argument(shortened(chain(error)))
+    Status::invalid_argument(shortened(chain(error), MESSAGE))
 }
 
 pub(super) fn status(error: DriverError) -> Status {

@@ -24,10 +24,10 @@ pub use shared::SharedNames;
 /// Bytes of a message to people. It travels in a header, of which clients take 16 KiB, and may grow threefold in it.
 const MESSAGE: usize = 4_096;
 
-/// As much of a message as travels.
-fn shortened(mut text: String) -> String {
-    if text.len() > MESSAGE {
-        let end = (0..=MESSAGE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+/// At most so many bytes of a text.
+fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }

@@ -105,8 +105,8 @@ impl FarmService {
         able.sort_by_cached_key(|fit| !kinds.insert(&fit.device));
         let able: BTreeSet<NodeName> = able.iter().take(ASKED).map(|fit| fit.node.clone()).collect();
         let meant = able.len();
-        let Some(workflow) = workflow.filter(|_| meant > 0 && Instant::now() < asked.until) else {
-            return Answers { told: BTreeMap::new(), meant };
+        let Some(workflow) = workflow.filter(|_| meant > 0) else {
+            return Answers { told: BTreeMap::new(), meant: 0 };
         };
         let settings: BTreeSet<ParameterTexts> =
             renders.iter().map(|render| render.parameters.clone()).collect();
@@ -114,6 +114,9 @@ impl FarmService {
         let question = (workflow.id().clone(), settings.clone(), able.clone());
         if let Some(told) = asked.told.get(&question) {
             return Answers { told: told.clone(), meant };
+        }
+        if Instant::now() >= asked.until {
+            return Answers { told: BTreeMap::new(), meant };
         }
         let told = self.questions.ask(able, workflow, settings).await;
         asked.told.insert(question, told.clone());

@@ -12,7 +12,7 @@ use tracing::info;
 use super::{
     MESSAGE,
     clients::{FarmService, invalid, look, priority_from, status, unknown},
-    convert, presets,
+    convert, presets, shortened,
 };
 use crate::{
     driver::DriverError,
@@ -179,7 +179,10 @@ impl FarmService {
                 Some(Ok(submission)) => checked.push(submission),
                 // Nobody leads, or the store is away: nothing is wrong with the jobs.
                 Some(Err(status)) if status.code() == Code::Unavailable => return Err(status),
-                Some(Err(status)) => wrong.push(format!("job {} ({clip}): {}", index + 1, status.message())),
+                Some(Err(status)) => {
+                    let line = format!("job {} ({clip}): {}", index + 1, status.message());
+                    wrong.push(shortened(line, MESSAGE / 4));
+                }
                 None => return Err(Status::internal("a job was not looked at")),
             }
         }

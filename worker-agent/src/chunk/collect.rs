@@ -102,8 +102,13 @@ pub(super) async fn collect(
             _ => Vec::new(),
         };
         if images.len() + paths.len() != plan.made {
+            let or = if by_path && bench.transfer == Transfer::Http {
+                ", or ComfyUI's output folder is another than its command line says"
+            } else {
+                ""
+            };
             let message = format!(
-                "pass {pass}: node {} saved {} pictures where {} were due for {} loaded frames; the workflow drops or adds frames, or its manifest names the wrong node",
+                "pass {pass}: node {} saved {} pictures where {} were due for {} loaded frames; the workflow drops or adds frames, or its manifest names the wrong node{or}",
                 saver.node,
                 images.len() + paths.len(),
                 plan.made,

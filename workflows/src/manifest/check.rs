@@ -3,7 +3,7 @@
 use super::{Load, Manifest, Pass, SplitRule, ratio};
 use crate::{
     error::WorkflowError,
-    graph::{Graph, GraphNode},
+    graph::Graph,
     parameters::{Bypass, InputRef, ParameterTexts, ParameterType, check_names},
     split::Split,
 };
@@ -248,9 +248,15 @@ fn check_target(file: &str, graph: &Graph, what: &str, target: &InputRef) -> Res
 
 /// A bypassed node has an input for each of its outputs that is used, or for none.
 fn check_stand_ins(graph: &Graph, bypasses: &[Bypass]) -> Result<(), String> {
-    let is_bypassed = |id: &String| bypasses.iter().any(|bypass| bypass.node == *id);
-    let takers = || graph.nodes().iter().filter(|(id, _)| !is_bypassed(id)).map(|(_, node)| node);
-    let links = || takers().flat_map(GraphNode::links).map(|(_, link)| link);
+    // What a bypassed node takes goes with it, unless it stands in for it.
+    let is_used = |id: &str, input: &str| {
+        let mut own = bypasses.iter().filter(|bypass| bypass.node == id).peekable();
+        own.peek().is_none() || own.any(|bypass| bypass.input.as_deref() == Some(input))
+    };
+    let links = || {
+        let all = graph.nodes().iter().flat_map(|(id, node)| node.links().map(move |link| (id, link)));
+        all.filter(|(id, (input, _))| is_used(id, input)).map(|(_, (_, link))| link)
+    };
     for Bypass { node, input } in bypasses {
         let inputs = bypasses.iter().filter(|other| other.node == *node && other.input.is_some()).count();
         let used = links().filter(|link| link.node == node).map(|link| link.slot).max();
