@@ -58,7 +58,7 @@ impl v1::farm_server::Farm for FarmService {
         request: Request<v1::ListPresetsRequest>,
     ) -> Result<Response<v1::ListPresetsResponse>, Status> {
         // Who saves one and looks again must find it: the leader has it at once.
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        self.leads()?;
         let request = request.into_inner();
         let read = self.driver.read(move |farm| presets::list(farm.presets(), &request));
         read.await.map_err(status).map(Response::new)
@@ -68,7 +68,7 @@ impl v1::farm_server::Farm for FarmService {
         &self,
         request: Request<v1::GetPresetRequest>,
     ) -> Result<Response<v1::GetPresetResponse>, Status> {
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        self.leads()?;
         let id = presets::id(request.get_ref().name.as_ref()).map_err(|error| invalid(&error))?;
         let unknown = Refusal::NoSuchPreset(id.to_string());
         let read =
@@ -257,7 +257,7 @@ impl v1::farm_server::Farm for FarmService {
         request: Request<v1::ExplainJobRequest>,
     ) -> Result<Response<v1::ExplainJobResponse>, Status> {
         // What nodes can run only the leader knows.
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        self.leads()?;
         let id = JobId(request.get_ref().job_id);
         let sentence = self.driver.read(move |farm| farm.why(id)).await.map_err(status)?;
         let sentence = sentence.ok_or_else(|| status(DriverError::Refused(Refusal::NoSuchJob(id))))?;

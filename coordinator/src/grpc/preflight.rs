@@ -45,10 +45,10 @@ impl FarmService {
         request: v1::SubmitJobRequest,
     ) -> Result<v1::CheckJobResponse, Status> {
         // What nodes can run only the leader knows.
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        self.leads()?;
         let colour_given = says_colour(&request);
         let checked = self.check(request).await?;
-        self.may_take(&checked).await?;
+        self.may_take(checked.jobs.clone()).await?;
         self.foresee(checked, colour_given, &mut Asked::new()).await
     }
 
@@ -57,10 +57,10 @@ impl FarmService {
         &self,
         jobs: Vec<v1::SubmitJobRequest>,
     ) -> Result<v1::CheckBatchResponse, Status> {
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        self.leads()?;
         let colours: Vec<bool> = jobs.iter().map(says_colour).collect();
         let checked = self.check_all(jobs).await?;
-        self.may_take(&Submission::together(checked.iter().cloned())).await?;
+        self.may_take(Submission::together(checked.iter().cloned()).jobs).await?;
         let mut response = v1::CheckBatchResponse::default();
         let mut asked = Asked::new();
         for (submission, colour_given) in checked.into_iter().zip(colours) {
@@ -70,8 +70,7 @@ impl FarmService {
     }
 
     /// Whether the farm would have it as it stands: free outputs, jobs to wait for that are there, room for more.
-    async fn may_take(&self, submission: &Submission) -> Result<(), Status> {
-        let jobs = submission.jobs.clone();
+    async fn may_take(&self, jobs: Vec<Submitted>) -> Result<(), Status> {
         let read = self.driver.read(move |farm| farm.may_take(&jobs));
         read.await.map_err(status)?.map_err(|refusal| status(DriverError::Refused(refusal)))
     }
@@ -97,7 +96,6 @@ impl FarmService {
 
     /// What the names of classes and models say nothing about: ranges, lists, inputs.
     async fn ask(&self, submission: &Submission, forecast: &Forecast, asked: &mut Asked) -> Answers {
-        let renders: Vec<_> = submission.jobs.iter().filter_map(|job| job.spec.render()).collect();
         let workflow = submission.jobs.iter().find_map(|job| job.workflow.clone());
         let mut able: Vec<_> = forecast.nodes.iter().filter(|fit| fit.lacks.is_empty()).collect();
         // One of every kind goes first.
@@ -108,8 +106,8 @@ impl FarmService {
         let Some(workflow) = workflow.filter(|_| meant > 0) else {
             return Answers { told: BTreeMap::new(), meant: 0 };
         };
-        let settings: BTreeSet<ParameterTexts> =
-            renders.iter().map(|render| render.parameters.clone()).collect();
+        let renders = submission.jobs.iter().filter_map(|job| job.spec.render());
+        let settings: BTreeSet<ParameterTexts> = renders.map(|render| render.parameters.clone()).collect();
         let settings: Vec<ParameterTexts> = settings.into_iter().collect();
         let question = (workflow.id().clone(), settings.clone(), able.clone());
         if let Some(told) = asked.told.get(&question) {

@@ -9,16 +9,14 @@ use hearth_workflows::{library::Library, parameters};
 
 use crate::{
     farm::{Owner, Preset, PresetChange, PresetId, PresetVersion, WrongName},
-    submission::SubmissionError,
+    submission::{NAME, PARAMETERS, SubmissionError, check_length},
 };
 
 /// Presets in one answer.
 const LISTED: usize = 1_000;
 
-/// Bytes of a note, of all parameters, and of a name.
+/// Bytes of a note.
 const NOTE: usize = 1_024;
-const PARAMETERS: usize = 64 * 1024;
-const NAME: usize = 256;
 
 pub(super) fn id(name: Option<&v1::PresetName>) -> Result<PresetId, WrongName> {
     let wrong = || WrongName(String::new());
@@ -111,10 +109,6 @@ pub(super) fn change(change: Change, folders: &[impl AsRef<Path>]) -> Result<Pre
             PresetChange::Save { workflow, parameters: given, note, by }
         }
     })
-}
-
-fn check_length(what: &'static str, length: usize, limit: usize) -> Result<(), SubmissionError> {
-    if length > limit { Err(SubmissionError::TooLong { what, length, limit }) } else { Ok(()) }
 }
 
 /// What a submission calls its preset.

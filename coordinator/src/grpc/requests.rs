@@ -56,6 +56,11 @@ impl Prepared {
 }
 
 impl FarmService {
+    /// Whether this coordinator may decide; else where the leader is.
+    pub(super) fn leads(&self) -> Result<(), Status> {
+        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))
+    }
+
     pub(super) async fn job(&self, id: JobId) -> Result<v1::Job, Status> {
         let (tag, view) = look(self, id).await?;
         Ok(convert::job(&tag, view))
@@ -71,7 +76,7 @@ impl FarmService {
             return Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted: true, jobs });
         }
         // Before every frame of the clip is looked at.
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        self.leads()?;
         let checked = self.check(request).await?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
@@ -121,7 +126,7 @@ impl FarmService {
         if let Some(job) = self.known(&request.request_id).await? {
             return Ok(v1::SubmitBatchResponse { jobs: self.batch(job).await?, already_submitted: true });
         }
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        self.leads()?;
         // The first job answers for all of them when a client that lost the answer asks again.
         let mut jobs = request.jobs;
         jobs.iter_mut().for_each(|job| job.request_id.clear());
@@ -264,7 +269,7 @@ impl FarmService {
         if let Some(job) = self.known(&request.request_id).await? {
             return Ok(v1::DeliverResponse { jobs: self.batch(job).await?, already_submitted: true });
         }
-        self.driver.refusal().map_or(Ok(()), |error| Err(status(error)))?;
+        self.leads()?;
         let roots = self.roots.clone();
         let source = request.source.clone();
         let made = match source {

@@ -116,8 +116,9 @@ impl From<ClipError> for SubmissionError {
 /// Jobs that one job may wait for.
 const MOST_AWAITED: usize = 1_000;
 
-/// Bytes of a name.
-const NAME: usize = 256;
+/// Bytes of a name, and of all parameters.
+pub(crate) const NAME: usize = 256;
+pub(crate) const PARAMETERS: usize = 64 * 1024;
 
 /// Checks `request` against library and storage. Blocks on storage.
 pub fn check(
@@ -144,11 +145,7 @@ pub fn check(
     let priority = priority(request.priority)?;
     let mut given = preset(&workflow, &request.preset)?;
     given.extend(request.parameters.clone());
-    // What only the wedge gives need not be given twice.
-    for wedge in &request.wedges {
-        let first = wedge.values.first().ok_or_else(|| takes::empty(&workflow))?;
-        given.entry(wedge.parameter.clone()).or_insert_with(|| first.clone());
-    }
+    takes::complete(&mut given, &request.wedges, &workflow)?;
     let parameters = in_force(&workflow, given)?;
     let takes = takes::of(&request, &workflow, &parameters)?;
 
@@ -371,16 +368,17 @@ fn free_output(output: &RootPath, overwrite: bool, roots: &Roots) -> Result<(), 
 }
 
 fn check_text(what: &'static str, text: &str) -> Result<(), SubmissionError> {
-    if text.len() > NAME {
-        return Err(SubmissionError::TooLong { what, length: text.len(), limit: NAME });
-    }
-    Ok(())
+    check_length(what, text.len(), NAME)
+}
+
+/// Bytes, at most.
+pub(crate) fn check_length(what: &'static str, length: usize, limit: usize) -> Result<(), SubmissionError> {
+    if length > limit { Err(SubmissionError::TooLong { what, length, limit }) } else { Ok(()) }
 }
 
 /// What a job may weigh: it is kept in memory and in every answer about it.
 fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
     const PATH: usize = 4_096;
-    const PARAMETERS: usize = 64 * 1024;
     const SOURCE: usize = 4 * 1024 * 1024;
     let parameters = request.parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
     let wedge =
@@ -405,9 +403,7 @@ fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
         ("list of wedges", wedges, PARAMETERS),
         ("workflow", source, SOURCE),
     ] {
-        if length > limit {
-            return Err(SubmissionError::TooLong { what, length, limit });
-        }
+        check_length(what, length, limit)?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ pub(super) struct Take {
     pub(super) parameters: ParameterTexts,
 }
 
-/// The takes that a request asks for; `parameters` are in force for all of them.
+/// The takes that a request asks for, with wedges as [`complete`] leaves them; `parameters` are in force for all of them.
 pub(super) fn of(
     request: &v1::SubmitJobRequest,
     workflow: &Workflow,
@@ -40,9 +40,21 @@ fn no_takes(workflow: &Workflow, why: &'static str) -> SubmissionError {
     SubmissionError::NoTakes { workflow: workflow.name().to_owned(), why }
 }
 
-/// That a wedge tries nothing.
-pub(super) fn empty(workflow: &Workflow) -> SubmissionError {
-    no_takes(workflow, "a wedge has no values")
+/// The wedges are in order. What only they give need not be given twice: the first of their values counts until takes
+/// are made.
+pub(super) fn complete(
+    given: &mut ParameterTexts,
+    wedges: &[v1::Wedge],
+    workflow: &Workflow,
+) -> Result<(), SubmissionError> {
+    for wedge in wedges {
+        let first = wedge.values.first().ok_or_else(|| no_takes(workflow, "a wedge has no values"))?;
+        if wedges.iter().filter(|other| other.parameter == wedge.parameter).count() > 1 {
+            return Err(no_takes(workflow, "the parameter of a wedge stands twice"));
+        }
+        given.entry(wedge.parameter.clone()).or_insert_with(|| first.clone());
+    }
+    Ok(())
 }
 
 fn check_count(count: usize) -> Result<(), SubmissionError> {
@@ -84,15 +96,6 @@ fn combinations(
     parameters: &ParameterTexts,
     wedges: &[v1::Wedge],
 ) -> Result<Vec<Take>, SubmissionError> {
-    for wedge in wedges {
-        let twice = wedges.iter().filter(|other| other.parameter == wedge.parameter).count() > 1;
-        if wedge.values.is_empty() {
-            return Err(empty(workflow));
-        }
-        if twice {
-            return Err(no_takes(workflow, "the parameter of a wedge stands twice"));
-        }
-    }
     let count = wedges.iter().map(|wedge| wedge.values.len()).try_fold(1, usize::checked_mul);
     check_count(count.unwrap_or(usize::MAX))?;
     let base = split(workflow, parameters)?;
@@ -148,9 +151,13 @@ mod tests {
     fn takes(workflow: &str, wedges: Vec<v1::Wedge>) -> Result<Vec<Take>, String> {
         let library = Library::read::<&str>(&[]);
         let workflow = library.get(workflow).expect("it ships with Hearth");
-        let parameters = in_force(workflow, ParameterTexts::new()).expect("defaults");
         let request = v1::SubmitJobRequest { wedges, ..v1::SubmitJobRequest::default() };
-        of(&request, workflow, &parameters).map_err(|error| hearth_telemetry::chain(&error))
+        let made = || {
+            let mut given = ParameterTexts::new();
+            complete(&mut given, &request.wedges, workflow)?;
+            of(&request, workflow, &in_force(workflow, given)?)
+        };
+        made().map_err(|error| hearth_telemetry::chain(&error))
     }
 
     #[test]

@@ -89,20 +89,19 @@ pub(super) async fn collect(
         let pass = &declared.name;
         let Some(saver) = prompt.savers.get(pass) else { continue };
         let finish = Finish::new(task, declared, clip.clone())?;
-        let by_path = saver.save == Save::Frames;
-        let images = match (saver.save, bench.transfer) {
-            (Save::Images, _) => outputs.get(&saver.node).cloned().unwrap_or_default(),
-            (Save::Frames, Transfer::Http) => {
-                remotely_numbered(bench, &task.attempt, pass, &saver.prefix, plan.made).await?
+        let attempt = &task.attempt;
+        let sources: Vec<Source> = match (saver.save, bench.transfer) {
+            (Save::Images, _) => {
+                let images = outputs.get(&saver.node).cloned().unwrap_or_default();
+                images.into_iter().map(Source::Image).collect()
             }
-            (Save::Frames, Transfer::Shared) => Vec::new(),
-        };
-        let paths = match (saver.save, bench.transfer) {
             (Save::Frames, Transfer::Shared) => numbered(&saver.prefix, plan.made).await,
-            _ => Vec::new(),
+            (Save::Frames, Transfer::Http) => {
+                remotely_numbered(bench, attempt, pass, &saver.prefix, plan.made).await?
+            }
         };
-        if images.len() + paths.len() != plan.made {
-            let or = if by_path && bench.transfer == Transfer::Http {
+        if sources.len() != plan.made {
+            let or = if saver.save == Save::Frames && bench.transfer == Transfer::Http {
                 ", or ComfyUI's output folder is another than its command line says"
             } else {
                 ""
@@ -110,14 +109,18 @@ pub(super) async fn collect(
             let message = format!(
                 "pass {pass}: node {} saved {} pictures where {} were due for {} loaded frames; the workflow drops or adds frames, or its manifest names the wrong node{or}",
                 saver.node,
-                images.len() + paths.len(),
+                sources.len(),
                 plan.made,
                 plan.loaded.len()
             );
             return Err(Failure::new(FailureKind::BadOutput, message));
         }
         // History can name files of another attempt, when a saver came from the cache.
-        if let Some(foreign) = images.iter().find(|image| !by_path && !is_own(image, &saver.prefix)) {
+        let foreign = |source: &&Source| match source {
+            Source::Image(image) => saver.save == Save::Images && !is_own(image, &saver.prefix),
+            Source::Path(_) => false,
+        };
+        if let Some(Source::Image(foreign)) = sources.iter().find(foreign) {
             let message = format!(
                 "pass {pass}: ComfyUI names the file {}/{}, which another prompt has written",
                 foreign.subfolder, foreign.filename
@@ -132,7 +135,7 @@ pub(super) async fn collect(
             .kept
             .iter()
             .map(|(index, frame)| {
-                let source = paths.get(*index).map_or_else(|| Source::Image(&images[*index]), Source::Path);
+                let source = &sources[*index];
                 // Under another name until it is what it will be.
                 let saved = folder.join(format!("{frame}.saved"));
                 let (file, finish) = (folder.join(finish.file(*frame)), finish.clone());
@@ -170,20 +173,20 @@ fn is_own(image: &ImageRef, prefix: &str) -> bool {
 }
 
 /// Where a rendered picture is.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    Image(&'a ImageRef),
-    Path(&'a PathBuf),
+enum Source {
+    Image(ImageRef),
+    Path(PathBuf),
 }
 
 /// The files that a saver has numbered from 0, as far as they are there: up to the first that is missing, and
 /// one more than expected if there is one.
-async fn numbered(pattern: &str, expected: usize) -> Vec<PathBuf> {
+async fn numbered(pattern: &str, expected: usize) -> Vec<Source> {
     let pattern = pattern.to_owned();
     blocking(move || {
         (0..=expected)
             .map(|number| PathBuf::from(pattern.replace("%04d", &format!("{number:04}"))))
             .take_while(|path| path.is_file())
+            .map(Source::Path)
             .collect()
     })
     .await
@@ -201,7 +204,7 @@ async fn remotely_numbered(
     pass: &str,
     pattern: &str,
     expected: usize,
-) -> Result<Vec<ImageRef>, Failure> {
+) -> Result<Vec<Source>, Failure> {
     let name = pattern.rsplit('/').next().unwrap_or(pattern);
     let file = |number: usize| ImageRef {
         filename: name.replace("%04d", &format!("{number:04}")),
@@ -215,10 +218,10 @@ async fn remotely_numbered(
     if found == expected && is_there(bench, &file(expected)).await? {
         found += 1;
     }
-    Ok((0..found).map(file).collect())
+    Ok((0..found).map(file).map(Source::Image).collect())
 }
 
-async fn fetch(bench: &Workbench, source: Source<'_>, file: &Path) -> Result<(), Failure> {
+async fn fetch(bench: &Workbench, source: &Source, file: &Path) -> Result<(), Failure> {
     let failed = |error: &std::io::Error| Failure::storage(format!("cannot write {}", file.display()), error);
     let image = match source {
         Source::Image(image) => image,
