@@ -2,13 +2,17 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::faults::Fault;
+use crate::{faults::Fault, version::Version};
 
 /// One simulated server.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Holds `input`, `output` and `temp`, which are made if missing.
     pub base: PathBuf,
+    /// The release of ComfyUI that it stands for.
+    pub version: Version,
+    /// Largest request body (`--max-upload-size`).
+    pub max_upload_bytes: usize,
     /// Time that a node of weight 1 takes for a frame, in seconds; 0: as fast as the CPU.
     pub seconds_per_frame: f64,
     /// Memory of the simulated GPU.
@@ -33,8 +37,15 @@ impl Default for Config {
     fn default() -> Self {
         let files = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let models = [
-            ("animatediff_models", files(&["v3_sd15_mm.ckpt"])),
-            ("checkpoints", files(&["dreamshaper_8.safetensors", "v1-5-pruned-emaonly.safetensors"])),
+            ("animatediff_models", files(&["mm_sd_v15_v2.ckpt", "v3_sd15_mm.ckpt"])),
+            (
+                "checkpoints",
+                files(&[
+                    "dreamshaper_8.safetensors",
+                    "realisticVisionV51_v51VAE.safetensors",
+                    "v1-5-pruned-emaonly.safetensors",
+                ]),
+            ),
             (
                 "clip_vision",
                 files(&[
@@ -46,6 +57,10 @@ impl Default for Config {
             (
                 "diffusion_models",
                 files(&[
+                    "Cosmos-1_0-Diffusion-14B-Text2World.safetensors",
+                    "Cosmos-1_0-Diffusion-14B-Video2World.safetensors",
+                    "Cosmos-1_0-Diffusion-7B-Text2World.safetensors",
+                    "Cosmos-1_0-Diffusion-7B-Video2World.safetensors",
                     "cosmos_predict2_14B_video2world_480p_16fps.safetensors",
                     "cosmos_predict2_14B_video2world_720p_16fps.safetensors",
                     "cosmos_predict2_2B_video2world_480p_16fps.safetensors",
@@ -76,11 +91,22 @@ impl Default for Config {
                 ]),
             ),
             ("upscale_models", files(&["4x-ClearRealityV1.pth"])),
-            ("vae", files(&["ae.safetensors", "taesd", "wan_2.1_vae.safetensors"])),
-            ("loras", files(&[])),
+            (
+                "vae",
+                files(&[
+                    "ae.safetensors",
+                    "cosmos_cv8x8x8_1.0.safetensors",
+                    "taesd",
+                    "wan_2.1_vae.safetensors",
+                ]),
+            ),
+            ("loras", files(&["uso-flux1-dit-lora-v1.safetensors"])),
+            ("model_patches", files(&["uso-flux1-projector-v1.safetensors"])),
         ];
         Self {
             base: PathBuf::from("."),
+            version: Version::NEWEST,
+            max_upload_bytes: 100 << 20,
             seconds_per_frame: 0.0,
             vram_bytes: 24 << 30,
             models: models.into_iter().map(|(folder, files)| (folder.to_owned(), files)).collect(),

@@ -137,7 +137,12 @@ impl Engine {
         if slow {
             queue.faults.pop_front();
         }
-        let Some(body) = body.as_object() else { return Queued::Broken };
+        if body.is_null() {
+            return Queued::Broken;
+        }
+        let nothing = Map::new();
+        // Python finds no key in a list or a text either.
+        let body = body.as_object().unwrap_or(&nothing);
         // The counter advances even for what is refused.
         let counter = queue.counter;
         let number = match body.get("number") {
@@ -152,11 +157,33 @@ impl Engine {
             }
         };
         drop(queue);
-        let Some(prompt) = body.get("prompt").and_then(Value::as_object) else {
+        let prompt = match body.get("prompt") {
+            Some(Value::Object(prompt)) if prompt.values().all(Value::is_object) => Some(prompt),
+            Some(_) => return Queued::Broken,
+            None => None,
+        };
+        let Some(prompt) = prompt else {
             let text = "No prompt provided";
             return Queued::Refused(validate::refusal("no_prompt", text, text, json!({}), json!({})));
         };
-        let Accepted { outputs, node_errors } = match validate::validate(&self.config, prompt) {
+        let prompt_id = match body.get("prompt_id") {
+            None => uuid::Uuid::new_v4().to_string(),
+            Some(Value::Null) if self.config.version.wants_uuids() => uuid::Uuid::new_v4().to_string(),
+            Some(Value::Null) => "None".to_owned(),
+            Some(Value::String(id)) => id.clone(),
+            Some(other) => other.to_string(),
+        };
+        if self.config.version.wants_uuids() && !is_canonical(&prompt_id) {
+            return Queued::Refused(validate::refusal(
+                "invalid_prompt_id",
+                "prompt_id must be a valid UUID",
+                "prompt_id must be a UUID string in canonical lowercase hyphenated form; omit it to let the server generate one",
+                json!({}),
+                json!({}),
+            ));
+        }
+        let targets = body.get("partial_execution_targets").and_then(Value::as_array).map(Vec::as_slice);
+        let Accepted { outputs, node_errors } = match validate::validate(&self.config, prompt, targets) {
             Ok(accepted) => accepted,
             Err(refused) => return Queued::Refused(refused),
         };
@@ -169,12 +196,6 @@ impl Engine {
             extra_data.insert("client_id".to_owned(), client.clone());
         }
         extra_data.insert("create_time".to_owned(), json!(now_ms()));
-        let prompt_id = match body.get("prompt_id") {
-            None => uuid::Uuid::new_v4().to_string(),
-            Some(Value::Null) => "None".to_owned(),
-            Some(Value::String(id)) => id.clone(),
-            Some(other) => other.to_string(),
-        };
         let body = json!({ "prompt_id": prompt_id, "number": number, "node_errors": node_errors });
         let mut queue = self.lock();
         queue.pending.push(Item { number, prompt_id, prompt: prompt.clone(), extra_data, outputs });
@@ -245,6 +266,22 @@ impl Engine {
         if hit {
             self.interrupted.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// `POST /api/jobs/{id}/cancel`: takes the prompt out of the queue, or interrupts it if it runs. False for one that
+    /// does neither.
+    pub fn cancel(&self, id: &str) -> bool {
+        let mut queue = self.lock();
+        if queue.running.as_ref().is_some_and(|running| running.prompt_id == id) {
+            self.interrupted.store(true, Ordering::SeqCst);
+            return true;
+        }
+        let Some(at) = queue.pending.iter().position(|item| item.prompt_id == id) else { return false };
+        queue.pending.remove(at);
+        let left = remaining(&queue);
+        drop(queue);
+        self.tell_status(left);
+        true
     }
 
     /// How long the worker had nothing to do between two prompts, for the latest of them.
@@ -325,6 +362,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Lower case, with hyphens, and nothing else.
+pub(crate) fn is_canonical(id: &str) -> bool {
+    uuid::Uuid::try_parse(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id)
 }
 
 fn remaining(queue: &Queue) -> usize {

@@ -391,9 +391,9 @@ impl<'a> Execution<'a> {
         self.engine.sockets.tell_owner_or_all(self.item.client(), "progress_state", &data);
     }
 
-    /// A saver from the cache names its old files and writes nothing; without an owner it says nothing.
+    /// A saver from the cache names its old files and writes nothing; without an owner older releases say nothing.
     fn show_cached(&mut self, id: &str, done: &Done) {
-        if self.item.client().is_none() {
+        if self.item.client().is_none() && !self.engine.config.version.keeps_cached_outputs() {
             return;
         }
         if let Some(shown) = &done.shown {

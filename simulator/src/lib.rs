@@ -13,6 +13,7 @@
 //! - [`sockets`]: who is told what
 //! - [`server`]: the routes
 //! - [`faults`]: going wrong on demand
+//! - [`version`]: what releases of ComfyUI differ in
 
 pub mod config;
 pub mod engine;
@@ -24,7 +25,9 @@ pub mod pixels;
 pub mod server;
 pub mod sockets;
 pub mod validate;
+pub mod version;
 
 pub use config::Config;
 pub use faults::Fault;
 pub use server::Simulator;
+pub use version::Version;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use hearth_simulator::{Config, Fault, Simulator};
+use hearth_simulator::{Config, Fault, Simulator, Version};
 
 /// A ComfyUI without a GPU: real protocol, real pictures, simulated speed.
 #[derive(Debug, Parser)]
@@ -15,6 +15,12 @@ struct Flags {
     /// Folder for input, output and temp
     #[arg(long)]
     base: PathBuf,
+    /// The release of ComfyUI to be
+    #[arg(long, default_value_t = Version::NEWEST)]
+    comfyui_version: Version,
+    /// Largest request body in MiB, as ComfyUI's own flag
+    #[arg(long, default_value_t = 100.0)]
+    max_upload_size: f64,
     /// Seconds that a heavy node takes for a frame
     #[arg(long, default_value_t = 0.0)]
     seconds_per_frame: f64,
@@ -54,6 +60,8 @@ async fn main() -> ExitCode {
     let flags = Flags::parse();
     let config = Config {
         base: flags.base,
+        version: flags.comfyui_version,
+        max_upload_bytes: (flags.max_upload_size * f64::from(1 << 20)) as usize,
         seconds_per_frame: flags.seconds_per_frame,
         vram_bytes: (flags.vram_gib * (1_u64 << 30) as f64) as u64,
         previews: flags.previews,

@@ -27,14 +27,11 @@ use tracing::warn;
 
 use crate::{
     config::Config,
-    engine::{Engine, Queued},
+    engine::{Engine, Queued, is_canonical},
     faults::Fault,
     nodes,
     sockets::Message,
 };
-
-/// Largest request body, as ComfyUI's default.
-const MAX_UPLOAD: usize = 100 * 1024 * 1024;
 
 /// How long a slow reply takes.
 const SLOW_REPLY: Duration = Duration::from_secs(3);
@@ -137,7 +134,7 @@ fn router(engine: Arc<Engine>) -> Router {
         .route("/models/{folder}", get(models_of))
         .route("/embeddings", get(|| async { Json(json!([])) }))
         .route("/extensions", get(|| async { Json(json!([])) }))
-        .route("/features", get(|| async { Json(features()) }))
+        .route("/features", get(|State(engine): Shared| async move { Json(features(&engine)) }))
         .route("/upload/image", post(upload))
         .route("/view", get(view));
     Router::new()
@@ -145,8 +142,10 @@ fn router(engine: Arc<Engine>) -> Router {
         .nest("/api", core)
         .route("/api/jobs", get(jobs))
         .route("/api/jobs/{id}", get(job))
+        .route("/api/jobs/{id}/cancel", post(cancel_job))
+        .route("/api/jobs/cancel", post(cancel_jobs))
         .route("/simulator/faults", post(add_fault))
-        .layer(DefaultBodyLimit::max(MAX_UPLOAD))
+        .layer(DefaultBodyLimit::max(engine.config.max_upload_bytes))
         .with_state(engine)
 }
 
@@ -214,14 +213,18 @@ async fn post_interrupt(State(engine): Shared, body: Bytes) -> Response {
     StatusCode::OK.into_response()
 }
 
-fn features() -> Value {
-    json!({
+fn features(engine: &Engine) -> Value {
+    let mut features = json!({
         "supports_preview_metadata": true,
-        "max_upload_size": MAX_UPLOAD,
+        "max_upload_size": engine.config.max_upload_bytes,
         "extension": { "manager": { "supports_v4": true } },
         "node_replacements": true,
         "assets": false,
-    })
+    });
+    if engine.config.version.keeps_cached_outputs() {
+        features["supports_model_type_tags"] = true.into();
+    }
+    features
 }
 
 async fn system_stats(State(engine): Shared) -> Json<Value> {
@@ -230,9 +233,9 @@ async fn system_stats(State(engine): Shared) -> Json<Value> {
     let beside = engine.config.base.join("main.py");
     let (os, program) =
         if engine.config.hides_folders { ("win32", "main.py".into()) } else { ("linux", beside) };
-    Json(json!({
+    let mut stats = json!({
         "system": {
-            "os": os, "ram_total": ram, "ram_free": ram, "comfyui_version": "0.19.3",
+            "os": os, "ram_total": ram, "ram_free": ram, "comfyui_version": engine.config.version.to_string(),
             "required_frontend_version": "1.42.11", "installed_templates_version": "0.9.57",
             "required_templates_version": "0.9.57", "python_version": "3.11.7", "pytorch_version": "2.15.0",
             "embedded_python": false, "argv": [program, "--simulated"],
@@ -241,7 +244,12 @@ async fn system_stats(State(engine): Shared) -> Json<Value> {
             "name": "cuda:0 Simulated GPU : native", "type": "cuda", "index": 0, "vram_total": vram,
             "vram_free": vram, "torch_vram_total": vram, "torch_vram_free": vram,
         }],
-    }))
+    });
+    if engine.config.version.wants_uuids() {
+        stats["system"]["comfy_package_versions"] = json!([]);
+        stats["system"]["deploy_environment"] = "simulated".into();
+    }
+    Json(stats)
 }
 
 async fn object_info(State(engine): Shared) -> Json<Value> {
@@ -275,16 +283,46 @@ async fn add_fault(State(engine): Shared, Json(body): Json<Value>) -> StatusCode
     }
 }
 
+async fn cancel_job(State(engine): Shared, UrlPath(id): UrlPath<String>) -> Response {
+    if !engine.config.version.cancels_jobs() {
+        return (StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed").into_response();
+    }
+    Json(json!({ "cancelled": engine.cancel(&id) })).into_response()
+}
+
+/// None of them, if one cannot be an id.
+async fn cancel_jobs(State(engine): Shared, body: Bytes) -> Response {
+    if !engine.config.version.cancels_jobs() {
+        return (StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed").into_response();
+    }
+    let refused = |body: Value| (StatusCode::BAD_REQUEST, Json(body)).into_response();
+    let Some(body) = json_of(&body) else {
+        return refused(json!({ "error": "Request body must be valid JSON" }));
+    };
+    let Some(ids) = body["job_ids"].as_array() else {
+        return refused(json!({ "error": "job_ids must be a list" }));
+    };
+    let text = |id: &Value| id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+    let ids: Vec<String> = ids.iter().map(text).collect();
+    let invalid: Vec<&String> = ids.iter().filter(|id| !is_canonical(id)).collect();
+    if !invalid.is_empty() {
+        return refused(json!({ "error": "job_ids contains invalid id(s)", "invalid_ids": invalid }));
+    }
+    // Every one of them, whatever became of those before.
+    let cancelled = ids.iter().filter(|id| engine.cancel(id)).count() > 0;
+    Json(json!({ "cancelled": cancelled })).into_response()
+}
+
 async fn jobs(State(engine): Shared) -> Json<Value> {
     let queue = engine.queue();
     let mut all: Vec<Value> = Vec::new();
     for (list, status) in [("queue_running", "in_progress"), ("queue_pending", "pending")] {
         for item in queue[list].as_array().into_iter().flatten() {
-            all.push(waiting(item, status));
+            all.push(waiting(&engine.config, item, status));
         }
     }
     for (id, entry) in engine.history(None, None).as_object().into_iter().flatten() {
-        all.push(finished(id, entry));
+        all.push(finished(&engine.config, id, entry));
     }
     let total = all.len();
     let pagination = json!({ "offset": 0, "limit": null, "total": total, "has_more": false });
@@ -297,12 +335,12 @@ async fn job(State(engine): Shared, UrlPath(id): UrlPath<String>) -> Response {
     for (list, status) in [("queue_running", "in_progress"), ("queue_pending", "pending")] {
         let mut items = queue[list].as_array().into_iter().flatten();
         if let Some(item) = items.find(|item| item[1] == id.as_str()) {
-            return Json(waiting(item, status)).into_response();
+            return Json(waiting(&engine.config, item, status)).into_response();
         }
     }
     match engine.history(Some(&id), None).get(&id) {
         Some(entry) => {
-            let mut job = finished(&id, entry);
+            let mut job = finished(&engine.config, &id, entry);
             job["outputs"] = entry["outputs"].clone();
             job["execution_status"] = entry["status"].clone();
             Json(job).into_response()
@@ -311,12 +349,16 @@ async fn job(State(engine): Shared, UrlPath(id): UrlPath<String>) -> Response {
     }
 }
 
-fn waiting(item: &Value, status: &str) -> Value {
+fn waiting(config: &Config, item: &Value, status: &str) -> Value {
     let create_time = &item[3]["create_time"];
-    json!({ "id": item[1], "status": status, "priority": item[0], "create_time": create_time, "outputs_count": 0 })
+    let mut job = json!({ "id": item[1], "status": status, "priority": item[0], "create_time": create_time, "outputs_count": 0 });
+    if config.version.counts_previewable() {
+        job["previewable_outputs_count"] = 0.into();
+    }
+    job
 }
 
-fn finished(id: &str, entry: &Value) -> Value {
+fn finished(config: &Config, id: &str, entry: &Value) -> Value {
     let messages = entry["status"]["messages"].as_array().cloned().unwrap_or_default();
     let interrupted = messages.iter().any(|message| message[0] == "execution_interrupted");
     let status = match entry["status"]["completed"].as_bool() {
@@ -325,7 +367,12 @@ fn finished(id: &str, entry: &Value) -> Value {
         _ => "failed",
     };
     let outputs = entry["outputs"].as_object().map_or(0, Map::len);
-    json!({ "id": id, "status": status, "priority": entry["prompt"][0], "outputs_count": outputs })
+    let mut job =
+        json!({ "id": id, "status": status, "priority": entry["prompt"][0], "outputs_count": outputs });
+    if config.version.counts_previewable() {
+        job["previewable_outputs_count"] = outputs.into();
+    }
+    job
 }
 
 #[derive(Deserialize)]
@@ -391,7 +438,7 @@ fn handshake(engine: &Engine, client: &str, text: &str) {
     if message["data"]["supports_preview_metadata"] == true {
         engine.sockets.wants_metadata(client);
     }
-    engine.sockets.tell(client, "feature_flags", &features());
+    engine.sockets.tell(client, "feature_flags", &features(engine));
 }
 
 async fn upload(State(engine): Shared, mut form: Multipart) -> Response {

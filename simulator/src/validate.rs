@@ -22,7 +22,12 @@ pub struct Accepted {
 /// The body of a 400.
 pub type Refused = Value;
 
-pub fn validate(config: &Config, prompt: &Map<String, Value>) -> Result<Accepted, Refused> {
+/// `targets`: the only outputs that are wanted; `None`: all.
+pub fn validate(
+    config: &Config,
+    prompt: &Map<String, Value>,
+    targets: Option<&[Value]>,
+) -> Result<Accepted, Refused> {
     let mut outputs = Vec::new();
     for (id, node) in prompt {
         let class = node.get("class_type").and_then(Value::as_str);
@@ -32,6 +37,7 @@ pub fn validate(config: &Config, prompt: &Map<String, Value>) -> Result<Accepted
             None => return Err(missing_class(id, node, class)),
         }
     }
+    outputs.retain(|id| targets.is_none_or(|targets| targets.iter().any(|target| target == id.as_str())));
     outputs.sort_by_key(|id| id_order(id));
     if outputs.is_empty() {
         return Err(refusal("prompt_no_outputs", "Prompt has no outputs", "", json!({}), json!({})));
@@ -81,7 +87,9 @@ fn missing_class(id: &str, node: &Value, class: Option<&str>) -> Refused {
     let title = node.pointer("/_meta/title").and_then(Value::as_str).or(class);
     let message = match class {
         Some(class) => format!("Node '{class}' not found. The custom node may not be installed."),
-        None => "Cannot execute because a node is missing the class_type property.".to_owned(),
+        None => format!(
+            "Node 'ID #{id}' has no class_type. The workflow may be corrupted or a custom node is missing."
+        ),
     };
     let extra = json!({ "node_id": id, "class_type": class, "node_title": title });
     refusal("missing_node_type", &message, &format!("Node ID '#{id}'"), extra, json!({}))
@@ -102,11 +110,18 @@ impl Check<'_> {
         if let Some(known) = self.known.get(id) {
             return *known;
         }
-        // A circle: the real one refuses it without naming a node.
-        if path.iter().any(|before| before == id) {
+        if let Some(at) = path.iter().position(|before| before == id) {
+            self.name_cycle(&path[at..]);
             return false;
         }
         let Some((class, inputs)) = self.look_up(id) else { return false };
+        if self.prompt.get(id).is_some_and(|node| node.get("inputs").is_none()) && path.is_empty() {
+            let extra = json!({ "exception_type": "KeyError", "traceback": [] });
+            let message = "Exception when validating node";
+            let error = fault("exception_during_validation", message, "'inputs'", extra);
+            self.errors.entry(id.to_owned()).or_default().push(error);
+            return false;
+        }
         path.push(id.to_owned());
         let mut good = true;
         let declared = class.required.iter().map(|input| (input, true));
@@ -153,6 +168,23 @@ impl Check<'_> {
         good
     }
 
+    /// Older releases swallow the recursion, and name no node.
+    fn name_cycle(&mut self, cycle: &[String]) {
+        if !self.config.version.names_cycles() {
+            return;
+        }
+        let class =
+            |id: &String| self.prompt.get(id).and_then(|node| node["class_type"].as_str()).unwrap_or("");
+        let whole: Vec<String> =
+            cycle.iter().chain(cycle.first()).map(|id| format!("{id} ({})", class(id))).collect();
+        let details = whole.join(" -> ");
+        for id in cycle {
+            let extra = json!({ "node_id": id, "cycle_nodes": cycle });
+            let error = fault("dependency_cycle", "Dependency cycle detected", &details, extra);
+            self.errors.entry(id.clone()).or_default().push(error);
+        }
+    }
+
     fn look_up(&self, id: &str) -> Option<(&'static Class, Map<String, Value>)> {
         let node = self.prompt.get(id)?;
         let class = nodes::find(self.config, node.get("class_type")?.as_str()?)?;
@@ -197,7 +229,12 @@ impl Check<'_> {
             }
             return Err(fault(kind, message, &details, extra));
         };
-        let given = class.outputs.get(slot).copied().unwrap_or("");
+        let handed_on = class.is_output && self.config.version.savers_have_outputs();
+        let given = match class.outputs.get(slot) {
+            Some(given) => given,
+            None if handed_on && slot == 0 => first_link(class),
+            None => return Err(self.no_such_output(id, &config, path)),
+        };
         if let Input::Link(wanted) = input
             && given != *wanted
         {
@@ -213,6 +250,21 @@ impl Check<'_> {
             ));
         }
         Ok(self.node(source, path))
+    }
+
+    /// A link to an output that the node does not have.
+    fn no_such_output(&self, id: &str, config: &Value, path: &[String]) -> Value {
+        let details = "tuple index out of range";
+        let [.., parent, _] = path else {
+            let extra = json!({ "exception_type": "IndexError", "traceback": [] });
+            return fault("exception_during_validation", "Exception when validating node", details, extra);
+        };
+        let extra = json!({
+            "input_name": self.input_that_links(parent, id), "input_config": config,
+            "exception_message": details, "exception_type": "IndexError", "traceback": [],
+            "linked_node": [id, 0],
+        });
+        fault("exception_during_inner_validation", "Exception when validating inner node", details, extra)
     }
 
     fn input_that_links(&self, parent: &str, child: &str) -> String {
@@ -312,6 +364,15 @@ impl Check<'_> {
         });
         Value::Object(told.collect())
     }
+}
+
+/// The type of the first input that is a link: a saver hands on what it saves.
+fn first_link(class: &Class) -> &'static str {
+    let links = class.required.iter().find_map(|(_, input)| match input {
+        Input::Link(kind) => Some(*kind),
+        _ => None,
+    });
+    links.unwrap_or("")
 }
 
 fn as_number(value: &Value) -> Option<f64> {

@@ -56,7 +56,8 @@ pub(super) const CLASSES: &[Class] = &[
     },
 ];
 
-/// `name`, `name [output]` or `name [temp]`, relative to its folder; an absolute path stands for itself.
+/// The file of `name`, `name [output]` or `name [temp]`, relative to its folder. Older releases let an absolute path
+/// stand for itself; newer ones refuse whatever lies outside, links followed.
 fn annotated(config: &Config, name: &str) -> Option<PathBuf> {
     let (name, folder) = match name.rsplit_once(" [") {
         Some((name, "output]")) => (name, config.output()),
@@ -64,7 +65,15 @@ fn annotated(config: &Config, name: &str) -> Option<PathBuf> {
         Some((name, "input]")) => (name, config.input()),
         _ => (name, config.input()),
     };
-    (!name.is_empty()).then(|| folder.join(name))
+    let path = folder.join(name);
+    if name.is_empty() {
+        return None;
+    }
+    if config.version.confines_loads() {
+        let (folder, target) = (folder.canonicalize().ok()?, path.canonicalize().ok()?);
+        return target.starts_with(folder).then_some(path);
+    }
+    Some(path)
 }
 
 fn load_image(run: &mut Run<'_>) -> Result<Done, NodeError> {

@@ -66,17 +66,42 @@ pub(super) fn join_alpha(run: &mut Run<'_>) -> Result<Done, NodeError> {
     Ok(Done { outputs: vec![Data::Rgba { colour: colour[..count].to_vec(), alpha }], shown: None })
 }
 
+/// What is brighter than a level that goes by `seed`.
+fn bright(frames: &[Arc<Frame>], seed: u64) -> Batch {
+    let level = 0.3 + 0.2 * part(seed);
+    let matte = |frame: &Arc<Frame>| {
+        grey(frame).blurred(2, 1.0).map(|value| ((value - level) * 8.0 + 0.5).clamp(0.0, 1.0)).into()
+    };
+    frames.iter().map(matte).collect()
+}
+
 /// What is bright is the subject.
 pub(super) fn cut_out(run: &mut Run<'_>) -> Result<Done, NodeError> {
-    let level = 0.3 + 0.2 * part(run.seed(&["image"]));
     let frames = run.batch("image")?.clone();
-    let subject: Batch = frames
-        .iter()
-        .map(|frame| {
-            grey(frame).blurred(2, 1.0).map(|value| ((value - level) * 8.0 + 0.5).clamp(0.0, 1.0)).into()
-        })
-        .collect();
+    let subject = bright(&frames, run.seed(&["image"]));
     Ok(Done { outputs: vec![Data::Image(frames), Data::Mask(subject)], shown: None })
+}
+
+/// The same from `foreground`, and with the matte as alpha.
+pub(super) fn cut_out_with_alpha(run: &mut Run<'_>) -> Result<Done, NodeError> {
+    let frames = run.batch("foreground")?.clone();
+    let subject = bright(&frames, run.seed(&["foreground", "background"]));
+    let cut = Data::Rgba { colour: frames.clone(), alpha: subject.clone() };
+    Ok(Done { outputs: vec![Data::Image(frames), Data::Mask(subject), cut], shown: None })
+}
+
+/// The mask is one minus the fourth channel; without one it is zero all over.
+pub(super) fn split_alpha(run: &mut Run<'_>) -> Result<Done, NodeError> {
+    let (colour, alpha) = match run.linked.get("image") {
+        Some(Data::Rgba { colour, alpha }) => (colour.clone(), alpha.clone()),
+        _ => {
+            let frames = run.batch("image")?.clone();
+            let opaque = |f: &Arc<Frame>| Arc::new(Frame::filled(f.width, f.height, [1.0; 3]));
+            (frames.clone(), frames.iter().map(opaque).collect())
+        }
+    };
+    let masks = alpha.iter().map(|alpha| Arc::new(alpha.map(|value| 1.0 - value))).collect();
+    Ok(Done { outputs: vec![Data::Image(colour), Data::Mask(masks)], shown: None })
 }
 
 pub(super) fn drop_shadow(run: &mut Run<'_>) -> Result<Done, NodeError> {

@@ -18,6 +18,8 @@ const MODELS: &[(&str, &str, &str)] = &[
     ("DualCLIPLoader", "clip_name2", "text_encoders"),
     ("FaceRestoreModelLoader", "model_name", "facerestore_models"),
     ("IPAdapterModelLoader", "ipadapter_file", "ipadapter"),
+    ("LoraLoaderModelOnly", "lora_name", "loras"),
+    ("ModelPatchLoader", "name", "model_patches"),
     ("ProPostApplyLUT", "lut_name", "luts"),
     ("StyleModelLoader", "style_model_name", "style_models"),
     ("UNETLoader", "unet_name", "diffusion_models"),

@@ -34,7 +34,10 @@ pub(super) fn behaviour(class: &str) -> Option<(f64, Behaviour)> {
         "ControlNetLoader" => (0.0, |run| token(run, &["CONTROL_NET"])),
         "DownloadAndLoadDepthAnythingV2Model" => (0.0, |run| token(run, &["DAMODEL"])),
         "FaceRestoreModelLoader" => (0.0, |run| token(run, &["FACERESTORE_MODEL"])),
-        "IPAdapterAdvanced" | "UNETLoader" => (0.0, |run| token(run, &["MODEL"])),
+        "ModelPatchLoader" => (0.0, |run| token(run, &["MODEL_PATCH"])),
+        "IPAdapterAdvanced" | "LoraLoaderModelOnly" | "UNETLoader" | "USOStyleReference" => {
+            (0.0, |run| token(run, &["MODEL"]))
+        }
         "IPAdapterModelLoader" => (0.0, |run| token(run, &["IPADAPTER"])),
         "RemBGSession+" => (0.0, |run| token(run, &["REMBG_SESSION"])),
         "SeedVR2LoadDiTModel" => (0.0, |run| token(run, &["SEEDVR2_DIT"])),
@@ -42,7 +45,8 @@ pub(super) fn behaviour(class: &str) -> Option<(f64, Behaviour)> {
         "StyleModelLoader" => (0.0, |run| token(run, &["STYLE_MODEL"])),
         "UpscaleModelLoader" => (0.0, |run| token(run, &["UPSCALE_MODEL"])),
         "VAELoader" => (0.0, |run| token(run, &["VAE"])),
-        "CosmosPredict2ImageToVideoLatent" => (0.0, video_latent),
+        "CosmosImageToVideoLatent" => (0.0, |run| video_latent(run, 8)),
+        "CosmosPredict2ImageToVideoLatent" => (0.0, |run| video_latent(run, 4)),
         "EmptyLatentImage" | "EmptySD3LatentImage" => (0.0, empty_latent),
         "GetImageSize" => (0.0, size),
         "StringConcatenate" => (0.0, concatenate),
@@ -63,10 +67,12 @@ pub(super) fn behaviour(class: &str) -> Option<(f64, Behaviour)> {
         "BetterFilmGrain" => (0.25, grain),
         "AccurateAO_HBAO" => (1.0, occlusion),
         "DepthAnything_V2" => (1.0, |run| paint(run, "images", |grey, _| grey)),
+        "DepthAnythingV2Preprocessor" => (1.0, |run| paint(run, "image", |grey, _| grey)),
         "DSINE-NormalMapPreprocessor" => (1.0, normals),
         "LineArtPreprocessor" => (0.5, |run| paint(run, "image", |grey, soft| (grey - soft).abs() * 4.0)),
         "FaceRestoreCFWithModel" => (1.0, |run| touch(run, "image")),
         "EnhanceDetail" => (0.25, |run| touch(run, "images")),
+        "LayerFilter: DistortDisplace" => (0.5, |run| touch(run, "image")),
         "ColorMatch" => (0.25, colour_match),
         "AdjustContrast" => (0.1, |run| {
             let factor = run.float("factor");
@@ -75,12 +81,17 @@ pub(super) fn behaviour(class: &str) -> Option<(f64, Behaviour)> {
         "LayerColor: ColorTemperature" => (0.1, temperature),
         "ProPostApplyLUT" => (0.25, |run| touch(run, "image")),
         "ProPostVignette" => (0.1, vignette),
+        "ImageResize+" => (0.25, shrink),
         "ImageScaleToTotalPixels" => (0.25, to_pixels),
         "ImageUpscaleWithModel" => {
             (1.0, |run| Done::each(run.batch("image")?, |f| f.resized(f.width * 4, f.height * 4, "lanczos")))
         }
         "Keyer" => (0.25, super::matte::key),
         "AlphaMatte" => (1.0, super::matte::refine),
+        "BlurImageFast" => (0.1, |run| {
+            let radius = run.int("radius_x").max(0) as u32;
+            Done::each(run.batch("images")?, |f| f.blurred(radius, (radius as f32 / 2.0).max(0.1)))
+        }),
         "BlurMaskFast" => (0.1, |run| {
             let radius = run.int("radius_x").max(0) as u32;
             let masks = run.batch("masks")?.iter();
@@ -93,6 +104,8 @@ pub(super) fn behaviour(class: &str) -> Option<(f64, Behaviour)> {
         "InvertMask" => {
             (0.0, |run| mask(run.batch("mask")?.iter().map(|f| f.map(|v| 1.0 - v).into()).collect()))
         }
+        "GeekyRemB" => (1.0, super::matte::cut_out_with_alpha),
+        "SplitImageWithAlpha" => (0.0, super::matte::split_alpha),
         "JoinImageWithAlpha" => (0.0, super::matte::join_alpha),
         "ImageRemoveAlpha+" => (0.0, |run| Done::image(run.batch("image")?.clone())),
         "ImageRemoveBackground+" => (1.0, super::matte::cut_out),
@@ -153,10 +166,10 @@ fn empty_latent(run: &mut Run<'_>) -> Result<Done, NodeError> {
     Ok(Done { outputs: vec![Data::Token { kind: "LATENT", width, height, count, seed: 0 }], shown: None })
 }
 
-/// `4 * floor((length - 1) / 4) + 1` frames.
-fn video_latent(run: &mut Run<'_>) -> Result<Done, NodeError> {
+/// `step * floor((length - 1) / step) + 1` frames.
+fn video_latent(run: &mut Run<'_>, step: i64) -> Result<Done, NodeError> {
     let (width, height) = (run.int("width") as u32, run.int("height") as u32);
-    let count = ((run.int("length").max(1) - 1) / 4 * 4 + 1) as usize;
+    let count = ((run.int("length").max(1) - 1) / step * step + 1) as usize;
     let seed = run.seed(&["vae"]);
     Ok(Done { outputs: vec![Data::Token { kind: "LATENT", width, height, count, seed }], shown: None })
 }
@@ -370,6 +383,21 @@ fn to_pixels(run: &mut Run<'_>) -> Result<Done, NodeError> {
             (steps * step as f64) as u32
         };
         frame.resized(scaled(frame.width), scaled(frame.height), method)
+    })
+}
+
+/// "keep proportion" of larger pictures only; a side of 0 has no limit.
+fn shrink(run: &mut Run<'_>) -> Result<Done, NodeError> {
+    let limit = |name: &str| match run.int(name) {
+        side @ 1.. => side as f64,
+        _ => f64::INFINITY,
+    };
+    let (most_wide, most_high) = (limit("width"), limit("height"));
+    let method = run.text("interpolation").to_owned();
+    Done::each(run.batch("image")?, |frame| {
+        let times = (most_wide / f64::from(frame.width)).min(most_high / f64::from(frame.height)).min(1.0);
+        let scaled = |length: u32| (f64::from(length) * times).round().max(1.0) as u32;
+        frame.resized(scaled(frame.width), scaled(frame.height), &method)
     })
 }
 
