@@ -12,6 +12,8 @@ pub enum PictureError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("{path} is no regular file")]
+    NoFile { path: PathBuf },
     #[error("{path} is empty (0 bytes)")]
     Empty { path: PathBuf },
     #[error("{path} is no EXR, PNG, TIFF, JPEG or DPX file")]

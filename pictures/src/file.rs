@@ -44,6 +44,11 @@ pub(crate) enum Kind {
 /// Opens a picture file at its start.
 pub(crate) fn open(path: &Path) -> Result<(BufReader<File>, Kind), PictureError> {
     let read = |source| PictureError::Read { path: path.to_owned(), source };
+    // Opening a pipe would wait for somebody who writes to it.
+    let metadata = std::fs::metadata(path).map_err(read)?;
+    if !metadata.is_file() {
+        return Err(PictureError::NoFile { path: path.to_owned() });
+    }
     let mut file = File::open(path).map_err(read)?;
     let mut head = Vec::with_capacity(8);
     (&mut file).take(8).read_to_end(&mut head).map_err(read)?;
@@ -56,6 +61,9 @@ pub(crate) fn open(path: &Path) -> Result<(BufReader<File>, Kind), PictureError>
         (b"\x89PNG\r\n\x1a\n", Kind::Png),
         (b"II\x2a\0", Kind::Tiff),
         (b"MM\0\x2a", Kind::Tiff),
+        // BigTIFF.
+        (b"II\x2b\0", Kind::Tiff),
+        (b"MM\0\x2b", Kind::Tiff),
         (b"\xff\xd8\xff", Kind::Jpeg),
         (b"SDPX", Kind::Dpx),
         (b"XPDS", Kind::Dpx),

@@ -13,6 +13,7 @@ mod file;
 mod formats;
 mod lettering;
 mod metadata;
+mod orientation;
 mod raster;
 
 pub use blend::blend;

@@ -21,6 +21,9 @@ pub struct TimeCode {
     pub drop_frame: bool,
 }
 
+/// Fewer frames a second are no rate: one frame in ten seconds.
+const SLOWEST: f32 = 0.1;
+
 /// Frames a second, as a fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -35,7 +38,7 @@ impl Rate {
 
     /// From a decimal number, with the NTSC rates as what they are.
     pub fn from_float(rate: f32) -> Option<Self> {
-        if !(rate.is_finite() && rate > 0.0 && rate < 10_000.0) {
+        if !(rate.is_finite() && SLOWEST <= rate && rate < 10_000.0) {
             return None;
         }
         let rate = f64::from(rate);
@@ -47,6 +50,12 @@ impl Rate {
             return Some(Self { numerator: ntsc as u32 * 1000, denominator: 1001 });
         }
         Some(Self { numerator: (rate * 1000.0).round() as u32, denominator: 1000 })
+    }
+
+    /// Whether time code of this rate leaves out frame numbers to keep up with the clock (SMPTE ST 12-1): only that of
+    /// the NTSC rates of 30 and its multiples does.
+    pub fn has_drop_frame(self) -> bool {
+        self.denominator == 1001 && self.numerator % 30_000 == 0
     }
 
     /// `numerator / denominator` times as many frames a second.
@@ -72,13 +81,15 @@ impl FromStr for Rate {
         };
         let number = |text: &str| text.trim().parse().ok().filter(|number: &u32| *number > 0);
         let (numerator, denominator) = number(numerator).zip(number(denominator)).ok_or_else(no_rate)?;
-        Ok(Self { numerator, denominator })
+        let rate = Self { numerator, denominator };
+        let is_rate = (f64::from(SLOWEST)..10_000.0).contains(&rate.per_second());
+        if is_rate { Ok(rate) } else { Err(no_rate()) }
     }
 }
 
 /// A text that is no frame rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no frame rate; write it like 24, 23.976 or 24000/1001")]
+#[error("'{0}' is no frame rate; write 0.1 to 9999 frames a second, like 24, 23.976 or 24000/1001")]
 pub struct NoRate(pub String);
 
 fn greatest_divisor(a: u64, b: u64) -> u64 {
@@ -100,6 +111,11 @@ impl fmt::Display for TimeCode {
 }
 
 impl TimeCode {
+    /// As it is written for this rate: drop-frame only where that exists.
+    pub fn at(self, rate: Rate) -> Self {
+        Self { drop_frame: self.drop_frame && rate.has_drop_frame(), ..self }
+    }
+
     /// Frame 0 at midnight, counted as many a second as the rate has, rounded; frames before it count back.
     pub fn of_frame(frame: i64, rate: Rate) -> Self {
         let per_second = (rate.per_second().round() as i64).clamp(1, 255);
@@ -144,6 +160,12 @@ mod tests {
         assert_eq!(rate(12.5), Some((12_500, 1000)));
         assert_eq!(rate(f32::NAN), None);
         assert_eq!(rate(-1.0), None);
+        assert_eq!(rate(119.88), Some((120_000, 1001)));
+        // It would be 0/1, which no encoder takes.
+        assert_eq!(rate(0.0001), None);
+        for text in ["0.0001", "1/100", "0/1", "10000", "1000000/1"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
         let faster = Rate { numerator: 24, denominator: 1 }.times(5, 2);
         assert_eq!(faster, Some(Rate { numerator: 60, denominator: 1 }));
     }

@@ -100,6 +100,17 @@ impl Samples {
         }
     }
 
+    /// No samples, of the same kind.
+    fn empty_alike(&self) -> Self {
+        let len = self.len();
+        match self {
+            Self::U8(_) => Self::U8(Vec::with_capacity(len)),
+            Self::U16(_) => Self::U16(Vec::with_capacity(len)),
+            Self::F16(_) => Self::F16(Vec::with_capacity(len)),
+            Self::F32(_) => Self::F32(Vec::with_capacity(len)),
+        }
+    }
+
     /// Appends numbers, rounded to the nearest sample. NaN becomes 0 in integers.
     pub(crate) fn append(&mut self, row: &[f32]) {
         use half::slice::HalfFloatSliceExt as _;
@@ -129,6 +140,23 @@ impl Raster {
     /// The plane of that name.
     pub fn plane(&self, name: &str) -> Option<&Plane> {
         self.planes.iter().find(|plane| plane.name == name)
+    }
+
+    /// Makes colour that is multiplied by alpha straight. What was multiplied by nothing stays.
+    pub(crate) fn divide_by_alpha(&mut self) {
+        let Some(at) = self.planes.iter().position(|plane| plane.name == "A") else { return };
+        let mut alpha = vec![0.0; self.planes[at].samples.len()];
+        self.planes[at].samples.numbers(0, &mut alpha);
+        for plane in self.planes.iter_mut().filter(|plane| plane.name != "A") {
+            let mut colour = vec![0.0; alpha.len()];
+            plane.samples.numbers(0, &mut colour);
+            for (number, alpha) in colour.iter_mut().zip(&alpha).filter(|(_, alpha)| **alpha != 0.0) {
+                *number /= alpha;
+            }
+            let mut samples = plane.samples.empty_alike();
+            samples.append(&colour);
+            plane.samples = samples;
+        }
     }
 
     /// Windows and metadata alone.

@@ -13,14 +13,27 @@ use crate::{
     error::PictureError,
     file::Picture,
     metadata::{Metadata, Rate, TimeCode},
+    orientation::Orientation,
     raster::{Plane, Raster, Samples, Window},
 };
 
-/// Generic, film and television headers.
+/// Generic, film and television headers, and the first of them alone.
 const HEADER: usize = 2048;
+const GENERIC: usize = 1664;
+
+/// Where the film header ends.
+const FILM: usize = 1920;
+
+/// Where the header that a field stands in ends.
+fn section_end(field: usize) -> u64 {
+    if field < FILM { FILM as u64 } else { HEADER as u64 }
+}
 
 struct Header {
+    /// As it is stored.
     picture: Picture,
+    /// Only mirrored or flipped, so that it has the same size.
+    orientation: Orientation,
     metadata: Metadata,
     big_endian: bool,
     offset: u64,
@@ -32,8 +45,12 @@ struct Header {
 
 impl Header {
     fn read(path: &Path, file: &mut BufReader<File>) -> Result<Self, PictureError> {
-        let mut bytes = vec![0; HEADER];
-        file.read_exact(&mut bytes).map_err(PictureError::read(path))?;
+        let mut bytes = Vec::with_capacity(HEADER);
+        (&mut *file).take(HEADER as u64).read_to_end(&mut bytes).map_err(PictureError::read(path))?;
+        if bytes.len() < GENERIC {
+            return Err(PictureError::Truncated { path: path.to_owned() });
+        }
+        bytes.resize(HEADER, 0xff);
         let big_endian = bytes.starts_with(b"SDPX");
         let four = |at: usize| {
             let four = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
@@ -53,6 +70,19 @@ impl Header {
                 return Err(PictureError::unsupported(path, format!("DPX of element kind {other}")));
             }
         };
+        let orientation = match two(768) {
+            0 | u16::MAX => Orientation::default(),
+            // Lines of pixels: to the right or left, up or down, then columns of them.
+            1 => Orientation::of_tag(2),
+            2 => Orientation::of_tag(4),
+            3 => Orientation::of_tag(3),
+            other => {
+                return Err(PictureError::unsupported(path, format!("DPX stored in columns ({other})")));
+            }
+        };
+        if four(780) == 1 {
+            return Err(PictureError::unsupported(path, "DPX of numbers with a sign"));
+        }
         let packed = matches!(bits, 10 | 12) && packing == 0;
         if encoding != 0 || packed || !matches!(bits, 8 | 10 | 12 | 16) || two(770) != 1 {
             let what = "DPX that is run-length encoded, packed across words, of several elements, or of other than 8, 10, 12 or 16 bits";
@@ -68,20 +98,30 @@ impl Header {
             10 => samples.div_ceil(3) * 4,
             _ => (2 * samples).next_multiple_of(4),
         };
-        let known = |word: u32| (word != u32::MAX).then_some(word);
-        let rate = |at| known(four(at)).and_then(|word| Rate::from_float(f32::from_bits(word)));
+        let element = four(808);
+        let offset = u64::from(if element == 0 || element == u32::MAX { four(4) } else { element });
+        if offset < GENERIC as u64 {
+            return Err(PictureError::damaged(path, "its pixels begin within its header"));
+        }
+        let padding = four(812);
+        let stride = stride + if padding == u32::MAX { 0 } else { padding as usize };
+        // Some begin their pixels where others have headers for film and television: what would be read there is
+        // pixels.
+        let known = |at: usize| {
+            let is_there = at < GENERIC || four(28) != 0 && (at as u64) < offset && section_end(at) <= offset;
+            Some(four(at)).filter(|word| *word != u32::MAX && is_there)
+        };
+        let rate = |at| known(at).and_then(|word| Rate::from_float(f32::from_bits(word)));
         let metadata = Metadata {
-            time_code: known(four(1920)).and_then(TimeCode::from_bcd),
+            time_code: known(1920).and_then(TimeCode::from_bcd),
             frame_rate: rate(1940).or_else(|| rate(1724)),
-            pixel_aspect: match (known(four(1628)), known(four(1632))) {
+            pixel_aspect: match (known(1628), known(1632)) {
                 (Some(across @ 1..), Some(down @ 1..)) => Some(across as f32 / down as f32),
                 _ => None,
             },
         };
         let picture = Picture { format: PictureFormat::Dpx, width, height, channels };
-        let element = four(808);
-        let offset = u64::from(if element == 0 || element == u32::MAX { four(4) } else { element });
-        Ok(Self { picture, metadata, big_endian, offset, bits, packing, stride })
+        Ok(Self { picture, orientation, metadata, big_endian, offset, bits, packing, stride })
     }
 }
 
@@ -121,7 +161,12 @@ pub(crate) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Raster, Pi
         .zip(planes)
         .map(|(name, samples)| Plane { name: (*name).to_owned(), samples: Samples::U16(samples) })
         .collect();
-    Ok(Raster { display: window, data: window, planes, metadata: header.metadata })
+    Ok(header.orientation.upright(Raster {
+        display: window,
+        data: window,
+        planes,
+        metadata: header.metadata,
+    }))
 }
 
 /// The samples of a row, widened to 16 bits.
@@ -137,7 +182,9 @@ fn unpack(header: &Header, row: &[u8], samples: &mut Vec<u16>) {
             let word = if header.big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) };
             // Method A pads the low end of the word, method B the high end.
             let word = if header.packing == 1 { word >> 2 } else { word };
-            [20, 10, 0].map(|shift| {
+            // Of one channel the first sample lies lowest, of several highest (ST 268, annex C).
+            let shifts = if header.picture.channels == 1 { [0, 10, 20] } else { [20, 10, 0] };
+            shifts.map(|shift| {
                 let sample = (word >> shift & 0x3ff) as u16;
                 sample << 6 | sample >> 4
             })

@@ -24,6 +24,7 @@ use hearth_workflows::format::PictureFormat;
 use crate::{
     error::PictureError,
     file::{Effort, Picture},
+    formats::exr_channels::shown,
     metadata::{Metadata, Rate, TimeCode},
     raster::{Plane, Raster, Samples, Window},
 };
@@ -82,54 +83,6 @@ fn check_end(path: &Path, file: &mut BufReader<File>, meta: &MetaData) -> Result
     file.read_exact(&mut size).map_err(&read)?;
     let size = u64::from(u32::from_le_bytes(size));
     if last + before + 4 + size > end { Err(truncated()) } else { Ok(()) }
-}
-
-/// Which channels of which layer are the picture.
-struct Shown {
-    header: usize,
-    /// Index in the layer's list, and plain name (`R` for `beauty.R`).
-    channels: Vec<(usize, String)>,
-    format: PictureFormat,
-}
-
-/// The first layer with red, green and blue, or with grey; else the first layer's first group of channels.
-fn shown(path: &Path, headers: &[Header]) -> Result<Shown, PictureError> {
-    let flat: Vec<(usize, &Header)> = headers.iter().enumerate().filter(|(_, header)| !header.deep).collect();
-    let Some((first, _)) = flat.first() else {
-        return Err(PictureError::unsupported(path, "deep EXR"));
-    };
-    let pick = |wanted: &[&str]| {
-        flat.iter().find_map(|(index, header)| {
-            let names: Vec<String> =
-                header.channels.list.iter().map(|channel| channel.name.to_string()).collect();
-            // Without a layer in front of the name, or all of one layer.
-            let prefixes = names.iter().map(|name| name.rsplit_once('.').map_or("", |(layer, _)| layer));
-            let mut prefixes: Vec<&str> = prefixes.collect();
-            prefixes.sort_by_key(|prefix| !prefix.is_empty());
-            prefixes.dedup();
-            prefixes.into_iter().find_map(|prefix| {
-                let place = |plain: &str| {
-                    let full = if prefix.is_empty() { plain.to_owned() } else { format!("{prefix}.{plain}") };
-                    names.iter().position(|name| *name == full)
-                };
-                let mut found = wanted
-                    .iter()
-                    .map(|plain| place(plain).map(|place| (place, (*plain).to_owned())))
-                    .collect::<Option<Vec<_>>>()?;
-                found.extend(place("A").map(|place| (place, "A".to_owned())));
-                Some((*index, found))
-            })
-        })
-    };
-    let (header, channels) = pick(&["R", "G", "B"]).or_else(|| pick(&["Y"])).unwrap_or_else(|| {
-        let list = &headers[*first].channels.list;
-        let named = list.iter().enumerate().map(|(place, channel)| (place, channel.name.to_string()));
-        (*first, named.take(4).collect())
-    });
-    let types = channels.iter().map(|(place, _)| headers[header].channels.list[*place].sample_type);
-    let half = types.into_iter().all(|kind| kind == SampleType::F16);
-    let format = if half { PictureFormat::ExrHalf } else { PictureFormat::ExrFloat };
-    Ok(Shown { header, channels, format })
 }
 
 fn metadata(shared: &ImageAttributes, own: &LayerAttributes) -> Metadata {
@@ -207,9 +160,6 @@ pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, Picture
     let mut planes = Vec::new();
     for (plane, (place, name)) in shown.channels.into_iter().enumerate() {
         let channel = &header.channels.list[place];
-        if channel.sampling != Vec2(1, 1) {
-            return Err(PictureError::unsupported(path, "EXR with subsampled channels"));
-        }
         places[place] = Some((plane, channel.sample_type));
         let samples = match shown.format {
             PictureFormat::ExrHalf => Samples::F16(vec![f16::ZERO; data.pixels()]),

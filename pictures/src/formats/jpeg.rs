@@ -16,6 +16,7 @@ use crate::{
     error::PictureError,
     file::Picture,
     metadata::Metadata,
+    orientation::Orientation,
     raster::{Plane, Raster, Samples, Window},
 };
 
@@ -37,15 +38,56 @@ pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, 
     }
     file.rewind().map_err(PictureError::read(path))?;
     let whole = bytes(path, file)?;
+    if let Some((marker, bits)) = frame(&whole) {
+        if let Some(kind) = unread_kind(marker) {
+            return Err(PictureError::unsupported(path, kind));
+        }
+        if bits != 8 {
+            return Err(PictureError::unsupported(path, format!("JPEG of {bits} bits")));
+        }
+    }
     let mut decoder = JpegDecoder::new(ZCursor::new(whole.as_slice()));
     decoder.decode_headers().map_err(|error| PictureError::damaged(path, format!("{error:?}")))?;
     let (Some((width, height)), Some(space)) = (decoder.dimensions(), decoder.input_colorspace()) else {
         return Err(PictureError::damaged(path, "it does not say its size"));
     };
-    let channels = if space == ColorSpace::Luma { 1 } else { 3 };
-    let picture =
-        Picture { format: PictureFormat::Jpeg, width: width as u32, height: height as u32, channels };
-    Ok((picture, Metadata::default()))
+    let channels = match space {
+        ColorSpace::Luma => 1,
+        ColorSpace::YCbCr | ColorSpace::RGB => 3,
+        other => return Err(PictureError::unsupported(path, format!("JPEG in {other:?}"))),
+    };
+    let (width, height) = orientation(&decoder).size(width as u32, height as u32);
+    Ok((Picture { format: PictureFormat::Jpeg, width, height, channels }, Metadata::default()))
+}
+
+/// Cameras note how they were held.
+fn orientation(decoder: &JpegDecoder<ZCursor<&[u8]>>) -> Orientation {
+    decoder.exif().map_or_else(Orientation::default, |exif| Orientation::of_exif(exif))
+}
+
+/// Kinds of JPEG that are told apart by the marker of their frame; no decoder here reads these.
+fn unread_kind(marker: u8) -> Option<&'static str> {
+    Some(match marker {
+        0xc3 => "lossless JPEG",
+        0xc5..=0xc7 => "hierarchical JPEG",
+        0xc9..=0xcb | 0xcd..=0xcf => "JPEG with arithmetic coding",
+        _ => return None,
+    })
+}
+
+/// The marker of the frame, and the bits of its samples.
+fn frame(bytes: &[u8]) -> Option<(u8, u8)> {
+    let mut at = 2;
+    loop {
+        let [0xff, marker, high, low, rest @ ..] = bytes.get(at..)? else { return None };
+        match marker {
+            0xff => at += 1,
+            0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
+                return Some((*marker, *rest.first()?));
+            }
+            _ => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
+        }
+    }
 }
 
 pub(crate) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Raster, PictureError> {
@@ -65,6 +107,9 @@ pub(crate) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Raster, Pi
             samples: Samples::U8(pixels.iter().skip(channel).step_by(names.len()).copied().collect()),
         })
         .collect();
-    let window = Window::of_size(picture.width, picture.height);
-    Ok(Raster { display: window, data: window, planes, metadata })
+    let orientation = orientation(&decoder);
+    // The size as it is stored: turning twice is no turn.
+    let (width, height) = orientation.size(picture.width, picture.height);
+    let window = Window::of_size(width, height);
+    Ok(orientation.upright(Raster { display: window, data: window, planes, metadata }))
 }

@@ -12,6 +12,7 @@ use crate::{
     error::PictureError,
     file::Picture,
     metadata::Metadata,
+    orientation::Orientation,
     raster::{Plane, Raster, Samples, Window},
 };
 
@@ -35,16 +36,72 @@ pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, 
         return Err(PictureError::Truncated { path: path.to_owned() });
     }
     let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let channels = match head[25] {
-        0 => 1,
-        4 => 2,
-        6 => 4,
+    let said = said(path, file)?;
+    let channels = match (head[25], said.transparent) {
+        (0, false) => 1,
+        (0, true) | (4, _) => 2,
         // True colour, and palettes, which stand for it.
-        _ => 3,
+        (2 | 3, false) => 3,
+        _ => 4,
     };
     let format = if head[24] == 16 { PictureFormat::Png16 } else { PictureFormat::Png8 };
-    let picture = Picture { format, width: number(16), height: number(20), channels };
-    Ok((picture, Metadata::default()))
+    let (width, height) = said.orientation.size(number(16), number(20));
+    Ok((Picture { format, width, height, channels }, Metadata::default()))
+}
+
+/// What stands before the pixels of a PNG.
+#[derive(Debug, Default)]
+struct Said {
+    /// One colour, or some of the palette's, are not opaque.
+    transparent: bool,
+    orientation: Orientation,
+}
+
+/// Chunks before the pixels: a profile, or thousands of them by mistake.
+const MOST_CHUNKS: usize = 1_000;
+
+/// Longest EXIF data that is read.
+const MOST_EXIF: u64 = 1 << 16;
+
+/// Reads the chunks between the header and the pixels. Refuses what codes colours in a way that no colour space here
+/// has. `gAMA` is left alone: tools write it without a thought, and whoever submits says what the numbers mean.
+fn said(path: &Path, file: &mut BufReader<File>) -> Result<Said, PictureError> {
+    let read = PictureError::read(path);
+    let mut said = Said::default();
+    file.seek(SeekFrom::Start(33)).map_err(&read)?;
+    for _ in 0..MOST_CHUNKS {
+        let mut head = [0; 8];
+        file.read_exact(&mut head).map_err(&read)?;
+        let length = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+        let mut data = Vec::new();
+        match &head[4..] {
+            b"IDAT" | b"IEND" => break,
+            b"tRNS" => said.transparent = true,
+            b"cICP" if length == 4 => {
+                (&mut *file).take(4).read_to_end(&mut data).map_err(&read)?;
+            }
+            b"eXIf" if length <= MOST_EXIF => {
+                (&mut *file).take(length).read_to_end(&mut data).map_err(&read)?;
+                said.orientation = Orientation::of_exif(&data);
+            }
+            _ => {}
+        }
+        if let (b"cICP", [primaries, transfer, _, full_range]) = (&head[4..], data.as_slice()) {
+            let usual = *primaries == 1 && matches!(transfer, 1 | 6 | 13) && *full_range == 1;
+            if !usual {
+                return Err(PictureError::unsupported(
+                    path,
+                    format!(
+                        "PNG whose colours are coded otherwise (cICP primaries {primaries}, transfer {transfer}, such as HDR has)"
+                    ),
+                ));
+            }
+        }
+        // Behind the chunk and its checksum.
+        let rest = length + 4 - data.len() as u64;
+        file.seek_relative(i64::try_from(rest).unwrap_or(i64::MAX)).map_err(&read)?;
+    }
+    Ok(said)
 }
 
 /// Decodes row by row, checksums included.
@@ -55,7 +112,9 @@ pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureErr
     reader.finish().map_err(damaged)
 }
 
-pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, PictureError> {
+pub(crate) fn read(path: &Path, mut file: BufReader<File>) -> Result<Raster, PictureError> {
+    let orientation = said(path, &mut file)?.orientation;
+    file.rewind().map_err(PictureError::read(path))?;
     let damaged = |error: png::DecodingError| PictureError::damaged(path, error);
     let mut decoder = png::Decoder::new(file);
     // Palettes and fewer than 8 bits become what they stand for.
@@ -78,24 +137,38 @@ pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, Picture
             Plane { name: (*name).to_owned(), samples }
         })
         .collect();
-    let channels = names.len();
-    while let Some(row) = reader.next_row().map_err(damaged)? {
-        for (channel, plane) in planes.iter_mut().enumerate() {
-            match &mut plane.samples {
-                Samples::U16(samples) => samples.extend(
-                    row.data()
-                        .chunks_exact(2 * channels)
-                        .map(|pixel| u16::from_be_bytes([pixel[2 * channel], pixel[2 * channel + 1]])),
-                ),
-                Samples::U8(samples) => {
-                    samples.extend(row.data().iter().skip(channel).step_by(channels));
-                }
-                Samples::F16(_) | Samples::F32(_) => {}
-            }
+    if reader.info().interlaced {
+        // Its rows come in seven passes: only the whole frame has them in order.
+        let size = reader.output_buffer_size();
+        let size = size.ok_or_else(|| PictureError::damaged(path, "it is too large"))?;
+        let mut frame = vec![0; size];
+        let info = reader.next_frame(&mut frame).map_err(damaged)?;
+        frame.chunks_exact(info.line_size).take(info.height as usize).for_each(|row| {
+            take_row(row, &mut planes);
+        });
+    } else {
+        while let Some(row) = reader.next_row().map_err(damaged)? {
+            take_row(row.data(), &mut planes);
         }
     }
     reader.finish().map_err(damaged)?;
-    Ok(Raster { display: window, data: window, planes, metadata: Metadata::default() })
+    let picture = Raster { display: window, data: window, planes, metadata: Metadata::default() };
+    Ok(orientation.upright(picture))
+}
+
+/// Appends the samples of a row to their planes.
+fn take_row(row: &[u8], planes: &mut [Plane]) {
+    let channels = planes.len();
+    for (channel, plane) in planes.iter_mut().enumerate() {
+        match &mut plane.samples {
+            Samples::U16(samples) => samples.extend(
+                row.chunks_exact(2 * channels)
+                    .map(|pixel| u16::from_be_bytes([pixel[2 * channel], pixel[2 * channel + 1]])),
+            ),
+            Samples::U8(samples) => samples.extend(row.iter().skip(channel).step_by(channels)),
+            Samples::F16(_) | Samples::F32(_) => {}
+        }
+    }
 }
 
 pub(crate) fn write(path: &Path, raster: &Raster) -> Result<(), PictureError> {

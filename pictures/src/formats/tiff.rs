@@ -16,12 +16,14 @@ use tiff::{
             ColorType, Gray8, Gray16, Gray32Float, RGB8, RGB16, RGB32Float, RGBA8, RGBA16, RGBA32Float,
         },
     },
+    tags::Tag,
 };
 
 use crate::{
     error::PictureError,
     file::Picture,
     metadata::Metadata,
+    orientation::Orientation,
     raster::{Plane, Raster, Samples, Window},
 };
 
@@ -35,47 +37,144 @@ fn wrong(path: &Path) -> impl Fn(TiffError) -> PictureError + '_ {
 
 type Reader = Decoder<BufReader<File>>;
 
-fn open(path: &Path, file: BufReader<File>) -> Result<(Reader, Picture), PictureError> {
-    let mut decoder = Decoder::new(file).map_err(wrong(path))?.with_limits(Limits::unlimited());
-    let (width, height) = decoder.dimensions().map_err(wrong(path))?;
+/// A TIFF whose header has been read: only what is read right gets here.
+struct Opened {
+    decoder: Reader,
+    /// As it is looked at.
+    picture: Picture,
+    orientation: Orientation,
+    planar: bool,
+    /// Colour is multiplied by alpha, other than usual for TIFF.
+    associated: bool,
+    /// Of the first strip or tile, as stored.
+    stored: (u32, u32),
+}
+
+/// Values of the compression tag that are read, of those that are not, their names.
+fn compression(value: u32) -> Result<(), String> {
+    let name = match value {
+        1 | 5 | 8 | 32_946 | 32_773 => return Ok(()),
+        2..=4 => "CCITT fax",
+        6 => "old JPEG",
+        7 => "JPEG",
+        34_712 => "JPEG 2000",
+        34_887 => "LERC",
+        34_925 => "LZMA",
+        50_000 => "ZSTD",
+        50_001 => "WebP",
+        other => return Err(format!("TIFF of compression {other}")),
+    };
+    Err(format!("TIFF compressed as {name}; write it uncompressed, or with LZW or ZIP"))
+}
+
+fn open(path: &Path, file: BufReader<File>) -> Result<Opened, PictureError> {
+    let wrong = wrong(path);
+    let unsupported = |what: String| Err(PictureError::unsupported(path, what));
+    let mut decoder = Decoder::new(file).map_err(&wrong)?.with_limits(Limits::unlimited());
+    // A thumbnail may come first.
+    while number(&mut decoder, Tag::NewSubfileType).unwrap_or(0) & 1 == 1 && decoder.more_images() {
+        decoder.next_image().map_err(&wrong)?;
+    }
+    let stored = decoder.dimensions().map_err(&wrong)?;
+    let (width, height) = stored;
     if width == 0 || height == 0 || u64::from(width) * u64::from(height) > 1 << 31 {
         return Err(PictureError::damaged(path, format!("it says it is {width}x{height}")));
     }
-    let colour = decoder.colortype().map_err(wrong(path))?;
-    let (channels, bits) = match colour {
-        tiff::ColorType::Gray(bits) => (1, bits),
-        tiff::ColorType::GrayA(bits) => (2, bits),
-        tiff::ColorType::RGB(bits) => (3, bits),
-        tiff::ColorType::RGBA(bits) => (4, bits),
-        other => return Err(PictureError::unsupported(path, format!("TIFF of kind {other:?}"))),
+    if let Err(what) = compression(number(&mut decoder, Tag::Compression).unwrap_or(1)) {
+        return unsupported(what);
+    }
+    match number(&mut decoder, Tag::PhotometricInterpretation) {
+        Some(0..=2) => {}
+        Some(3) => return unsupported("TIFF with a palette".to_owned()),
+        Some(5) => return unsupported("TIFF in CMYK".to_owned()),
+        Some(6) => return unsupported("TIFF in YCbCr".to_owned()),
+        Some(8..=10) => return unsupported("TIFF in L*a*b*".to_owned()),
+        Some(32_844 | 32_845) => return unsupported("TIFF in LogLuv".to_owned()),
+        other => return unsupported(format!("TIFF of photometric interpretation {other:?}")),
+    }
+    let numbers = |decoder: &mut Reader, tag| {
+        decoder.find_tag_unsigned_vec::<u32>(tag).ok().flatten().unwrap_or_default()
     };
-    let format = match bits {
-        8 => PictureFormat::Tiff8,
-        16 if !is_float(&mut decoder) => PictureFormat::Tiff16,
-        32 if is_float(&mut decoder) => PictureFormat::TiffFloat,
-        16 => PictureFormat::TiffFloat,
-        other => return Err(PictureError::unsupported(path, format!("TIFF of {other} bits"))),
+    let bits = numbers(&mut decoder, Tag::BitsPerSample);
+    let kinds = numbers(&mut decoder, Tag::SampleFormat);
+    let alike = |all: &[u32]| all.windows(2).all(|pair| pair[0] == pair[1]);
+    if !alike(&bits) || !alike(&kinds) {
+        return unsupported("TIFF whose channels are of several kinds".to_owned());
+    }
+    let (bits, kind) = (bits.first().copied().unwrap_or(1), kinds.first().copied().unwrap_or(1));
+    let format = match (bits, kind) {
+        (8, 1 | 4) => PictureFormat::Tiff8,
+        (16, 1 | 4) => PictureFormat::Tiff16,
+        (16 | 32, 3) => PictureFormat::TiffFloat,
+        (bits, 2) => return unsupported(format!("TIFF of {bits} bits with a sign")),
+        (bits, 3) => return unsupported(format!("TIFF of {bits}-bit floats")),
+        (bits, 5 | 6) => return unsupported(format!("TIFF of {bits}-bit complex numbers")),
+        (bits, _) => return unsupported(format!("TIFF of {bits} bits")),
     };
-    Ok((decoder, Picture { format, width, height, channels }))
+    if let Some(side) = [Tag::TileWidth, Tag::TileLength]
+        .into_iter()
+        .find_map(|tag| number(&mut decoder, tag).filter(|side| side % 16 != 0))
+    {
+        return unsupported(format!("TIFF with tiles of {side} pixels, which is no multiple of 16"));
+    }
+    if number(&mut decoder, Tag::FillOrder) == Some(2) {
+        return unsupported("TIFF whose bits are in reverse order".to_owned());
+    }
+    let channels = match decoder.colortype().map_err(&wrong)? {
+        tiff::ColorType::Gray(_) => 1,
+        tiff::ColorType::GrayA(_) => 2,
+        tiff::ColorType::RGB(_) => 3,
+        tiff::ColorType::RGBA(_) => 4,
+        tiff::ColorType::Multiband { num_samples: 2, .. } => 2,
+        tiff::ColorType::Multiband { num_samples, .. } => {
+            return unsupported(format!("TIFF of {num_samples} channels"));
+        }
+        other => return unsupported(format!("TIFF of kind {other:?}")),
+    };
+    let extra = numbers(&mut decoder, EXTRA_SAMPLES).first().copied();
+    let inverted = number(&mut decoder, Tag::PhotometricInterpretation) == Some(0);
+    if channels == 2 && (inverted || !matches!(extra, Some(1 | 2))) {
+        return unsupported("TIFF of two channels of which none is alpha".to_owned());
+    }
+    let planar = number(&mut decoder, Tag::PlanarConfiguration) == Some(2) && channels > 1;
+    let orientation = Orientation::of_tag(number(&mut decoder, Tag::Orientation).unwrap_or(1));
+    let (width, height) = orientation.size(width, height);
+    Ok(Opened {
+        decoder,
+        picture: Picture { format, width, height, channels },
+        orientation,
+        planar,
+        associated: extra == Some(1) && matches!(channels, 2 | 4),
+        stored,
+    })
 }
 
-fn is_float(decoder: &mut Reader) -> bool {
-    let formats = decoder.find_tag_unsigned_vec::<u16>(tiff::tags::Tag::SampleFormat);
-    formats.ok().flatten().is_some_and(|formats| formats.first() == Some(&3))
+/// Not among the crate's named tags.
+const EXTRA_SAMPLES: Tag = Tag::Unknown(338);
+
+fn number(decoder: &mut Reader, tag: Tag) -> Option<u32> {
+    decoder.find_tag_unsigned::<u32>(tag).ok().flatten()
 }
 
 pub(crate) fn look(path: &Path, file: BufReader<File>) -> Result<(Picture, Metadata), PictureError> {
     let length = file.get_ref().metadata().map_err(PictureError::read(path))?.len();
-    let (mut decoder, picture) = open(path, file)?;
+    let Opened { mut decoder, picture, .. } = open(path, file)?;
+    let is_lzw = number(&mut decoder, Tag::Compression) == Some(5);
     // The pixels lie where these say, all of them inside the file.
-    for (offsets, counts) in [
-        (tiff::tags::Tag::StripOffsets, tiff::tags::Tag::StripByteCounts),
-        (tiff::tags::Tag::TileOffsets, tiff::tags::Tag::TileByteCounts),
-    ] {
+    for (offsets, counts) in
+        [(Tag::StripOffsets, Tag::StripByteCounts), (Tag::TileOffsets, Tag::TileByteCounts)]
+    {
         let mut numbers = |tag| decoder.find_tag_unsigned_vec::<u64>(tag).ok().flatten().unwrap_or_default();
         let (offsets, counts) = (numbers(offsets), numbers(counts));
         if offsets.iter().zip(&counts).any(|(offset, count)| offset.saturating_add(*count) > length) {
             return Err(PictureError::Truncated { path: path.to_owned() });
+        }
+        let Some(first) = offsets.first().filter(|_| is_lzw) else { continue };
+        // A clear code whose bits come in the other order, as before TIFF 6.0.
+        decoder.goto_offset_u64(*first).map_err(PictureError::read(path))?;
+        let start = [decoder.read_byte(), decoder.read_byte()];
+        if matches!(start, [Ok(0), Ok(second)] if second & 1 == 1) {
+            return Err(PictureError::unsupported(path, "TIFF compressed as LZW was before TIFF 6.0"));
         }
     }
     Ok((picture, Metadata::default()))
@@ -83,7 +182,7 @@ pub(crate) fn look(path: &Path, file: BufReader<File>) -> Result<(Picture, Metad
 
 /// Decodes strip by strip.
 pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureError> {
-    let (mut decoder, _) = open(path, file)?;
+    let Opened { mut decoder, .. } = open(path, file)?;
     let chunks = match decoder.get_chunk_type() {
         tiff::decoder::ChunkType::Strip => decoder.strip_count(),
         tiff::decoder::ChunkType::Tile => decoder.tile_count(),
@@ -105,34 +204,60 @@ pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureErr
 }
 
 pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, PictureError> {
-    let (mut decoder, picture) = open(path, file)?;
+    let Opened { mut decoder, picture, orientation, planar, associated, stored } = open(path, file)?;
     let names: &[&str] = match picture.channels {
         1 => &["Y"],
         2 => &["Y", "A"],
         3 => &["R", "G", "B"],
         _ => &["R", "G", "B", "A"],
     };
-    let interleaved = decoder.read_image().map_err(wrong(path))?;
-    let plane = |channel: usize| -> Option<Samples> {
-        fn every<T: Copy>(all: &[T], channel: usize, channels: usize) -> Vec<T> {
-            all.iter().skip(channel).step_by(channels).copied().collect()
-        }
-        match &interleaved {
-            DecodingResult::U8(all) => Some(Samples::U8(every(all, channel, names.len()))),
-            DecodingResult::U16(all) => Some(Samples::U16(every(all, channel, names.len()))),
-            DecodingResult::F16(all) => Some(Samples::F16(every(all, channel, names.len()))),
-            DecodingResult::F32(all) => Some(Samples::F32(every(all, channel, names.len()))),
-            _ => None,
-        }
-    };
+    // Not `read_image`, which reads the first plane only.
+    let mut all = DecodingResult::U8(Vec::new());
+    decoder.read_image_to_buffer(&mut all).map_err(wrong(path))?;
+    let pixels = stored.0 as usize * stored.1 as usize;
+    let layout = Layout { channels: names.len(), pixels, planar };
     let planes = names
         .iter()
         .enumerate()
-        .map(|(channel, name)| Some(Plane { name: (*name).to_owned(), samples: plane(channel)? }))
+        .map(|(channel, name)| {
+            let samples = match &all {
+                DecodingResult::U8(all) => Samples::U8(layout.plane(all, channel)?),
+                DecodingResult::U16(all) => Samples::U16(layout.plane(all, channel)?),
+                DecodingResult::F16(all) => Samples::F16(layout.plane(all, channel)?),
+                DecodingResult::F32(all) => Samples::F32(layout.plane(all, channel)?),
+                _ => return None,
+            };
+            Some(Plane { name: (*name).to_owned(), samples })
+        })
         .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| PictureError::unsupported(path, "TIFF of other than 8, 16 or 32 bits"))?;
-    let window = Window::of_size(picture.width, picture.height);
-    Ok(Raster { display: window, data: window, planes, metadata: Metadata::default() })
+        .ok_or_else(|| PictureError::damaged(path, "it has fewer samples than its size asks for"))?;
+    let window = Window::of_size(stored.0, stored.1);
+    let mut raster = Raster { display: window, data: window, planes, metadata: Metadata::default() };
+    if associated {
+        raster.divide_by_alpha();
+    }
+    Ok(orientation.upright(raster))
+}
+
+/// How the samples of a decoded picture lie.
+struct Layout {
+    channels: usize,
+    pixels: usize,
+    planar: bool,
+}
+
+impl Layout {
+    /// `None` when there are too few of them.
+    fn plane<T: Copy>(&self, all: &[T], channel: usize) -> Option<Vec<T>> {
+        if all.len() < self.pixels * self.channels {
+            return None;
+        }
+        Some(if self.planar {
+            all[channel * self.pixels..][..self.pixels].to_vec()
+        } else {
+            all.iter().skip(channel).step_by(self.channels).copied().collect()
+        })
+    }
 }
 
 fn interleave<T: Copy>(planes: &[&[T]]) -> Vec<T> {
