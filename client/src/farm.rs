@@ -303,6 +303,13 @@ impl FarmClient {
         Ok(response.node.unwrap_or_default())
     }
 
+    /// Has ComfyUIs asked at once what they offer: that of the node `name`, or all of them.
+    pub async fn refresh_nodes(&self, name: Option<&str>) -> Result<(), ClientError> {
+        let request = v1::RefreshNodesRequest { name: name.unwrap_or_default().to_owned() };
+        self.ask(request, async |mut client, request| client.refresh_nodes(traced(request)).await).await?;
+        Ok(())
+    }
+
     pub async fn workflows(&self) -> Result<v1::ListWorkflowsResponse, ClientError> {
         let request = v1::ListWorkflowsRequest {};
         self.ask(request, async |mut client, request| client.list_workflows(traced(request)).await).await

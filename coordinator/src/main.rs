@@ -7,11 +7,10 @@ use hearth_coordinator::{
     flags::{Flags, Tool},
     tools,
 };
-use hearth_telemetry::{Logs, chain, until_stopped};
+use hearth_telemetry::{Logs, chain, run_to_end, until_stopped};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match start().await {
+fn main() -> ExitCode {
+    match run_to_end(start()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("hearth-coordinator: {}", chain(error.as_ref()));

@@ -5,9 +5,11 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use hearth_proto::{MAX_MESSAGE_BYTES, v1};
+use hearth_storage::Calls;
 use hearth_telemetry::serve_metrics;
 use prometheus_client::registry::Registry;
 use rand::RngExt as _;
@@ -25,6 +27,11 @@ use crate::{
     survey::survey,
     telemetry::Meters,
 };
+
+/// Calls to one storage root at a time, and how long each is waited for: looking at every frame of a long clip takes
+/// its time.
+const STORAGE_CALLS: usize = 16;
+const STORAGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a coordinator cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +85,7 @@ impl Coordinator {
         let clients = FarmService {
             driver: driver.clone(),
             roots,
+            calls: Calls::new(STORAGE_CALLS, STORAGE_PATIENCE),
             folders: Arc::new(config.workflows.clone()),
             previews: previews.clone(),
             questions: questions.clone(),

@@ -409,6 +409,9 @@ fn failure_kind(text: &str) -> FailureKind {
         "comfy-died" => FailureKind::ComfyDied,
         "storage" => FailureKind::Storage,
         "bad-output" => FailureKind::BadOutput,
+        "hung" => FailureKind::Hung,
+        "unavailable" => FailureKind::Unavailable,
+        "output-taken" => FailureKind::OutputTaken,
         other => panic!("unknown failure {other}"),
     }
 }

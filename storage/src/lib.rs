@@ -3,9 +3,13 @@
 //! Coordinator and agents both see storage through this crate, so that a path means the same to both.
 //! Must never read or write outside a root.
 
+pub mod calls;
 pub mod clip;
 pub mod manifest;
+pub mod marker;
 pub mod roots;
 
+pub use calls::{CallError, Calls};
 pub use clip::{Clip, ClipError, Listing};
-pub use roots::{Roots, RootsError};
+pub use marker::StorageId;
+pub use roots::{Roots, RootsError, make_below};

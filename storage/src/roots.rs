@@ -10,6 +10,8 @@ use std::{
 use hearth_workflows::{RootPath, SequencePath};
 use serde::{Deserialize, Serialize};
 
+use crate::marker::{self, MARKER_FILE, StorageId};
+
 /// Why a path on shared storage cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
@@ -17,6 +19,10 @@ pub enum RootsError {
     Unknown { root: String, known: String },
     #[error("storage root {root} ({path}) cannot be reached; is it mounted?")]
     Unreachable { root: String, path: PathBuf, source: io::Error },
+    #[error(
+        "storage root {root} ({path}) is not the storage that the job was submitted to: its {MARKER_FILE} is gone, or is that of another; is it mounted?"
+    )]
+    OtherStorage { root: String, path: PathBuf },
     #[error("{path} leads out of storage root {root} through a symbolic link; move the files into the root")]
     Outside { path: String, root: String },
     #[error("{path} is a symbolic link that leads out of every storage root; put the file itself there")]
@@ -75,6 +81,38 @@ impl Roots {
     /// A root's own folder on this host.
     pub fn root(&self, name: &str) -> Result<PathBuf, RootsError> {
         self.inside(name, "", name)
+    }
+
+    /// Makes a folder below its root, and what is missing above it. Never makes the root: an empty mount point would
+    /// take what belongs on storage.
+    ///
+    /// # Errors
+    /// When the folder is in no root of this host, or its root is not there.
+    pub fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        let base =
+            self.0.values().filter(|base| folder.starts_with(base)).max_by_key(|base| base.as_os_str().len());
+        let base =
+            base.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is in no storage root"))?;
+        make_below(base, folder)
+    }
+
+    /// Proves that each of these roots is the storage with this id, and not an empty mount point or another disk.
+    ///
+    /// # Errors
+    /// When a root cannot be reached, or is another storage.
+    pub fn prove(&self, storage: &BTreeMap<String, StorageId>) -> Result<(), RootsError> {
+        for (root, id) in storage {
+            let path = self.root(root)?;
+            let found = marker::read(&path).map_err(|source| RootsError::Unreachable {
+                root: root.clone(),
+                path: path.clone(),
+                source,
+            })?;
+            if found.as_ref() != Some(id) {
+                return Err(RootsError::OtherStorage { root: root.clone(), path });
+            }
+        }
+        Ok(())
     }
 
     fn inside(&self, root: &str, below: &str, shown: &str) -> Result<PathBuf, RootsError> {
@@ -140,6 +178,26 @@ impl FromStr for Roots {
     }
 }
 
+/// Makes `folder` and what is missing above it, down from `base`, which is never made.
+///
+/// # Errors
+/// When `base` is not there, or a folder cannot be made.
+pub fn make_below(base: &Path, folder: &Path) -> io::Result<()> {
+    let below = folder.strip_prefix(base).map_err(io::Error::other)?;
+    if !base.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", base.display())));
+    }
+    let mut path = base.to_owned();
+    for part in below.components() {
+        path.push(part);
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            made => made?,
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +218,32 @@ mod tests {
         for bad in ["plates/out", "plates/out/passwd", "plates/dangling/x", "other/x"] {
             assert!(roots.resolve(&bad.parse().expect("path")).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn folders_are_made_below_a_root_and_never_the_root() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut roots = Roots::default();
+        roots.insert("comps", dir.path().join("comps"));
+        let folder = dir.path().join("comps/sh010/v001");
+        assert_eq!(roots.make_folder(&folder).expect_err("no root").kind(), io::ErrorKind::NotFound);
+        assert!(!dir.path().join("comps").exists());
+        std::fs::create_dir(dir.path().join("comps")).expect("mkdir");
+        roots.make_folder(&folder).expect("made");
+        roots.make_folder(&folder).expect("there");
+        assert!(folder.is_dir());
+        assert!(roots.make_folder(&dir.path().join("elsewhere")).is_err());
+    }
+
+    #[test]
+    fn storage_is_proved_by_its_marker() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut roots = Roots::default();
+        roots.insert("comps", dir.path());
+        let id = crate::marker::read_or_make(dir.path()).expect("marked");
+        let storage = BTreeMap::from([("comps".to_owned(), id)]);
+        roots.prove(&storage).expect("the same");
+        std::fs::remove_file(dir.path().join(MARKER_FILE)).expect("removed");
+        assert!(matches!(roots.prove(&storage), Err(RootsError::OtherStorage { .. })));
     }
 }

@@ -11,4 +11,4 @@ pub use configuration::{ConfigurationError, configure, host_name};
 pub use error::chain;
 pub use logs::{LogFormat, Logs, LogsError, LogsGuard};
 pub use metrics::serve_metrics;
-pub use signals::until_stopped;
+pub use signals::{run_to_end, until_stopped};

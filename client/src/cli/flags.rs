@@ -96,8 +96,11 @@ pub(crate) enum Command {
         /// E.g. plates/sh010; a root's name lists the root
         folder: String,
     },
-    /// List nodes
-    Nodes,
+    /// List nodes, or look what they offer by now
+    Nodes {
+        #[command(subcommand)]
+        command: Option<NodesCommand>,
+    },
     /// Give a node no new work; what it holds goes on
     Drain { node: String },
     /// Give a drained node work again
@@ -116,6 +119,15 @@ pub(crate) enum Command {
     },
     /// Print completions for a shell
     Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodesCommand {
+    /// Ask ComfyUIs at once which node classes, models and LUTs they have; otherwise it is done every minute
+    Refresh {
+        /// Only that of this node
+        node: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -26,7 +26,7 @@ use hearth_telemetry::{Logs, LogsError, chain};
 use tracing::Instrument as _;
 
 use crate::{ClientError, FarmClient};
-use flags::{Command, Flags};
+use flags::{Command, Flags, NodesCommand};
 pub use progress::Progress;
 
 /// Why the command did not do what it was asked.
@@ -184,7 +184,10 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Priority { job, priority } => {
             control(&client, job, Action::SetPriority(v1::SetPriority { priority }), json).await?;
         }
-        Command::Nodes => {
+        Command::Nodes { command: Some(NodesCommand::Refresh { node }) } => {
+            client.refresh_nodes(node.as_deref()).await?;
+        }
+        Command::Nodes { command: None } => {
             let nodes = client.nodes().await?;
             if json {
                 println!("{}", json::list(nodes.iter().map(json::node)));

@@ -78,6 +78,8 @@ pub enum ToNode {
     Acknowledge(AttemptId),
     /// Digests of names that the node is to tell.
     WantNames(Vec<String>),
+    /// Its ComfyUI is to be asked at once what it offers.
+    Refresh,
     /// Whether its ComfyUI would take the workflow with each of these settings.
     Check {
         id: u64,

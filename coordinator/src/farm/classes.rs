@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashMap as HashMap;
 
-use hearth_workflows::WorkflowId;
+use hearth_workflows::{Requirements, WorkflowId};
 
 use super::{queue::ClassId, spec::JobSpec};
 
@@ -11,8 +11,8 @@ use super::{queue::ClassId, spec::JobSpec};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Needs {
     workflow: WorkflowId,
-    /// Those that the parameters ask for, too.
-    models: Vec<String>,
+    /// With the parameters that they have.
+    requirements: Requirements,
     pool: String,
     roots: Vec<String>,
 }
@@ -39,10 +39,10 @@ pub(super) struct Classes {
 
 impl Classes {
     /// The class of a job that is new; `None` for a delivery.
-    pub(super) fn enter(&mut self, spec: &JobSpec, models: Vec<String>) -> Option<ClassId> {
+    pub(super) fn enter(&mut self, spec: &JobSpec, requirements: Requirements) -> Option<ClassId> {
         let workflow = spec.workflow()?.clone();
         let roots = spec.roots().map(str::to_owned).collect();
-        let needs = Needs { workflow, models, pool: spec.pool.clone(), roots };
+        let needs = Needs { workflow, requirements, pool: spec.pool.clone(), roots };
         let id = *self.ids.entry(needs.clone()).or_insert_with(|| {
             self.last += 1;
             self.last
@@ -76,10 +76,10 @@ impl Classes {
         self.known.get(&id).map(|class| &class.needs.workflow)
     }
 
-    /// Models, pool and storage roots of its jobs.
-    pub(super) fn needs(&self, id: ClassId) -> Option<(&[String], &str, &[String])> {
+    /// Requirements, pool and storage roots of its jobs.
+    pub(super) fn needs(&self, id: ClassId) -> Option<(&Requirements, &str, &[String])> {
         let needs = &self.known.get(&id)?.needs;
-        Some((&needs.models, &needs.pool, &needs.roots))
+        Some((&needs.requirements, &needs.pool, &needs.roots))
     }
 
     pub(super) fn waiting(&self, id: ClassId) -> u64 {

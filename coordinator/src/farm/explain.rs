@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use hearth_workflows::WorkflowId;
+use hearth_workflows::{Requirements, WorkflowId};
 
 use super::{
     Farm,
@@ -156,6 +156,7 @@ impl Farm {
                     .to_owned()
             }
             _ if let Some(awaited) = self.awaits_what(job) => awaited,
+            Phase::Assembling | Phase::Delivering if let Some(hindrance) = self.hindrance(job) => hindrance,
             Phase::Assembling if job.running.is_empty() => self.why_not_delivered(
                 &job.spec,
                 "its frames are done, and wait for a node to put them together",
@@ -169,6 +170,15 @@ impl Farm {
             Phase::Rendering => self.how_it_runs(job),
         };
         Some(told)
+    }
+
+    /// What keeps a finished job from being put together or encoded, if it is nothing of its own.
+    fn hindrance(&self, job: &Job) -> Option<String> {
+        if job.hindered == 0 || !job.running.is_empty() {
+            return None;
+        }
+        let latest = job.failures.back()?;
+        Some(format!("it waits, and goes on by itself: {}", latest.message))
     }
 
     fn how_it_runs(&self, job: &Job) -> String {
@@ -198,7 +208,11 @@ impl Farm {
         }
         let latest = job.failures.back().map_or("", |failure| failure.message.as_str());
         let again = |until: Timestamp| {
-            format!("it is tried again in {} s, after: {latest}", until.since(self.now).as_secs_f64().ceil())
+            let seconds = until.since(self.now).as_secs_f64().ceil();
+            match job.hindered {
+                0 => format!("it is tried again in {seconds} s, after: {latest}"),
+                _ => format!("it waits, and goes on by itself in {seconds} s if it can: {latest}"),
+            }
         };
         if job.rest_until > self.now {
             return again(job.rest_until);
@@ -260,19 +274,20 @@ impl Farm {
         (able, lacks)
     }
 
-    /// The models that the job needs with its parameters.
-    pub(super) fn models_of(&self, job: &Job) -> &[String] {
-        self.classes.needs(job.class).map_or(&[], |(models, ..)| models)
+    /// What the job needs of a ComfyUI with its parameters.
+    pub(super) fn requirements_of(&self, job: &Job) -> &Requirements {
+        const NOTHING: &Requirements = &Requirements { classes: Vec::new(), models: Vec::new() };
+        self.classes.needs(job.class).map_or(NOTHING, |(requirements, ..)| requirements)
     }
 
     /// Why the node cannot run the job now, whatever else it does.
     pub(super) fn lack_of(&self, job: &Job, node: &Node) -> Result<(), String> {
         let known = job.spec.workflow().and_then(|workflow| self.workflows.get(workflow));
         let place = node.capabilities.lacks_place(&job.spec.pool, job.spec.roots());
-        let models = self.models_of(job);
+        let requirements = self.requirements_of(job);
         let fit = place.and_then(|()| match (node.fits.get(&job.class), known) {
             (Some(Err(Lack::Tried(reason))), _) => Err(Lack::Tried(reason.clone())),
-            (_, Some(known)) => node.capabilities.lacks(&known.workflow, models),
+            (_, Some(known)) => node.capabilities.lacks(&known.workflow, requirements),
             (_, None) => Ok(()),
         });
         match fit {

@@ -108,6 +108,7 @@ impl Farm {
         job.finish(&fresh);
         job.note_speed(now, fresh.len());
         job.in_a_row = 0;
+        job.hindered = 0;
         job.in_a_row_on.remove(name);
         job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone() });
         step.changes.push(Key::Piece(id));

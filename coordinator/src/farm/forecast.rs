@@ -1,7 +1,7 @@
 //! What would become of a job that was not submitted: which nodes could run it, what the others lack, and what it would
 //! cost. Decides nothing.
 
-use hearth_workflows::Workflow;
+use hearth_workflows::{Requirements, Workflow};
 
 use super::{
     Farm,
@@ -46,7 +46,7 @@ pub struct Cost {
 
 /// What takes need of a node beyond what their workflow needs; most takes need the same.
 struct Needs {
-    models: Vec<String>,
+    requirements: Requirements,
     roots: Vec<String>,
     /// Nodes that could run them, ready or not.
     able: usize,
@@ -56,9 +56,11 @@ struct Needs {
 
 impl Needs {
     fn lacks(&self, able: &Capabilities) -> impl Iterator<Item = Lack> {
-        let models = self.models.iter().filter(|model| !able.models.contains(*model));
+        let Requirements { classes, models } = &self.requirements;
+        let classes = classes.iter().filter(|class| !able.classes.contains(*class));
+        let models = models.iter().filter(|model| !able.models.contains(*model));
         let place = able.lacks_place("", self.roots.iter().map(String::as_str));
-        models.cloned().map(Lack::Model).chain(place.err())
+        classes.cloned().map(Lack::Class).chain(models.cloned().map(Lack::Model)).chain(place.err())
     }
 }
 
@@ -73,15 +75,15 @@ impl Farm {
         let mut takes: Vec<(&JobSpec, &Render, usize)> = Vec::new();
         for spec in submission.jobs.iter().filter(rendered).map(|job| &job.spec) {
             let Some(render) = spec.render() else { continue };
-            let models = workflow.needed_models(&render.parameters);
+            let requirements = workflow.requirements(&render.parameters);
             let roots: Vec<String> = spec.roots().map(str::to_owned).collect();
-            let known = all.iter().position(|needs| needs.models == models && needs.roots == roots);
+            let known =
+                all.iter().position(|needs| needs.requirements == requirements && needs.roots == roots);
             takes.push((spec, render, known.unwrap_or(all.len())));
             if known.is_none() {
-                all.push(Needs { models, roots, able: 0, capacity: 0.0 });
+                all.push(Needs { requirements, roots, able: 0, capacity: 0.0 });
             }
         }
-        let classes = workflow.needed_classes();
         let known = self.workflows.get(workflow.id());
         let mut nodes: Vec<_> = self.nodes.values().filter(|node| node.session.is_some()).collect();
         nodes.sort_unstable_by(|a, b| a.about.name.cmp(&b.about.name));
@@ -91,9 +93,7 @@ impl Farm {
                 forecast.elsewhere += 1;
                 continue;
             }
-            let missing = classes.iter().filter(|class| !able.classes.contains(**class));
-            let missing = missing.map(|class| Lack::Class((*class).to_owned()));
-            let mut lacks: Vec<Lack> = missing.chain(able.lacks_means(workflow)).collect();
+            let mut lacks: Vec<Lack> = able.lacks_means(workflow).collect();
             let fits = lacks.is_empty();
             for needs in &mut all {
                 let own: Vec<Lack> = needs.lacks(able).collect();

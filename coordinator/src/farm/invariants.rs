@@ -68,7 +68,7 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
         };
         let lack = node
             .capabilities
-            .lacks(workflow, farm.models_of(job))
+            .lacks(workflow, farm.requirements_of(job))
             .and(node.capabilities.lacks_place(&job.spec.pool, job.spec.roots()));
         if let Err(lack) = lack {
             return Err(format!("node {name} got {id}, but {lack}"));
@@ -143,7 +143,7 @@ fn could_have(farm: &Farm, now: Timestamp, node: &Node, job: &Job) -> bool {
     let name = &node.about.name;
     let left_alone = job.rest_until > now || job.avoid.get(name).is_some_and(|until| *until > now);
     let fits = node.capabilities.lacks_place(&job.spec.pool, job.spec.roots()).is_ok()
-        && node.capabilities.lacks(&known.workflow, farm.models_of(job)).is_ok()
+        && node.capabilities.lacks(&known.workflow, farm.requirements_of(job)).is_ok()
         && !matches!(node.fits.get(&job.class), Some(Err(_)));
     // One that has a chunk by now had none before, or had room for one more.
     // Suspects are for some nodes and not for others.

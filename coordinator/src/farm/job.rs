@@ -69,6 +69,8 @@ pub enum FailureKind {
     Lost,
     Interrupted,
     Internal,
+    Unavailable,
+    OutputTaken,
 }
 
 /// A failed attempt, for people.
@@ -137,6 +139,8 @@ pub struct Job {
     /// one, how many. Not durable.
     pub(super) in_a_row: u32,
     pub(super) in_a_row_on: BTreeMap<NodeName, u32>,
+    /// Failures in a row for which its surroundings are to blame: storage, the network. Not durable.
+    pub(super) hindered: u32,
     /// Who has failed which frames, and why, that nobody has done since. Not durable.
     pub(super) accused: VecDeque<(NodeName, FrameSet, String)>,
     /// No node gets a chunk of it before this time. Not durable.
@@ -184,6 +188,7 @@ impl Job {
             suspects: Suspects::default(),
             in_a_row: 0,
             in_a_row_on: BTreeMap::new(),
+            hindered: 0,
             accused: VecDeque::new(),
             rest_until: Timestamp(0),
             chore_not_before: Timestamp(0),

@@ -131,6 +131,7 @@ impl Farm {
         if let Some(capabilities) = capabilities {
             node.capabilities = *capabilities;
             node.fits.clear();
+            node.quarantine.take_if(|quarantine| quarantine.unusable);
         }
         step.changes.push(Key::Node(name.clone()));
         self.reopen(name);

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use hearth_workflows::{Workflow, WorkflowId};
+use hearth_workflows::{Requirements, Workflow, WorkflowId};
 use rustc_hash::FxHashMap as HashMap;
 
 use super::{
@@ -166,13 +166,12 @@ impl Node {
 }
 
 impl Capabilities {
-    /// What the workflow needs and this node has not; `models` are those that it needs with a job's parameters.
-    pub fn lacks(&self, workflow: &Workflow, models: &[String]) -> Result<(), Lack> {
-        let mut classes = workflow.needed_classes().into_iter();
-        if let Some(class) = classes.find(|class| !self.classes.contains(*class)) {
-            return Err(Lack::Class(class.to_owned()));
+    /// What the workflow needs with a job's parameters and this node has not.
+    pub fn lacks(&self, workflow: &Workflow, needed: &Requirements) -> Result<(), Lack> {
+        if let Some(class) = needed.classes.iter().find(|class| !self.classes.contains(*class)) {
+            return Err(Lack::Class(class.clone()));
         }
-        if let Some(model) = models.iter().find(|model| !self.models.contains(*model)) {
+        if let Some(model) = needed.models.iter().find(|model| !self.models.contains(*model)) {
             return Err(Lack::Model(model.clone()));
         }
         self.lacks_means(workflow).next().map_or(Ok(()), Err)

@@ -22,6 +22,9 @@ pub struct Quarantine {
     pub until: Timestamp,
     /// For people.
     pub reason: String,
+    /// Its ComfyUI cannot be used as it is: over once that comes back another.
+    #[serde(default)]
+    pub unusable: bool,
 }
 
 /// What a node has failed since it last did something well. Not durable.
@@ -61,6 +64,21 @@ impl Farm {
                 "it failed {count} chunks in a row, of jobs {}, which others did well; the latest with: {message}",
                 jobs.join(", ")
             ),
+            unusable: false,
+        });
+        step.changes.push(Key::Node(name.clone()));
+        self.reopen(name);
+    }
+
+    /// The node's ComfyUI cannot be used as it is: one failure says enough.
+    pub(super) fn set_aside(&mut self, now: Timestamp, name: &NodeName, reason: &str, step: &mut Step) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let times = 2_u32.pow(node.record.quarantines.min(LONGEST));
+        node.record.quarantines += 1;
+        node.quarantine = Some(Quarantine {
+            until: now.after(self.config.quarantine.saturating_mul(times)),
+            reason: reason.to_owned(),
+            unusable: true,
         });
         step.changes.push(Key::Node(name.clone()));
         self.reopen(name);

@@ -11,13 +11,16 @@ use super::{
     command::{JobEvent, Step},
     ids::{AttemptId, JobId, NodeName, Timestamp},
     job::{Ended, Failure, FailureKind, Phase},
-    node::Lack,
+    node::{Lack, Node},
     records::Key,
 };
 
 /// A job that has failed on so many nodes, and as often as a frame may, is stopped when nothing of it has succeeded;
 /// on fewer nodes after twice as many failures.
 const HOPELESS_NODES: usize = 3;
+
+/// Waits for storage or a network that is away grow until this failure in a row: to half a minute, at the usual delay.
+const LONGEST_WAIT: u32 = 4;
 
 /// A job that has begun well is stopped when so many times as many chunks in a row have failed.
 const HOPELESS_LATE: u32 = 10;
@@ -32,15 +35,33 @@ enum Blame {
     Frames(FrameSet),
     /// None: the node could not have done it.
     Node,
+    /// None: no node could have done it, or this one could do nothing at all, for reasons outside the job.
+    Surroundings,
     /// None, but the next chunk for this node is half as long.
     Size,
 }
 
-/// `divisible`: it has more than one frame, and may have fewer. `last_try`: one more failure is the last.
-fn blame(kind: FailureKind, chunk: &FrameSet, named: &FrameSet, divisible: bool, last_try: bool) -> Blame {
+/// What is known of a chunk that has failed.
+struct Circumstances<'a> {
+    chunk: &'a FrameSet,
+    /// Frames that the failure is about, where it says so.
+    named: &'a FrameSet,
+    /// It has more than one frame, and may have fewer.
+    divisible: bool,
+    /// One more failure is the last.
+    last_try: bool,
+    /// Of all other nodes, not one works either.
+    others_are_gone: bool,
+}
+
+fn blame(kind: FailureKind, about: &Circumstances<'_>) -> Blame {
+    let Circumstances { chunk, named, divisible, last_try, others_are_gone } = *about;
     let own = named.intersection(chunk);
     match kind {
         FailureKind::Missing => Blame::Node,
+        FailureKind::Storage | FailureKind::Unavailable => Blame::Surroundings,
+        // A switch that fails, or a new ComfyUI that is rolled out everywhere.
+        FailureKind::Lost | FailureKind::ComfyDied if others_are_gone => Blame::Surroundings,
         FailureKind::OutOfMemory if divisible => Blame::Size,
         FailureKind::BadFrame | FailureKind::BadOutput if !own.is_empty() && own != *chunk => {
             Blame::Frames(own)
@@ -64,9 +85,9 @@ fn blame(kind: FailureKind, chunk: &FrameSet, named: &FrameSet, divisible: bool,
         | FailureKind::OutOfMemory
         | FailureKind::ComfyDied
         | FailureKind::Hung
-        | FailureKind::Storage
         | FailureKind::Lost
         | FailureKind::Interrupted
+        | FailureKind::OutputTaken
         | FailureKind::Internal => Blame::Chunk,
     }
 }
@@ -85,6 +106,8 @@ fn tells_of_job(kind: FailureKind) -> bool {
         | FailureKind::Storage
         | FailureKind::Lost
         | FailureKind::Interrupted
+        | FailureKind::Unavailable
+        | FailureKind::OutputTaken
         | FailureKind::Internal => false,
     }
 }
@@ -92,10 +115,22 @@ fn tells_of_job(kind: FailureKind) -> bool {
 /// Whether it is held against the node, once another has done what it failed. Storage that was away for everybody
 /// would be held against all but the first who finds it back.
 fn tells_of_node(kind: FailureKind) -> bool {
-    !matches!(
-        kind,
-        FailureKind::Missing | FailureKind::Storage | FailureKind::Lost | FailureKind::Interrupted
-    )
+    match kind {
+        FailureKind::Missing
+        | FailureKind::Storage
+        | FailureKind::Lost
+        | FailureKind::Interrupted
+        | FailureKind::Unavailable
+        | FailureKind::OutputTaken => false,
+        FailureKind::Refused
+        | FailureKind::Execution
+        | FailureKind::OutOfMemory
+        | FailureKind::BadFrame
+        | FailureKind::ComfyDied
+        | FailureKind::Hung
+        | FailureKind::BadOutput
+        | FailureKind::Internal => true,
+    }
 }
 
 impl Farm {
@@ -130,7 +165,7 @@ impl Farm {
             }
             Work::Assembly => self.fail_assembly(now, id, &node, (kind, message), named, step),
             Work::Delivery => self.fail_delivery(now, id, &node, (kind, message), step),
-            Work::CleanUp => self.fail_clean_up(now, id, &node, step),
+            Work::CleanUp => self.fail_clean_up(now, id, &node, kind, step),
         }
         step.event(id.job, JobEvent::ChunkFailed(failure));
         self.changed(id.job, step);
@@ -163,7 +198,12 @@ impl Farm {
         let may_shrink = known.is_some_and(|known| !render.split(&known.workflow).is_whole());
         let before = frames.first().map_or(0, |frame| job.tries_of(frame) as u32);
         let divisible = may_shrink && frames.len() > 1;
-        let blame = blame(kind, frames, named, divisible, before + 1 >= limit);
+        let others_are_gone = self.others_are_gone(now, name);
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        let last_try = before + 1 >= limit;
+        let blame =
+            blame(kind, &Circumstances { chunk: frames, named, divisible, last_try, others_are_gone });
+        let hindered = matches!(blame, Blame::Surroundings);
         let too_big = matches!(blame, Blame::Size);
         let about_frames = tells_of_job(kind) && kind != FailureKind::Refused;
         job.waiting.insert_all(frames);
@@ -192,6 +232,7 @@ impl Farm {
                 again.remove_all(&given_up);
                 job.suspects.add(again, name.clone(), until);
             }
+            Blame::Surroundings => job.hindered += 1,
             Blame::Node => {
                 let alike = self.classes.ids().filter(|(_, workflow)| **workflow == render.workflow);
                 if let Some(node) = self.nodes.get_mut(name) {
@@ -207,11 +248,11 @@ impl Farm {
             }
         }
         self.wakeups.insert((until, id.job));
-        if kind == FailureKind::Storage {
-            // Storage is the same for every node: the next one would fail as fast.
-            self.rest(now, id.job, before + 1);
-        }
         if too_big {
+            return;
+        }
+        if hindered {
+            self.wait_for_surroundings(now, id.job, name, (kind, &message), step);
             return;
         }
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
@@ -228,6 +269,61 @@ impl Farm {
         if tells_of_job(kind) {
             self.stop_if_hopeless(now, id.job, (kind, &message), step);
         }
+    }
+
+    /// Whether every other node of the farm is away, too. False for the only one.
+    fn others_are_gone(&self, now: Timestamp, name: &NodeName) -> bool {
+        let mut others = self.nodes.values().filter(|node| node.about.name != *name).peekable();
+        let works = |node: &Node| {
+            node.session.is_some() && node.slots > 0 && now.since(node.last_seen) < self.config.lease
+        };
+        others.peek().is_some() && !others.any(works)
+    }
+
+    /// The job waits for what it has no part in, longer each time, and goes on by itself. Nothing is given up.
+    fn wait_for_surroundings(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        name: &NodeName,
+        (kind, message): (FailureKind, &str),
+        step: &mut Step,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let hindered = job.hindered.min(LONGEST_WAIT);
+        let row = job.in_a_row_on.entry(name.clone()).or_insert(0);
+        *row += 1;
+        let row = (*row).min(LONGEST_WAIT);
+        let nodes = job.in_a_row_on.len();
+        self.keep_apart(now, id, name, row);
+        match kind {
+            FailureKind::Unavailable => self.set_aside(now, name, message, step),
+            // One host may have lost its mount; when two have, the next one would fail as fast.
+            FailureKind::Storage if nodes > 1 => self.rest(now, id, hindered),
+            _ => {}
+        }
+    }
+
+    /// An assembly, a delivery or a clean-up was hindered by its surroundings: it is tried again, as often as needed.
+    fn chore_hindered(&mut self, now: Timestamp, id: AttemptId, name: &NodeName, kind: FailureKind) -> bool {
+        let hindered = match kind {
+            FailureKind::Storage | FailureKind::Unavailable => true,
+            FailureKind::Lost => self.others_are_gone(now, name),
+            _ => false,
+        };
+        if !hindered {
+            return false;
+        }
+        let Some(job) = self.jobs.get_mut(&id.job) else { return true };
+        job.hindered += 1;
+        let (hindered, limit) = (job.hindered, LONGEST_WAIT);
+        self.keep_apart(now, id.job, name, hindered.min(limit));
+        // Shorter than that: another node goes first.
+        let until = self.after_failures(now, hindered.min(limit) - 1);
+        if let Some(job) = self.jobs.get_mut(&id.job) {
+            job.chore_not_before = until;
+        }
+        true
     }
 
     /// One more chunk of the job has failed. Where nothing of it succeeds anywhere, it is not tried on every frame.
@@ -276,6 +372,9 @@ impl Farm {
         named: &FrameSet,
         step: &mut Step,
     ) {
+        if self.chore_hindered(now, id, name, kind) {
+            return;
+        }
         let limit = self.config.max_tries;
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         job.chore_tries += 1;
@@ -317,6 +416,9 @@ impl Farm {
         (kind, message): (FailureKind, String),
         step: &mut Step,
     ) {
+        if self.chore_hindered(now, id, name, kind) {
+            return;
+        }
         let limit = self.config.max_tries;
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         job.chore_tries += 1;
@@ -331,7 +433,17 @@ impl Farm {
         self.keep_apart(now, id.job, name, tries);
     }
 
-    fn fail_clean_up(&mut self, now: Timestamp, id: AttemptId, name: &NodeName, step: &mut Step) {
+    fn fail_clean_up(
+        &mut self,
+        now: Timestamp,
+        id: AttemptId,
+        name: &NodeName,
+        kind: FailureKind,
+        step: &mut Step,
+    ) {
+        if self.chore_hindered(now, id, name, kind) {
+            return;
+        }
         let limit = self.config.max_tries;
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         job.chore_tries += 1;

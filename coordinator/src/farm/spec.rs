@@ -1,10 +1,11 @@
 //! What was submitted: a clip through a workflow, or a finished sequence to deliver.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
+use hearth_storage::StorageId;
 use hearth_workflows::{
     Frame, FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
     delivery::DeliveryFormat,
@@ -45,6 +46,9 @@ pub struct JobSpec {
     /// The first of the jobs that were submitted together with it; `None` when it came alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<JobId>,
+    /// The storage that its roots were when it was submitted, as far as that could be said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage: BTreeMap<String, StorageId>,
     /// W3C trace context; empty when it is not traced.
     pub traceparent: String,
     /// The client's own id of the submission; empty for none.

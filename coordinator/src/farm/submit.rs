@@ -119,9 +119,9 @@ impl Farm {
         let known = spec.workflow().and_then(|workflow| self.workflows.get_mut(workflow));
         let kind = known.zip(spec.render()).map(|(known, render)| {
             known.jobs += 1;
-            (render.variant(&known.workflow), known.workflow.needed_models(&render.parameters))
+            (render.variant(&known.workflow), known.workflow.requirements(&render.parameters))
         });
-        let (variant, models) = kind.unwrap_or_default();
+        let (variant, requirements) = kind.unwrap_or_default();
         if !spec.request_id.is_empty() {
             self.requests.insert(spec.request_id.clone(), id);
         }
@@ -129,7 +129,7 @@ impl Farm {
         self.batches.extend(spec.batch.map(|first| (first, id)));
         self.able_changed = true;
         self.deadlines.extend(spec.terms.deadline.map(|deadline| (deadline, id)));
-        (self.classes.enter(spec, models).unwrap_or_default(), variant)
+        (self.classes.enter(spec, requirements).unwrap_or_default(), variant)
     }
 
     /// Undoes [`Farm::index`] for a job that is no more.

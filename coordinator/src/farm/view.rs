@@ -2,10 +2,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
+use hearth_storage::StorageId;
 use hearth_workflows::{FrameSet, Workflow};
 
 use super::{
@@ -248,6 +249,20 @@ impl Farm {
     /// Output places that start with `prefix` and belong to jobs that have not ended.
     pub fn outputs_like(&self, prefix: &str) -> HashSet<String> {
         self.outputs.keys().filter(|output| output.starts_with(prefix)).cloned().collect()
+    }
+
+    /// Of these roots, the storage that the latest job found there, as far as any has.
+    pub fn storage_of(&self, roots: &BTreeSet<String>) -> BTreeMap<String, StorageId> {
+        let mut latest: BTreeMap<&String, (JobId, &StorageId)> = BTreeMap::new();
+        for (id, job) in &self.jobs {
+            for (root, storage) in job.spec.storage.iter().filter(|(root, _)| roots.contains(*root)) {
+                let known = latest.entry(root).or_insert((*id, storage));
+                if known.0 < *id {
+                    *known = (*id, storage);
+                }
+            }
+        }
+        latest.into_iter().map(|(root, (_, storage))| (root.clone(), storage.clone())).collect()
     }
 
     /// The jobs that were submitted together with `id`, itself among them.

@@ -20,7 +20,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{
     SharedNames, convert,
-    questions::{Question, Questions},
+    questions::{Call, Question, Questions},
     unavailable,
 };
 use crate::{
@@ -178,6 +178,7 @@ impl ToAgent {
                 Message::ResultAck(v1::ResultAck { attempt_id: self.tag.attempt_name(attempt) })
             }
             ToNode::WantNames(digests) => Message::WantNames(v1::WantNames { digests }),
+            ToNode::Refresh => Message::Refresh(v1::Refresh {}),
             ToNode::Check { id, workflow, settings } => Message::Check(v1::CheckWorkflow {
                 check_id: id,
                 source: Some(convert::source(&workflow)),
@@ -243,14 +244,17 @@ impl Connection {
     async fn read(
         mut self,
         mut incoming: Streaming<v1::AttachRequest>,
-        mut questions: broadcast::Receiver<Arc<Question>>,
+        mut calls: broadcast::Receiver<Call>,
     ) {
         let why = loop {
             let message = tokio::select! {
                 message = incoming.next() => message,
                 // One that was missed in a crowd is not answered.
-                Ok(question) = questions.recv() => {
-                    self.ask(&question);
+                Ok(call) = calls.recv() => {
+                    match call {
+                        Call::Ask(question) => self.ask(&question),
+                        Call::Refresh(node) => self.refresh(node.as_ref()),
+                    }
                     continue;
                 }
             };
@@ -294,6 +298,13 @@ impl Connection {
             slots,
             reason,
             held,
+        }
+    }
+
+    /// Has the node's ComfyUI asked what it offers, if this node is meant.
+    fn refresh(&self, node: Option<&NodeName>) {
+        if node.is_none_or(|node| *node == self.name) {
+            let _ = self.sender.upgrade().map(|sender| sender.try_send(ToNode::Refresh));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use hearth_proto::{trace, v1};
-use hearth_storage::Roots;
+use hearth_storage::{CallError, Calls, Roots};
 use hearth_telemetry::chain;
 use hearth_workflows::library::Library;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -37,6 +37,7 @@ const WATCH_QUEUE: usize = 64;
 pub struct FarmService {
     pub driver: Driver,
     pub roots: Arc<Roots>,
+    pub calls: Calls,
     pub folders: Arc<Vec<PathBuf>>,
     pub previews: Previews,
     pub questions: Questions,
@@ -228,6 +229,23 @@ impl v1::farm_server::Farm for FarmService {
         Ok(Response::new(v1::ControlNodeResponse { node }))
     }
 
+    async fn refresh_nodes(
+        &self,
+        request: Request<v1::RefreshNodesRequest>,
+    ) -> Result<Response<v1::RefreshNodesResponse>, Status> {
+        self.leads()?;
+        let v1::RefreshNodesRequest { name } = request.into_inner();
+        let node = (!name.is_empty()).then(|| NodeName::from(name));
+        if let Some(node) = node.clone() {
+            let known = self.driver.read(move |farm| farm.node(&node).is_some()).await.map_err(status)?;
+            if !known {
+                return Err(Status::not_found("no such node; `hearth nodes` lists them"));
+            }
+        }
+        self.questions.refresh(node);
+        Ok(Response::new(v1::RefreshNodesResponse {}))
+    }
+
     async fn deliver(
         &self,
         request: Request<v1::DeliverRequest>,
@@ -246,9 +264,9 @@ impl v1::farm_server::Farm for FarmService {
         let (tag, view) = look(self, id).await?;
         let pieces = self.driver.read(move |farm| farm.pieces(id)).await.map_err(status)?;
         let roots = self.roots.clone();
-        let thumbnails =
-            tokio::task::spawn_blocking(move || media::thumbnails(&roots, &tag, &view, &pieces, limit));
-        let thumbnails = thumbnails.await.map_err(|_| Status::internal("storage could not be read"))?;
+        let root = view.spec.output.root().to_owned();
+        let look = move || media::thumbnails(&roots, &tag, &view, &pieces, limit);
+        let thumbnails = self.calls.run([root], look).await.map_err(|error| no_storage(&error))?;
         Ok(Response::new(v1::GetThumbnailsResponse { thumbnails }))
     }
 
@@ -269,11 +287,10 @@ impl v1::farm_server::Farm for FarmService {
         request: Request<v1::ListClipsRequest>,
     ) -> Result<Response<v1::ListClipsResponse>, Status> {
         let (roots, folder) = (self.roots.clone(), request.into_inner().folder);
-        tokio::task::spawn_blocking(move || media::clips(&roots, &folder))
-            .await
-            .map_err(|_| Status::internal("storage could not be read"))?
-            .map(Response::new)
-            .map_err(|error| invalid(&error))
+        let root = root_of(&folder);
+        let listed = self.calls.run([root], move || media::clips(&roots, &folder)).await;
+        let listed = listed.map_err(|error| no_storage(&error))?;
+        listed.map(Response::new).map_err(|error| invalid(&error))
     }
 
     async fn list_workflows(
@@ -435,6 +452,16 @@ pub(super) fn priority_from(value: u32) -> Result<Priority, Status> {
 /// What was asked for cannot be, whatever the farm does.
 pub(super) fn invalid(error: &(dyn std::error::Error + 'static)) -> Status {
     Status::invalid_argument(shortened(chain(error), MESSAGE))
+}
+
+/// Storage does not answer. Another coordinator would have to wait, too.
+pub(super) fn no_storage(error: &CallError) -> Status {
+    Status::failed_precondition(chain(error))
+}
+
+/// The root that a path of a request names, whatever else is wrong with it.
+pub(super) fn root_of(path: &str) -> String {
+    path.split('/').next().unwrap_or_default().to_owned()
 }
 
 pub(super) fn status(error: DriverError) -> Status {

@@ -26,7 +26,7 @@ macro_rules! same_names {
 
 same_names!(failure_kind: FailureKind => v1::FailureKind {
     Refused, Missing, Execution, OutOfMemory, BadFrame, ComfyDied, Hung, Storage, BadOutput, Lost,
-    Interrupted, Internal
+    Interrupted, Internal, Unavailable, OutputTaken
 });
 same_names!(job_state: JobState => v1::JobState {
     Waiting, Running, Paused, Assembling, Delivering, Done, Partial, Failed, Cancelled
@@ -52,6 +52,8 @@ pub(crate) fn failure_kind_from(kind: v1::FailureKind) -> FailureKind {
         v1::FailureKind::BadOutput => FailureKind::BadOutput,
         v1::FailureKind::Lost => FailureKind::Lost,
         v1::FailureKind::Interrupted => FailureKind::Interrupted,
+        v1::FailureKind::Unavailable => FailureKind::Unavailable,
+        v1::FailureKind::OutputTaken => FailureKind::OutputTaken,
         v1::FailureKind::Internal | v1::FailureKind::Unspecified => FailureKind::Internal,
     }
 }
@@ -434,6 +436,7 @@ pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignme
         attempt_id: tag.attempt_name(*attempt),
         job_id: attempt.job.0,
         traceparent: spec.traceparent.clone(),
+        storage: spec.storage.iter().map(|(root, id)| (root.clone(), id.to_string())).collect(),
         work,
     }
 }

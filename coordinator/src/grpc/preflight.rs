@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use tonic::Status;
 
 use super::{
-    clients::{FarmService, invalid, status},
+    clients::{FarmService, invalid, no_storage, status},
     questions::ASKED,
 };
 use crate::{
@@ -88,8 +88,9 @@ impl FarmService {
         let forecast = self.driver.read(move |farm| farm.forecast(&all)).await.map_err(status)?;
         let answers = self.ask(&submission, &forecast, asked).await;
         let roots = self.roots.clone();
-        let room = tokio::task::spawn_blocking(move || submission::room(&submission, &roots)).await;
-        let room = room.map_err(|_| Status::internal("storage could not be looked at"))?;
+        let root = first.spec.output.root().to_owned();
+        let room = self.calls.run([root], move || submission::room(&submission, &roots)).await;
+        let room = room.map_err(|error| no_storage(&error))?;
         let room = room.map_err(|error| invalid(&error))?;
         Ok(message(&first, &forecast, &answers, &room, colour_given))
     }

@@ -31,9 +31,17 @@ pub(super) struct Question {
     pub(super) answers: mpsc::Sender<(NodeName, Vec<String>)>,
 }
 
+/// What is said to nodes without the farm.
+#[derive(Debug, Clone)]
+pub(super) enum Call {
+    Ask(Arc<Question>),
+    /// Ask the ComfyUI what it offers; `None`: of every node.
+    Refresh(Option<NodeName>),
+}
+
 /// Carries questions to whoever speaks with the nodes.
 #[derive(Debug, Clone)]
-pub struct Questions(broadcast::Sender<Arc<Question>>);
+pub struct Questions(broadcast::Sender<Call>);
 
 impl Default for Questions {
     fn default() -> Self {
@@ -42,8 +50,14 @@ impl Default for Questions {
 }
 
 impl Questions {
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Question>> {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Call> {
         self.0.subscribe()
+    }
+
+    /// Has ComfyUIs asked at once what they offer; `None`: those of every node.
+    pub(super) fn refresh(&self, node: Option<NodeName>) {
+        // Without a connected node nobody listens.
+        let _ = self.0.send(Call::Refresh(node));
     }
 
     /// What each node's ComfyUI would not take; those that do not answer in time are left out.
@@ -57,7 +71,8 @@ impl Questions {
         let mut told = BTreeMap::new();
         let (count, until) = (nodes.len(), Instant::now() + PATIENCE);
         // Without a connected node nobody listens.
-        if self.0.send(Arc::new(Question { nodes, workflow, settings, answers })).is_err() {
+        let question = Question { nodes, workflow, settings, answers };
+        if self.0.send(Call::Ask(Arc::new(question))).is_err() {
             return told;
         }
         while told.len() < count {

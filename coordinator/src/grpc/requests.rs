@@ -1,17 +1,17 @@
 //! Requests on their way to the farm: everything that can be known to be wrong with them is found here, and what is left
 //! is a command.
 
-use std::{path::PathBuf, pin::pin, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, pin::pin, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 use hearth_proto::{trace, v1};
-use hearth_storage::Roots;
+use hearth_storage::{Calls, Roots};
 use tonic::{Code, Status};
 use tracing::info;
 
 use super::{
     MESSAGE,
-    clients::{FarmService, invalid, look, priority_from, status, unknown},
+    clients::{FarmService, invalid, look, no_storage, priority_from, root_of, status, unknown},
     convert, presets, shortened,
 };
 use crate::{
@@ -36,17 +36,18 @@ struct Prepared {
     maker: Option<Maker>,
     traceparent: String,
     roots: Arc<Roots>,
+    calls: Calls,
     folders: Arc<Vec<PathBuf>>,
 }
 
 impl Prepared {
     /// Holds it against library and storage.
     async fn check(self) -> Result<Submission, Status> {
-        let Self { request, preset, maker, traceparent, roots, folders } = self;
-        let checked = tokio::task::spawn_blocking(move || {
-            submission::check(request, traceparent, &folders, &roots, maker.as_ref())
-        });
-        let checked = checked.await.unwrap_or(Err(SubmissionError::Aborted));
+        let Self { request, preset, maker, traceparent, roots, calls, folders } = self;
+        let touched = [root_of(&request.clip), root_of(&request.output)];
+        let touched = touched.into_iter().filter(|root| !root.is_empty());
+        let look = move || submission::check(request, traceparent, &folders, &roots, maker.as_ref());
+        let checked = calls.run(touched, look).await.map_err(|error| no_storage(&error))?;
         let mut checked = checked.map_err(|error| invalid(&error))?;
         if let Some(first) = checked.jobs.first_mut() {
             first.preset = preset;
@@ -228,18 +229,39 @@ impl FarmService {
             }
             None => None,
         };
-        let (roots, folders) = (self.roots.clone(), self.folders.clone());
-        Ok(Prepared { request, preset, maker, traceparent, roots, folders })
+        let (roots, calls, folders) = (self.roots.clone(), self.calls.clone(), self.folders.clone());
+        Ok(Prepared { request, preset, maker, traceparent, roots, calls, folders })
     }
 
     /// Hands a checked submission to the farm: its jobs, and whether they were there before.
     pub(super) async fn take(&self, checked: Submission) -> Result<(Vec<v1::Job>, bool), Status> {
+        let checked = self.marked(checked).await?;
         let answer = self.driver.command(Command::Submit(Box::new(checked))).await.map_err(status)?;
         let Answer::Submitted { job, already } = answer else {
             return Err(Status::internal("a submission was answered as something else"));
         };
         info!(job = job.0, "submitted");
         Ok((self.batch(job).await?, already))
+    }
+
+    /// The submission with the ids of the storage that it is for.
+    async fn marked(&self, mut checked: Submission) -> Result<Submission, Status> {
+        let names: BTreeSet<String> =
+            checked.jobs.iter().flat_map(|job| job.spec.roots()).map(str::to_owned).collect();
+        let (roots, asked) = (self.roots.clone(), names.clone());
+        let found = self.calls.run(names.clone(), move || submission::ids(&asked, &roots)).await;
+        let mut ids = found.map_err(|error| no_storage(&error))?;
+        let without: BTreeSet<String> = names.into_iter().filter(|root| !ids.contains_key(root)).collect();
+        if !without.is_empty() {
+            let asked = without.clone();
+            let known = self.driver.read(move |farm| farm.storage_of(&asked)).await.map_err(status)?;
+            let (roots, asked) = (self.roots.clone(), without.clone());
+            let make = move || submission::make_ids(&asked, &roots, &known);
+            let made = self.calls.run(without, make).await.map_err(|error| no_storage(&error))?;
+            ids.extend(made.map_err(|error| invalid(&error))?);
+        }
+        submission::note_ids(&mut checked, &ids);
+        Ok(checked)
     }
 
     /// The jobs that were submitted with this one.
@@ -282,20 +304,20 @@ impl FarmService {
                 };
                 let workflow = workflow
                     .ok_or_else(|| Status::invalid_argument("a delivery cannot be delivered again"))?;
-                tokio::task::spawn_blocking(move || {
+                let root = spec.output.root().to_owned();
+                let look = move || {
                     submission::check_delivery_of_job(&request, id, (&spec, &workflow), priority, &roots)
-                })
-                .await
+                };
+                self.calls.run([root], look).await
             }
             Some(Source::Clip(clip)) => {
-                tokio::task::spawn_blocking(move || {
-                    submission::check_delivery_of_clip(&request, &clip, traceparent, &roots)
-                })
-                .await
+                let root = root_of(&clip);
+                let look = move || submission::check_delivery_of_clip(&request, &clip, traceparent, &roots);
+                self.calls.run([root], look).await
             }
             None => return Err(Status::invalid_argument("give a job or a clip to deliver")),
         };
-        let checked = made.unwrap_or(Err(SubmissionError::Aborted)).map_err(|error| invalid(&error))?;
+        let checked = made.map_err(|error| no_storage(&error))?.map_err(|error| invalid(&error))?;
         let (jobs, already_submitted) = self.take(checked).await?;
         Ok(v1::DeliverResponse { jobs, already_submitted })
     }
@@ -310,8 +332,9 @@ impl FarmService {
         let mut taken = self.driver.read(move |farm| farm.outputs_like(&prefix)).await.map_err(status)?;
         taken.extend(outputs.iter().filter(|output| output.starts_with(versions.prefix())).cloned());
         let roots = self.roots.clone();
-        let next = tokio::task::spawn_blocking(move || versions.next(&roots, &taken)).await;
-        let next = next.map_err(|_| Status::internal("the versions could not be listed"))?;
+        let root = root_of(versions.prefix());
+        let next = self.calls.run([root], move || versions.next(&roots, &taken)).await;
+        let next = next.map_err(|error| no_storage(&error))?;
         next.map(|output| output.to_string()).map_err(|error| invalid(&error))
     }
 }

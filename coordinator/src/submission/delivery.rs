@@ -1,6 +1,6 @@
 //! From what is asked to be delivered to checked jobs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_pictures::Rate;
 use hearth_proto::v1;
@@ -186,6 +186,7 @@ pub fn check_clip(
                 after: BTreeSet::new(),
                 terms: Terms::default(),
                 batch: None,
+                storage: BTreeMap::new(),
                 traceparent: traceparent.clone(),
                 request_id: String::new(),
             })

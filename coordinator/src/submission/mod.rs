@@ -5,13 +5,20 @@ mod chain;
 mod delivery;
 mod pictures;
 mod room;
+mod storage;
 mod takes;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use hearth_pictures::{NoRate, Picture};
 use hearth_proto::v1;
-use hearth_storage::{Clip, ClipError, Roots, RootsError, manifest::SequenceManifest};
+use hearth_storage::{
+    CallError, Clip, ClipError, Roots, RootsError, manifest::SequenceManifest, marker::MARKER_FILE,
+};
 use hearth_workflows::{
     FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowError,
     format::{ColourSpace, Encoding, PictureFormat, UnknownName},
@@ -23,6 +30,7 @@ use hearth_workflows::{
 
 pub use chain::Maker;
 pub use room::{Room, room};
+pub use storage::{ids, make_ids, note_ids};
 
 pub use delivery::{check_clip as check_delivery_of_clip, check_job as check_delivery_of_job};
 
@@ -97,6 +105,12 @@ pub enum SubmissionError {
     MakesNoClip(JobId),
     #[error("job {job} does not make frames {missing}; name frames that it makes")]
     NotMade { job: JobId, missing: FrameSet },
+    #[error(
+        "storage root {root} ({path}) had a {MARKER_FILE} file for earlier jobs and has none now; look whether it is mounted. If it is new storage, put a file {MARKER_FILE} with a name of its own there"
+    )]
+    OtherStorage { root: String, path: PathBuf },
+    #[error(transparent)]
+    Storage(#[from] CallError),
     #[error("the clip could not be looked at")]
     Aborted,
 }
@@ -196,6 +210,7 @@ pub fn check(
             after: request.after_job_ids.iter().copied().map(JobId).collect(),
             terms: terms(&request, &workflow, &input.results)?,
             batch: None,
+            storage: BTreeMap::new(),
             traceparent: traceparent.clone(),
             request_id: if index == 0 { request.request_id.clone() } else { String::new() },
         };

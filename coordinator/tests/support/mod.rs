@@ -189,6 +189,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
         after: BTreeSet::new(),
         terms: Terms::default(),
         batch: None,
+        storage: BTreeMap::new(),
         traceparent: String::new(),
         request_id: String::new(),
     };
