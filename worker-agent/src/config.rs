@@ -60,6 +60,8 @@ pub struct NodeConfig {
     /// `http://host:port`.
     pub comfyui: String,
     pub transfer: Option<Transfer>,
+    /// ComfyUI's input folder on this host; without it, where its command line says, with `shared` transfer.
+    pub input: Option<PathBuf>,
     /// ComfyUI's output folder on this host; without it results come over HTTP.
     pub output: Option<PathBuf>,
     /// Pools it belongs to.

@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use hearth_agent::flags::Flags;
-use hearth_telemetry::{Logs, chain, until_stopped};
+use hearth_telemetry::{Logs, chain, run_to_end, until_stopped};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match start().await {
+fn main() -> ExitCode {
+    match run_to_end(start()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hearth-agent: {}", chain(error.as_ref()));

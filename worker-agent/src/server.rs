@@ -1,7 +1,8 @@
 //! One agent process: its nodes and its metrics.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use hearth_storage::Calls;
 use hearth_telemetry::serve_metrics;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -9,6 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{Config, chunk::Darkroom, delivery::Encoder, node, telemetry::Meters};
+
+/// Looks at a storage root that may hang at a time, and how long each is waited for.
+const STORAGE_CALLS: usize = 8;
+const STORAGE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +89,13 @@ impl Agent {
         let config = Arc::new(config);
         let darkroom = Darkroom::open(config.conversions).map_err(AgentError::Threads)?;
         let encoder = Encoder::find(&config.ffmpeg).await;
+        let calls = Calls::new(STORAGE_CALLS, STORAGE_PATIENCE);
         for node in nodes {
             let (config, http, meters, stop) = (config.clone(), http.clone(), meters.clone(), stop.clone());
-            let (darkroom, encoder) = (darkroom.clone(), encoder.clone());
+            let shared = (darkroom.clone(), encoder.clone(), calls.clone());
             tasks.spawn(async move {
                 let name = node.name.clone();
-                Box::pin(node::run(node, &config, http, meters, (darkroom, encoder), stop))
+                Box::pin(node::run(node, &config, http, meters, shared, stop))
                     .await
                     .map_err(|source| AgentError::Node { node: name, source })
             });

@@ -1,15 +1,21 @@
 //! What the agent measures, by Prometheus' conventions.
 
+use std::sync::atomic::Ordering;
+
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{
-        counter::Counter,
+        MetricType,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
 };
+
+use crate::sequence::{COPIED, LINKED};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct NodeLabel {
@@ -49,6 +55,25 @@ impl Meters {
         agent.register("attempts_held", "Attempts that the node works on", meters.held.clone());
         agent.register("comfyui_up", "Whether ComfyUI answers", meters.comfyui_up.clone());
         agent.register("results_unreported", "Results that nobody has taken yet", meters.unreported.clone());
+        // Counted where files are placed, for the whole process.
+        agent.register_collector(Box::new(PlacedFiles));
         meters
+    }
+}
+
+/// How files came to their places on storage.
+#[derive(Debug)]
+struct PlacedFiles;
+
+impl Collector for PlacedFiles {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Files placed by hard link, or by a copy where links are refused";
+        let mut metric =
+            encoder.encode_descriptor("hearth_agent_files_placed", help, None, MetricType::Counter)?;
+        for (how, count) in [("link", &LINKED), ("copy", &COPIED)] {
+            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
+            counter.encode(metric.encode_family(&[("how", how)])?)?;
+        }
+        Ok(())
     }
 }

@@ -15,7 +15,7 @@ use hearth_storage::manifest::{
 };
 use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
 
-use super::{ChunkTask, Failure, Workbench, away, convert::Finish, source};
+use super::{ChunkTask, Failure, Workbench, convert::Finish, source};
 use crate::{
     comfy::{ComfyError, ImageRef, verdict::Outputs},
     config::Transfer,
@@ -128,7 +128,8 @@ pub(super) async fn collect(
             return Err(Failure::new(FailureKind::BadOutput, message));
         }
         let folder = place.part.join(pass);
-        tokio::fs::create_dir_all(&folder)
+        let (roots, made) = (bench.roots.clone(), folder.clone());
+        blocking(move || roots.make_folder(&made))
             .await
             .map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
         let fetches: Vec<_> = plan
@@ -246,7 +247,7 @@ async fn fetch(bench: &Workbench, source: &Source, file: &Path) -> Result<(), Fa
                     );
                     Failure::new(FailureKind::BadOutput, message)
                 }
-                error => away(&error),
+                error => Failure::died(&error),
             })?;
             tokio::fs::write(file, &bytes).await.map_err(|error| failed(&error))
         }
@@ -254,7 +255,7 @@ async fn fetch(bench: &Workbench, source: &Source, file: &Path) -> Result<(), Fa
 }
 
 async fn is_there(bench: &Workbench, image: &ImageRef) -> Result<bool, Failure> {
-    patiently(|| bench.client.has(image)).await.map_err(|error| away(&error))
+    patiently(|| bench.client.has(image)).await.map_err(|error| Failure::died(&error))
 }
 
 /// A chunk that is rendered is not thrown away for one answer that did not come.

@@ -1,12 +1,13 @@
 //! One attempt at one chunk: stage → queue → watch → collect → publish. Reporting is the node's.
 //!
-//! Nothing of an attempt is ever written where another attempt writes: its folders and its prompt carry its
-//! id.
+//! Nothing of an attempt is ever written where another attempt writes: its folders carry its id, and the id of its
+//! prompt follows from it.
 
 mod collect;
 mod convert;
 mod darkroom;
 mod failure;
+mod input;
 mod pictures;
 mod queue;
 mod source;
@@ -16,7 +17,7 @@ mod watch;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
-use hearth_storage::{Roots, manifest::ChunkManifest};
+use hearth_storage::{Calls, Roots, manifest::ChunkManifest};
 use hearth_workflows::{
     FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, format::Encoding, manifest::Load,
     split::ChunkPlan,
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
 
 use crate::{
-    comfy::{Client, ComfyError, PreviewPicture, Socket},
+    comfy::{Client, PreviewPicture, PromptId, Socket},
     config::Transfer,
     delivery::Encoder,
 };
@@ -42,8 +43,11 @@ pub struct Workbench {
     pub client: Client,
     pub socket: Socket,
     pub roots: Arc<Roots>,
+    /// The agent's calls to storage that may hang.
+    pub calls: Calls,
     pub transfer: Transfer,
-    /// ComfyUI's output folder on this host.
+    /// ComfyUI's input and output folder on this host, where they are configured.
+    pub input: Option<PathBuf>,
     pub output: Option<PathBuf>,
     pub stage: PathBuf,
     /// Where pictures are converted on this host.
@@ -134,6 +138,11 @@ impl ChunkTask {
         })
     }
 
+    /// The id under which ComfyUI knows its prompt.
+    fn prompt_id(&self) -> PromptId {
+        PromptId::of_attempt(&self.attempt)
+    }
+
     fn split(&self) -> Result<Split, Failure> {
         let split = self.workflow.manifest().split(&self.parameters);
         split.map_err(|error| Failure::new(FailureKind::Internal, error))
@@ -203,7 +212,7 @@ pub async fn render(
         Ending::Failed(failure) => failure.may_still_run(),
         Ending::Cancelled { .. } => true,
     };
-    let let_go = !stop || queue::stop(&bench.client, &task.attempt).await;
+    let let_go = !stop || queue::stop(&bench.client, &task.prompt_id()).await;
     sweep(bench, task, matches!(ending, Ending::Done { .. })).await;
     match ending {
         Ending::Cancelled { .. } => Ending::Cancelled { let_go },
@@ -225,27 +234,33 @@ async fn steps(
     tell(phase(AttemptPhase::Staging));
     // Heard from now on: events may come before the reply to the prompt.
     let events = bench.socket.subscribe();
-    let known = adopt && queue::is_known(&bench.client, &task.attempt).await?;
+    let known = adopt && queue::is_known(&bench.client, &task.prompt_id()).await?;
     let (prompt, heard_under) = if known {
         // Bound again only to know its savers; the files it loads are those of its earlier life.
-        let staged = stage::names_only(bench, task, &plan)?;
+        let staged = stage::names_only(bench, task, &plan).await?;
         (queue::bind(bench, task, &plan, &staged, &pictures::names_only(task)).await?, None)
     } else {
-        let staged = stage::stage(bench, task, &plan).instrument(info_span!("stage")).await?;
-        let pictures = pictures::stage(bench, task).await?;
+        let staging = async {
+            let staged = stage::stage(bench, task, &plan).await?;
+            Ok::<_, Failure>((staged, pictures::stage(bench, task).await?))
+        };
+        let staging = tokio::time::timeout(bench.stall, staging.instrument(info_span!("stage"))).await;
+        let (staged, pictures) = staging.unwrap_or_else(|_| Err(hangs("staged", bench.stall)))?;
         let prompt = queue::bind(bench, task, &plan, &staged, &pictures).await?;
         let queued = queue::queue(bench, &task.attempt, &prompt);
         let heard_under = queued.instrument(info_span!("queue")).await?;
         (prompt, heard_under)
     };
     tell(phase(AttemptPhase::Queued));
-    let watched = watch::watch(bench, &task.attempt, &prompt, heard_under, events, tell);
-    let entry = watched.instrument(info_span!("comfyui", prompt_id = %task.attempt)).await?;
+    let prompt_id = task.prompt_id();
+    let watched = watch::watch(bench, &prompt_id, &prompt, heard_under, events, tell);
+    let entry = watched.instrument(info_span!("comfyui", %prompt_id)).await?;
     tell(phase(AttemptPhase::Collecting));
     let seconds = crate::comfy::verdict::seconds(&entry);
     let outputs = crate::comfy::verdict::verdict(&entry)?;
     let collected = collect::collect(bench, task, &plan, &prompt, &outputs, &place);
-    let passes = collected.instrument(info_span!("collect")).await?;
+    let collected = tokio::time::timeout(bench.stall, collected.instrument(info_span!("collect"))).await;
+    let passes = collected.unwrap_or_else(|_| Err(hangs("collected", bench.stall)))?;
     tell(phase(AttemptPhase::Publishing));
     let manifest = ChunkManifest {
         hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -256,6 +271,15 @@ async fn steps(
     };
     place.publish(task, manifest).await?;
     Ok(seconds)
+}
+
+/// Storage takes no end.
+fn hangs(done: &str, stall: Duration) -> Failure {
+    let message = format!(
+        "frames were not {done} within {} s; look whether storage answers, or raise stall_seconds",
+        stall.as_secs()
+    );
+    Failure::new(FailureKind::Storage, message)
 }
 
 /// Removes what the attempt has left beside its result.
@@ -273,7 +297,8 @@ async fn sweep(bench: &Workbench, task: &ChunkTask, done: bool) {
     if let Some(output) = &bench.output {
         remove(output.join("hearth").join(&task.attempt)).await;
     }
-    if done && let Err(error) = bench.client.forget(&task.attempt).await {
+    input::sweep(bench, &task.attempt).await;
+    if done && let Err(error) = bench.client.forget(&task.prompt_id()).await {
         debug!(error = %hearth_telemetry::chain(&error), "the prompt stays in ComfyUI's history");
     }
 }
@@ -285,10 +310,4 @@ pub(crate) fn is_plain(attempt: &str) -> bool {
 
 fn phase(phase: AttemptPhase) -> Told {
     Told::Progress(v1::AttemptProgress { phase: phase.into(), ..v1::AttemptProgress::default() })
-}
-
-/// ComfyUI cannot be talked to.
-fn away(error: &ComfyError) -> Failure {
-    let message = format!("{}; look whether it runs", hearth_telemetry::chain(error));
-    Failure::new(FailureKind::ComfyDied, message)
 }

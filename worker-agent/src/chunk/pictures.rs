@@ -1,6 +1,6 @@
 //! Pictures that parameters name, where the chunk's ComfyUI can load them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hearth_pictures::{Converter, PictureError, inspect};
 use hearth_proto::v1::FailureKind;
@@ -11,9 +11,7 @@ use hearth_workflows::{
     parameters::ParameterType,
 };
 
-use super::{ChunkTask, Failure, Workbench, away, convert};
-use crate::config::Transfer;
-
+use super::{ChunkTask, Failure, Workbench, convert, input};
 /// What nodes that load one picture read right.
 const STAGED: Encoding =
     Encoding { format: PictureFormat::Png8, colour: hearth_workflows::format::ColourSpace::Srgb };
@@ -27,21 +25,26 @@ fn named(task: &ChunkTask) -> impl Iterator<Item = (&String, &str)> {
     })
 }
 
+/// Below the attempt's input folder, not among the frames, which a node may load by their folder.
+const FOLDER: &str = "pictures";
+
 /// For a prompt that ComfyUI has already: its pictures are those of its earlier life.
 pub(super) fn names_only(task: &ChunkTask) -> StagedPictures {
     named(task).map(|(name, path)| (name.clone(), path.to_owned())).collect()
 }
 
-/// Converted where need be, and uploaded where the ComfyUI does not see storage.
+/// Converted where need be, and put into ComfyUI's input folder.
 pub(super) async fn stage(bench: &Workbench, task: &ChunkTask) -> Result<StagedPictures, Failure> {
-    let mut staged = StagedPictures::new();
+    let (mut staged, mut files) = (StagedPictures::new(), Vec::new());
     for (name, path) in named(task) {
         let file = readable(bench, task, name, path).await?;
-        let place = match bench.transfer {
-            Transfer::Shared => file.display().to_string(),
-            Transfer::Http => upload(bench, task, name, &file).await?,
-        };
-        staged.insert(name.clone(), place);
+        let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or("png");
+        let own = format!("{name}.{extension}");
+        staged.insert(name.clone(), format!("{}/{FOLDER}/{own}", input::folder(&task.attempt)));
+        files.push((file, own));
+    }
+    if !files.is_empty() {
+        input::place(bench, &task.attempt, Some(FOLDER), &files).await?;
     }
     Ok(staged)
 }
@@ -79,14 +82,4 @@ async fn readable(bench: &Workbench, task: &ChunkTask, name: &str, path: &str) -
         Some(Err(error)) => Err(unusable(hearth_telemetry::chain(&error))),
         None => Err(Failure::new(FailureKind::Internal, format!("picture {path} could not be converted"))),
     }
-}
-
-async fn upload(bench: &Workbench, task: &ChunkTask, name: &str, file: &Path) -> Result<String, Failure> {
-    // Not among the frames, which a node may load by their folder.
-    let folder = format!("hearth/{}/pictures", task.attempt);
-    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or("png");
-    let bytes = tokio::fs::read(file).await;
-    let bytes = bytes.map_err(|error| Failure::storage(format!("cannot read {}", file.display()), &error))?;
-    let uploaded = bench.client.upload(&folder, &format!("{name}.{extension}"), bytes).await;
-    uploaded.map_err(|error| away(&error))
 }

@@ -11,9 +11,9 @@ use hearth_workflows::{
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::{ChunkTask, Failure, Workbench, away, collect, stage};
+use super::{ChunkTask, Failure, Workbench, collect, stage};
 use crate::{
-    comfy::{Client, ComfyError, Receipt, Status, folders, verdict},
+    comfy::{Client, ComfyError, PromptId, Receipt, Status, folders, verdict},
     config::Transfer,
 };
 
@@ -43,7 +43,7 @@ async fn saves_below(bench: &Workbench, task: &ChunkTask) -> Result<String, Fail
     if bench.transfer == Transfer::Shared || !task.workflow.saves_to_paths() {
         return Ok(stage::saved(bench, task).display().to_string());
     }
-    let stats = bench.client.system_stats().await.map_err(|error| away(&error))?;
+    let stats = bench.client.system_stats().await.map_err(|error| Failure::unavailable(&error))?;
     match folders::output(&stats) {
         Some(output) => Ok(format!("{output}/{}", collect::saved_folder(&task.attempt))),
         None => {
@@ -55,8 +55,9 @@ async fn saves_below(bench: &Workbench, task: &ChunkTask) -> Result<String, Fail
 }
 
 /// Whether ComfyUI knows the prompt, in whatever state.
-pub(super) async fn is_known(client: &Client, attempt: &str) -> Result<bool, Failure> {
-    client.status(attempt).await.map(|status| status != Status::Unknown).map_err(|error| away(&error))
+pub(super) async fn is_known(client: &Client, prompt: &PromptId) -> Result<bool, Failure> {
+    let status = client.status(prompt).await;
+    status.map(|status| status != Status::Unknown).map_err(|error| Failure::unavailable(&error))
 }
 
 /// Queues the prompt. What fails on the way is tried again for as long as a ComfyUI may be away, and never
@@ -70,12 +71,17 @@ pub(super) async fn queue(
     // A client id is always sent: without one, ComfyUI hides cached outputs.
     let heard_under = bench.socket.connected(SOCKET_PATIENCE).await;
     let client_id = heard_under.as_deref().unwrap_or("hearth-without-socket");
+    let prompt_id = PromptId::of_attempt(attempt);
     let deadline = Instant::now() + bench.dead;
     let mut retry = FIRST_RETRY;
     loop {
         let error = match bench.client.queue(&prompt.graph, attempt, client_id).await {
             Ok(Receipt::Queued) => return Ok(heard_under),
             Ok(Receipt::Refused(answer)) => return Err(verdict::refusal(&answer)),
+            // It cannot have arrived, and will not by trying again.
+            Err(error) if error.is_refused() || matches!(error, ComfyError::Obstructed { .. }) => {
+                return Err(Failure::unavailable(&error));
+            }
             Err(error) => error,
         };
         warn!(error = %chain(&error), "the prompt may not have arrived");
@@ -83,12 +89,12 @@ pub(super) async fn queue(
         loop {
             sleep(retry.mul_f64(rand::random_range(0.5..1.0))).await;
             retry = (retry * 2).min(LAST_RETRY);
-            match bench.client.status(attempt).await {
+            match bench.client.status(&prompt_id).await {
                 Ok(Status::Unknown) if Instant::now() < deadline => break,
                 Ok(Status::Unknown) => return Err(not_accepted(&error)),
                 Ok(Status::Pending | Status::Running | Status::Ended) => return Ok(heard_under),
                 Err(_) if Instant::now() < deadline => {}
-                Err(error) => return Err(away(&error)),
+                Err(error) => return Err(Failure::died(&error)),
             }
         }
     }
@@ -96,7 +102,7 @@ pub(super) async fn queue(
 
 fn not_accepted(error: &ComfyError) -> Failure {
     match error {
-        ComfyError::Away { .. } => away(error),
+        ComfyError::Away { .. } | ComfyError::Obstructed { .. } => Failure::unavailable(error),
         ComfyError::Status { .. } | ComfyError::NotJson { .. } => {
             let message = format!("{}; its log says why", chain(error));
             Failure::new(FailureKind::ComfyDied, message)
@@ -106,21 +112,21 @@ fn not_accepted(error: &ComfyError) -> Failure {
 
 /// Takes the prompt out of the queue or interrupts it, again and again until ComfyUI has let go: an
 /// interrupt that arrives between two prompts is lost. False when it has not.
-pub(super) async fn stop(client: &Client, attempt: &str) -> bool {
+pub(super) async fn stop(client: &Client, prompt: &PromptId) -> bool {
     let deadline = Instant::now() + STOP_PATIENCE;
     while Instant::now() < deadline {
-        match client.stop(attempt).await {
+        match client.stop(prompt).await {
             Ok(()) => {}
             // Nobody listens there: a ComfyUI that is gone runs nothing.
-            Err(ComfyError::Away { source, .. }) if source.is_connect() => return true,
+            Err(error) if error.is_refused() => return true,
             // A busy event loop answers later.
             Err(error) => tracing::debug!(error = %chain(&error), "cannot be stopped yet"),
         }
-        match client.status(attempt).await {
+        match client.status(prompt).await {
             Ok(Status::Ended | Status::Unknown) => return true,
             Ok(Status::Pending | Status::Running) | Err(_) => sleep(FIRST_RETRY).await,
         }
     }
-    warn!(attempt, "ComfyUI does not let go of the prompt");
+    warn!(%prompt, "ComfyUI does not let go of the prompt");
     false
 }

@@ -96,7 +96,7 @@ pub(super) async fn fetch(
                     "frame {frame} of {path} is neither among its job's chunks nor in its sequence; look whether somebody has removed {}",
                     work.display()
                 );
-                return Err(Failure::new(FailureKind::Storage, message));
+                return Err(Failure::new(FailureKind::BadFrame, message));
             }
             link_or_copy(&from, &place).map_err(|error| failed(&from, &error))?;
         }

@@ -12,7 +12,7 @@ use hearth_proto::v1::FailureKind;
 use hearth_storage::clip::file_of;
 use hearth_workflows::{Frame, Split, bind::StagedClip, manifest::Load, split::ChunkPlan};
 
-use super::{ChunkTask, Failure, TaskClip, Workbench, away, convert, source};
+use super::{ChunkTask, Failure, TaskClip, Workbench, convert, input, source};
 use crate::config::Transfer;
 
 /// Frames uploaded at a time.
@@ -36,11 +36,13 @@ pub(super) async fn stage(
         None => files,
     };
     match (bench.transfer, clip.load) {
-        (Transfer::Shared, Load::Image) => {}
         (Transfer::Shared, Load::Directory | Load::Frames) => link_all(bench, task, clip, &files).await?,
-        (Transfer::Http, _) => upload_all(bench, task, clip, &files).await?,
+        (Transfer::Shared, Load::Image) | (Transfer::Http, _) => {
+            let named = files.into_iter().enumerate().map(|(index, file)| (file, name(clip, index)));
+            input::place(bench, &task.attempt, None, &named.collect::<Vec<_>>()).await?;
+        }
     }
-    names_only(bench, task, plan)
+    names_only(bench, task, plan).await
 }
 
 /// Writes every loaded frame as the node reads it, a fixed number at a time.
@@ -108,41 +110,29 @@ fn bad(
 }
 
 /// What the staged frames are called, without staging them.
-pub(super) fn names_only(
+pub(super) async fn names_only(
     bench: &Workbench,
     task: &ChunkTask,
     plan: &ChunkPlan,
 ) -> Result<StagedClip, Failure> {
     let Some(clip) = &task.clip else { return Ok(StagedClip::Nothing) };
-    let folder = format!("hearth/{}", task.attempt);
-    Ok(match (bench.transfer, clip.load) {
-        // ComfyUI loads a picture by its absolute path.
-        (Transfer::Shared, Load::Image) if clip.staged == clip.encoding => {
-            let files = files(bench, task, clip, plan)?;
-            StagedClip::Files(files.iter().map(|file| file.display().to_string()).collect())
-        }
-        (Transfer::Shared, Load::Image) => {
-            let staged = bench.stage.join(&task.attempt);
-            let file = |index| staged.join(name(clip, written(plan, index))).display().to_string();
-            StagedClip::Files((0..plan.loaded.len()).map(file).collect())
-        }
-        (Transfer::Shared, Load::Directory) => {
-            StagedClip::Directory(bench.stage.join(&task.attempt).display().to_string())
-        }
-        (Transfer::Http, Load::Image) => {
+    let staged = match (bench.transfer, clip.load) {
+        (_, Load::Image) => {
+            let folder = input::folder(&task.attempt);
             let names = (0..plan.loaded.len()).map(|index| format!("{folder}/{}", name(clip, index)));
-            StagedClip::Files(names.collect())
+            return Ok(StagedClip::Files(names.collect()));
         }
-        (transfer, Load::Frames) => {
-            let staged = match transfer {
-                Transfer::Shared => bench.stage.join(&task.attempt).display().to_string(),
-                Transfer::Http => format!("input/{folder}"),
-            };
+        (Transfer::Shared, Load::Directory | Load::Frames) => {
+            bench.stage.join(&task.attempt).display().to_string()
+        }
+        (Transfer::Http, Load::Directory | Load::Frames) => input::path_of(bench, &task.attempt).await?,
+    };
+    Ok(match clip.load {
+        Load::Image | Load::Directory => StagedClip::Directory(staged),
+        Load::Frames => {
             let path = format!("{staged}/frame.%04d.{}", extension(clip));
             StagedClip::Frames { path, last: plan.loaded.len().saturating_sub(1) as u64 }
         }
-        // Relative to the server's folder, which holds the input folder.
-        (Transfer::Http, Load::Directory) => StagedClip::Directory(format!("input/{folder}")),
     })
 }
 
@@ -191,6 +181,11 @@ async fn look_at(
         for (frame, file) in frames.iter().zip(&files) {
             roots.check_link(file)?;
             match inspect(file) {
+                // A mount that has dropped takes the folder with it.
+                Err(PictureError::Read { source, .. }) if is_folder_gone(file, &source) => {
+                    let folder = file.parent().unwrap_or(file);
+                    return Err(Failure::storage(format!("cannot read {}", folder.display()), &source));
+                }
                 Err(PictureError::Read { source, .. }) if source.kind() != ErrorKind::NotFound => {
                     return Err(Failure::storage(format!("cannot read {}", file.display()), &source));
                 }
@@ -204,6 +199,11 @@ async fn look_at(
     let bad = looked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     let Some((frame, reason)) = bad.first() else { return Ok(()) };
     Err(self::bad(task, clip, *frame, reason, bad.iter().map(|(frame, _)| *frame).collect()))
+}
+
+/// Whether not just the frame is missing.
+fn is_folder_gone(file: &Path, error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound && file.parent().is_some_and(|folder| !folder.is_dir())
 }
 
 async fn link_all(
@@ -232,31 +232,22 @@ async fn link_all(
     Ok(())
 }
 
-async fn upload_all(
+/// Uploads files into `folder` of ComfyUI's input folder, a few at a time.
+pub(super) async fn upload_all(
     bench: &Workbench,
-    task: &ChunkTask,
-    clip: &TaskClip,
-    files: &[PathBuf],
+    folder: &str,
+    files: &[(PathBuf, String)],
 ) -> Result<(), Failure> {
-    let folder = format!("hearth/{}", task.attempt);
     let uploads: Vec<_> = files
         .iter()
-        .enumerate()
-        .map(|(index, file)| {
-            let (folder, name) = (folder.clone(), name(clip, index));
-            async move {
-                let bytes = tokio::fs::read(file)
-                    .await
-                    .map_err(|error| Failure::storage(format!("cannot read {}", file.display()), &error))?;
-                let wanted = format!("{folder}/{name}");
-                let given = bench.client.upload(&folder, &name, bytes).await.map_err(|error| away(&error))?;
-                if given == wanted {
-                    return Ok(());
-                }
-                let message =
-                    format!("ComfyUI saved the upload {wanted} as {given}; remove input/{folder} there");
-                Err(Failure::new(FailureKind::Storage, message))
-            }
+        .map(|(file, name)| async move {
+            let bytes = tokio::fs::read(file)
+                .await
+                .map_err(|error| Failure::storage(format!("cannot read {}", file.display()), &error))?;
+            let given = bench.client.upload(folder, name, bytes).await;
+            let given = given.map_err(|error| Failure::unavailable(&error))?;
+            let wanted = format!("{folder}/{name}");
+            if given == wanted { Ok(()) } else { Err(input::renamed(&wanted, &given)) }
         })
         .collect();
     futures_util::stream::iter(uploads).buffer_unordered(UPLOADS).try_collect().await

@@ -10,14 +10,17 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Failure, Tell, Told, Workbench, away};
-use crate::comfy::{Event, Happening, Status};
+use super::{Failure, Tell, Told, Workbench};
+use crate::comfy::{ComfyError, Event, Happening, PromptId, Running, Status};
 
 /// How often ComfyUI is asked although the socket is there: an event can be lost.
 const POLL: Duration = Duration::from_secs(5);
 
 /// How often when nothing is heard of this prompt.
 const BLIND_POLL: Duration = Duration::from_millis(500);
+
+/// Refused connections in a row after which a ComfyUI is dead.
+const REFUSALS: u32 = 2;
 
 /// Progress is told at most so often.
 const TELL: Duration = Duration::from_millis(100);
@@ -31,7 +34,7 @@ const BLIND_PATIENCE: u32 = 6;
 /// Watches until the prompt is over; its entry in the history. `client_id`: under which its events come.
 pub(super) async fn watch(
     bench: &Workbench,
-    attempt: &str,
+    prompt_id: &PromptId,
     prompt: &Prompt,
     client_id: Option<String>,
     mut events: broadcast::Receiver<Event>,
@@ -40,7 +43,8 @@ pub(super) async fn watch(
     let mut view = View::new(prompt);
     let mut poll_at = Instant::now() + POLL;
     let mut silent_since = Instant::now();
-    let mut away_since: Option<Instant> = None;
+    let mut away = Away::default();
+    let mut ahead = Ahead::default();
     let mut hearing = true;
     loop {
         // Events for this prompt come only over the connection it was queued under.
@@ -53,7 +57,7 @@ pub(super) async fn watch(
             event = events.recv(), if hearing => match event {
                 Ok(event) => {
                     // While others run ahead of it, a queued prompt is not stuck.
-                    let ours = event.prompt_id == attempt;
+                    let ours = event.prompt == *prompt_id;
                     if ours || !view.started {
                         silent_since = Instant::now();
                     }
@@ -66,50 +70,86 @@ pub(super) async fn watch(
                 }
             },
             () = sleep_until(poll_at) => true,
-            () = sleep_until(silent_since + patience) => return Err(hung(patience)),
+            () = sleep_until(silent_since + patience) => return Err(hung(prompt_id, patience)),
         };
         if !ask {
             continue;
         }
         poll_at = Instant::now() + if blind { BLIND_POLL } else { POLL };
-        match bench.client.status(attempt).await {
-            Ok(Status::Ended) => match bench.client.history(attempt).await {
+        match bench.client.status(prompt_id).await {
+            Ok(Status::Ended) => match bench.client.history(prompt_id).await {
                 Ok(Some(entry)) => return Ok(entry),
                 Ok(None) => return Err(lost()),
-                Err(error) => note_away(bench, &mut away_since, &error)?,
+                Err(error) => away.note(bench, &error)?,
             },
             Ok(Status::Unknown) => return Err(lost()),
             Ok(Status::Running) => {
-                away_since = None;
+                away = Away::default();
                 view.is_running(tell);
             }
             Ok(Status::Pending) => {
-                away_since = None;
-                // Somebody else's prompt ahead of ours tells us nothing, but it is work. One of our own tells
-                // us when it goes on; if it does not, it hangs, and we behind it.
-                let ahead = bench.client.running().await.unwrap_or_default();
-                if ahead.iter().any(|id| !same_farm(id, attempt)) {
+                away = Away::default();
+                // One of our own tells us when it goes on; if it does not, it hangs, and we behind it. Of somebody
+                // else's prompt nothing is heard: it is work for as long as the queue moves.
+                let running = bench.client.running().await.unwrap_or_default();
+                if running.iter().any(|running| running.attempt.is_none()) {
                     silent_since = Instant::now();
+                    ahead.note(bench.stall, running)?;
                 }
             }
-            Err(error) => note_away(bench, &mut away_since, &error)?,
+            Err(error) => away.note(bench, &error)?,
         }
     }
 }
 
-/// Attempts of one farm begin with its tag.
-fn same_farm(one: &str, other: &str) -> bool {
-    one.split('-').next() == other.split('-').next()
+/// How long ComfyUI has not answered.
+#[derive(Default)]
+struct Away {
+    since: Option<Instant>,
+    /// Connections refused in a row.
+    refused: u32,
 }
 
-/// ComfyUI did not answer: it has died once that lasts too long.
-fn note_away(
-    bench: &Workbench,
-    since: &mut Option<Instant>,
-    error: &crate::comfy::ComfyError,
-) -> Result<(), Failure> {
-    let since = *since.get_or_insert_with(Instant::now);
-    if since.elapsed() >= bench.dead { Err(away(error)) } else { Ok(()) }
+impl Away {
+    /// ComfyUI did not answer. It has died once nobody listens at its address, or once the silence lasts too long: a
+    /// busy one may answer late.
+    fn note(&mut self, bench: &Workbench, error: &ComfyError) -> Result<(), Failure> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.refused = if error.is_refused() { self.refused + 1 } else { 0 };
+        if self.refused >= REFUSALS || since.elapsed() >= bench.dead {
+            return Err(Failure::died(error));
+        }
+        Ok(())
+    }
+}
+
+/// What stands before a prompt in the queue, and since when.
+#[derive(Default)]
+struct Ahead {
+    running: Vec<Running>,
+    since: Option<Instant>,
+}
+
+impl Ahead {
+    /// A prompt of another program runs. A queue that does not move for `stall` is given up: the worker behind it may
+    /// have died, which nothing but the queue shows.
+    fn note(&mut self, stall: Duration, running: Vec<Running>) -> Result<(), Failure> {
+        if self.running != running {
+            *self = Self { running, since: Some(Instant::now()) };
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() < stall {
+            return Ok(());
+        }
+        let blocking = self.running.iter().find(|running| running.attempt.is_none());
+        let id = blocking.map(|running| running.id.clone());
+        let message = format!(
+            "ComfyUI's queue has not moved for {} s: it is at prompt {} of another program; wait for that to end, or restart ComfyUI if it hangs",
+            stall.as_secs(),
+            id.as_ref().map_or("", PromptId::as_str)
+        );
+        Err(Failure { blocked_by: id, ..Failure::new(FailureKind::Unavailable, message) })
+    }
 }
 
 fn lost() -> Failure {
@@ -117,12 +157,12 @@ fn lost() -> Failure {
     Failure::new(FailureKind::ComfyDied, message)
 }
 
-fn hung(patience: Duration) -> Failure {
+fn hung(prompt: &PromptId, patience: Duration) -> Failure {
     let message = format!(
         "ComfyUI has shown no progress for {} s; it hangs, or a node is slower than the agent's stall_seconds allows",
         patience.as_secs()
     );
-    Failure::new(FailureKind::Hung, message)
+    Failure { blocked_by: Some(prompt.clone()), ..Failure::new(FailureKind::Hung, message) }
 }
 
 /// What people see of the prompt.

@@ -7,22 +7,13 @@ use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::{ComfyError, Obstacle, PromptId, python::parse};
+
 /// For what ComfyUI answers from memory.
 const QUICK: Duration = Duration::from_secs(10);
 
 /// For prompts: validation runs on the event loop, and a slow folder stalls it.
 const SLOW: Duration = Duration::from_secs(60);
-
-/// Why ComfyUI did not answer as it should.
-#[derive(Debug, thiserror::Error)]
-pub enum ComfyError {
-    #[error("ComfyUI at {url} does not answer")]
-    Away { url: String, source: reqwest::Error },
-    #[error("ComfyUI at {url} answered {status} to {what}: {body}")]
-    Status { url: String, what: &'static str, status: u16, body: String },
-    #[error("ComfyUI at {url} answered {what} with something that is no JSON")]
-    NotJson { url: String, what: &'static str, source: serde_json::Error },
-}
 
 /// How a prompt was received.
 #[derive(Debug)]
@@ -41,6 +32,14 @@ pub enum Status {
     Ended,
     /// Unknown: never arrived, cleared, or lost with a restart.
     Unknown,
+}
+
+/// A prompt that ComfyUI's worker is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    pub id: PromptId,
+    /// The attempt that it renders; `None` for a prompt of another program.
+    pub attempt: Option<String>,
 }
 
 /// A picture that ComfyUI has saved.
@@ -79,19 +78,15 @@ impl Client {
         format!("{base}/ws?clientId={client_id}")
     }
 
-    /// Queues a prompt under an id of our own. The answer to a time-out is not known: ask [`Client::status`]
-    /// before trying again, since ComfyUI runs two prompts of the same id.
-    pub async fn queue(
-        &self,
-        prompt: &Value,
-        prompt_id: &str,
-        client_id: &str,
-    ) -> Result<Receipt, ComfyError> {
+    /// Queues an attempt's prompt under the id that follows from the attempt. The answer to a time-out is not known:
+    /// ask [`Client::status`] before trying again, since ComfyUI runs two prompts of the same id.
+    pub async fn queue(&self, prompt: &Value, attempt: &str, client_id: &str) -> Result<Receipt, ComfyError> {
         let body = json!({
             "prompt": prompt,
-            "prompt_id": prompt_id,
+            "prompt_id": PromptId::of_attempt(attempt).as_str(),
             "client_id": client_id,
-            "extra_data": { "hearth": { "attempt": prompt_id } },
+            // Kept by ComfyUI beside the prompt: from it, the attempt behind an id can be read.
+            "extra_data": { "hearth": { "attempt": attempt } },
         });
         let what = "POST /prompt";
         let request = self.http.post(self.at("/prompt")).timeout(SLOW).json(&body);
@@ -103,47 +98,66 @@ impl Client {
                 let whole = errors.is_null() || errors.as_object().is_some_and(serde_json::Map::is_empty);
                 Ok(if whole { Receipt::Queued } else { Receipt::Refused(answer) })
             }
-            400 => Ok(Receipt::Refused(self.json(what, &bytes)?)),
+            400 => {
+                let answer = self.json(what, &bytes)?;
+                match Obstacle::of_refusal(&answer) {
+                    Some(obstacle) => Err(self.obstructed(what, obstacle)),
+                    None => Ok(Receipt::Refused(answer)),
+                }
+            }
             status => Err(self.status_error(what, status, &bytes)),
         }
     }
 
     /// Where the prompt is. Queue before history: the other way round loses what ends in between.
-    pub async fn status(&self, prompt_id: &str) -> Result<Status, ComfyError> {
+    pub async fn status(&self, prompt: &PromptId) -> Result<Status, ComfyError> {
         let queue = self.get("GET /queue", "/queue").await?;
-        let has = |list: &str| queue[list].as_array().into_iter().flatten().any(|item| item[1] == prompt_id);
+        let has =
+            |list: &str| queue[list].as_array().into_iter().flatten().any(|item| item[1] == prompt.as_str());
         if has("queue_running") {
             return Ok(Status::Running);
         }
         if has("queue_pending") {
             return Ok(Status::Pending);
         }
-        Ok(if self.history(prompt_id).await?.is_some() { Status::Ended } else { Status::Unknown })
+        Ok(if self.history(prompt).await?.is_some() { Status::Ended } else { Status::Unknown })
     }
 
-    /// Ids of the running prompts.
-    pub async fn running(&self) -> Result<Vec<String>, ComfyError> {
+    /// The running prompts.
+    pub async fn running(&self) -> Result<Vec<Running>, ComfyError> {
         let queue = self.get("GET /queue", "/queue").await?;
         let items = queue["queue_running"].as_array().into_iter().flatten();
-        Ok(items.filter_map(|item| item[1].as_str().map(str::to_owned)).collect())
+        let running = items.filter_map(|item| {
+            let attempt = item[3]["hearth"]["attempt"].as_str().map(str::to_owned);
+            Some(Running { id: PromptId::reported(item[1].as_str()?), attempt })
+        });
+        Ok(running.collect())
     }
 
     /// The prompt's entry in the history.
-    pub async fn history(&self, prompt_id: &str) -> Result<Option<Value>, ComfyError> {
-        let mut all = self.get("GET /history", &format!("/history/{prompt_id}")).await?;
-        Ok(all.get_mut(prompt_id).map(Value::take))
+    pub async fn history(&self, prompt: &PromptId) -> Result<Option<Value>, ComfyError> {
+        let mut all = self.get("GET /history", &format!("/history/{prompt}")).await?;
+        Ok(all.get_mut(prompt.as_str()).map(Value::take))
     }
 
     /// Takes the prompt out of the queue, or interrupts it if it is the one that runs.
-    pub async fn stop(&self, prompt_id: &str) -> Result<(), ComfyError> {
-        self.post("POST /queue", "/queue", &json!({ "delete": [prompt_id] })).await?;
+    ///
+    /// Since 0.26.0 ComfyUI does both under one lock; before, a prompt can begin between the two requests, and the
+    /// interrupt is lost.
+    pub async fn stop(&self, prompt: &PromptId) -> Result<(), ComfyError> {
+        let cancel = format!("/api/jobs/{prompt}/cancel");
+        match self.post("POST /api/jobs/cancel", &cancel, &json!({})).await {
+            Err(ComfyError::Obstructed { obstacle: Obstacle::NoEndpoint(_), .. }) => {}
+            cancelled => return cancelled,
+        }
+        self.post("POST /queue", "/queue", &json!({ "delete": [prompt.as_str()] })).await?;
         // Never without the id: that would hit whatever runs.
-        self.post("POST /interrupt", "/interrupt", &json!({ "prompt_id": prompt_id })).await
+        self.post("POST /interrupt", "/interrupt", &json!({ "prompt_id": prompt.as_str() })).await
     }
 
     /// Drops the prompt from the history, which is not needed once its result is published.
-    pub async fn forget(&self, prompt_id: &str) -> Result<(), ComfyError> {
-        self.post("POST /history", "/history", &json!({ "delete": [prompt_id] })).await
+    pub async fn forget(&self, prompt: &PromptId) -> Result<(), ComfyError> {
+        self.post("POST /history", "/history", &json!({ "delete": [prompt.as_str()] })).await
     }
 
     /// Answers at once while the server lives.
@@ -174,13 +188,20 @@ impl Client {
     /// Uploads a picture into the input folder; the name to load it by.
     pub async fn upload(&self, subfolder: &str, name: &str, bytes: Vec<u8>) -> Result<String, ComfyError> {
         let what = "POST /upload/image";
+        let size = bytes.len();
         let form = Form::new()
             .part("image", Part::bytes(bytes).file_name(name.to_owned()))
             .text("type", "input")
             .text("subfolder", subfolder.to_owned())
             .text("overwrite", "true");
         let request = self.http.post(self.at("/upload/image")).timeout(SLOW).multipart(form);
-        let (status, body) = self.send(request).await?;
+        let (status, body) = match self.send(request).await {
+            // A server may close the connection on a body that is too large, and its answer is lost.
+            Err(ComfyError::Away { .. }) if self.upload_limit().await.is_some_and(|limit| size > limit) => {
+                return Err(self.obstructed(what, Obstacle::TooLarge));
+            }
+            answer => answer?,
+        };
         if status != 200 {
             return Err(self.status_error(what, status, &body));
         }
@@ -189,6 +210,12 @@ impl Client {
         let name = answer["name"].as_str().unwrap_or(name);
         let subfolder = answer["subfolder"].as_str().unwrap_or(subfolder);
         Ok(if subfolder.is_empty() { name.to_owned() } else { format!("{subfolder}/{name}") })
+    }
+
+    /// Largest request body, in bytes, where the server says so.
+    async fn upload_limit(&self) -> Option<usize> {
+        let features = self.get("GET /features", "/features").await.ok()?;
+        usize::try_from(features["max_upload_size"].as_u64()?).ok()
     }
 
     /// The bytes of a saved picture.
@@ -241,10 +268,22 @@ impl Client {
     }
 
     fn json(&self, what: &'static str, body: &[u8]) -> Result<Value, ComfyError> {
-        parse(body).map_err(|source| ComfyError::NotJson { url: self.url.clone(), what, source })
+        parse(body).map_err(|source| match Obstacle::of(200, body, true) {
+            Some(obstacle) => self.obstructed(what, obstacle),
+            None => ComfyError::NotJson { url: self.url.clone(), what, source },
+        })
+    }
+
+    fn obstructed(&self, what: &'static str, obstacle: Obstacle) -> ComfyError {
+        ComfyError::Obstructed { url: self.url.clone(), what, obstacle }
     }
 
     fn status_error(&self, what: &'static str, status: u16, body: &[u8]) -> ComfyError {
+        // These answer 404 for what is not there.
+        let is_core_endpoint = !matches!(what, "GET /view" | "HEAD /view" | "GET /models");
+        if let Some(obstacle) = Obstacle::of(status, body, is_core_endpoint) {
+            return self.obstructed(what, obstacle);
+        }
         let body = String::from_utf8_lossy(body).chars().take(500).collect();
         ComfyError::Status { url: self.url.clone(), what, status, body }
     }
@@ -267,55 +306,9 @@ impl ImageRef {
     }
 }
 
-/// Reads JSON as Python writes it: `NaN` and `Infinity` stand bare, and mean nothing to us.
-pub(super) fn parse(body: &[u8]) -> Result<Value, serde_json::Error> {
-    match serde_json::from_slice(body) {
-        Ok(value) => Ok(value),
-        Err(error) => match without_nan(body) {
-            Some(cleaned) => serde_json::from_slice(&cleaned),
-            None => Err(error),
-        },
-    }
-}
-
-/// `body` with bare `NaN`, `Infinity` and `-Infinity` replaced by `null`; `None` when it has none.
-fn without_nan(body: &[u8]) -> Option<Vec<u8>> {
-    const TOKENS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
-    let mut cleaned = Vec::with_capacity(body.len());
-    let (mut in_text, mut at, mut found) = (false, 0, false);
-    while at < body.len() {
-        if !in_text && let Some(token) = TOKENS.iter().find(|token| body[at..].starts_with(token)) {
-            cleaned.extend_from_slice(b"null");
-            at += token.len();
-            found = true;
-            continue;
-        }
-        match body[at] {
-            b'"' => in_text = !in_text,
-            // What follows a backslash cannot end the text.
-            b'\\' if in_text && at + 1 < body.len() => {
-                cleaned.push(b'\\');
-                at += 1;
-            }
-            _ => {}
-        }
-        cleaned.push(body[at]);
-        at += 1;
-    }
-    found.then_some(cleaned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pythons_json_is_read() {
-        let text = br#"{"a": NaN, "b": [-Infinity, Infinity], "c": "NaN \" NaN", "d": 1}"#;
-        let value = parse(text).expect("readable");
-        assert_eq!(value, json!({ "a": null, "b": [null, null], "c": "NaN \" NaN", "d": 1 }));
-        assert!(parse(b"{nonsense").is_err());
-    }
 
     #[test]
     fn a_saved_picture_lies_below_the_output_folder_or_nowhere() {

@@ -3,41 +3,62 @@
 
 use serde_json::Value;
 
-/// Its output folder, absolute; `None` where that cannot be said. Without flags it lies beside `main.py`. Of a relative
-/// path it is known from where it counts, but only Linux has a name for that. Older versions say `posix` for it, and for
-/// macOS, which has no GPU of CUDA.
+/// Its output folder, absolute; `None` where that cannot be said. Of a relative path it is known from where it counts,
+/// but only Linux has a name for that. Older versions say `posix` for it, and for macOS, which has no GPU of CUDA.
 pub fn output(stats: &Value) -> Option<String> {
-    let system = &stats["system"];
-    let arguments: Vec<&str> = system["argv"].as_array()?.iter().filter_map(Value::as_str).collect();
-    // As argparse reads them: the last counts, and a name may be cut short as long as it is the only one.
-    let flag = |name: &str, shortest: usize| {
+    let folder = named(stats, Flag { name: "--output-directory", shortest: "--ou" }, "output")?;
+    absolute(stats, &folder)
+}
+
+/// Its input folder: absolute, or relative to the folder in which it was started, where its nodes look for relative
+/// paths. `None` when it does not say how it was started.
+pub fn input(stats: &Value) -> Option<String> {
+    let folder = named(stats, Flag { name: "--input-directory", shortest: "--i" }, "input")?;
+    Some(absolute(stats, &folder).unwrap_or(folder))
+}
+
+/// A flag of ComfyUI. argparse takes a name cut short as long as it is the only one.
+struct Flag {
+    name: &'static str,
+    shortest: &'static str,
+}
+
+/// The folder as its command line has it; without flags it lies beside `main.py`.
+fn named(stats: &Value, own: Flag, usual: &str) -> Option<String> {
+    let arguments: Vec<&str> = stats["system"]["argv"].as_array()?.iter().filter_map(Value::as_str).collect();
+    let given = |flag: Flag| {
         let mut given = None;
         for (at, argument) in arguments.iter().enumerate() {
             let (key, value) =
                 argument.split_once('=').map_or((*argument, None), |(key, value)| (key, Some(value)));
-            if key.len() >= shortest && name.starts_with(key) {
+            if key.len() >= flag.shortest.len() && flag.name.starts_with(key) {
+                // The last counts.
                 given = value.or_else(|| arguments.get(at + 1).copied());
             }
         }
         // ComfyUI takes an empty one for none.
         given.filter(|value| !value.is_empty())
     };
-    let folder = match (flag("--output-directory", "--ou".len()), flag("--base-directory", "--ba".len())) {
+    Some(match (given(own), given(Flag { name: "--base-directory", shortest: "--ba" })) {
         (Some(folder), _) => folder.to_owned(),
-        (None, Some(base)) => format!("{base}/output"),
+        (None, Some(base)) => format!("{base}/{usual}"),
         (None, None) => match arguments.first()?.rsplit_once(['/', '\\']) {
-            Some((folder, _)) => format!("{folder}/output"),
-            None => "output".to_owned(),
+            Some((folder, _)) => format!("{folder}/{usual}"),
+            None => usual.to_owned(),
         },
-    };
+    })
+}
+
+fn absolute(stats: &Value, folder: &str) -> Option<String> {
+    let system = &stats["system"];
     let is_linux = system["os"] == "linux"
         || system["os"] == "posix"
             && stats["devices"]
                 .as_array()
                 .is_some_and(|all| all.iter().any(|device| device["type"] == "cuda"));
-    let drive = |folder: &str| folder.as_bytes().get(1) == Some(&b':');
+    let has_drive = folder.as_bytes().get(1) == Some(&b':');
     match () {
-        () if folder.starts_with('/') || drive(&folder) => Some(folder),
+        () if folder.starts_with('/') || has_drive => Some(folder.to_owned()),
         () if is_linux => Some(format!("/proc/self/cwd/{folder}")),
         () => None,
     }
@@ -48,6 +69,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_command_line_says_from_where_frames_are_loaded() {
+        let input = |os: &str, argv: &[&str]| input(&json!({ "system": { "os": os, "argv": argv } }));
+        for (os, argv, folder) in [
+            ("linux", &["main.py", "--cpu"][..], "/proc/self/cwd/input"),
+            ("linux", &["/opt/ComfyUI/main.py"], "/opt/ComfyUI/input"),
+            ("linux", &["/x/main.py", "--base-directory", "/data"], "/data/input"),
+            ("linux", &["/x/main.py", "--base-directory=/data", "--input-directory=/in"], "/in"),
+            // A relative path is as good there: its nodes look from the same folder.
+            ("win32", &["ComfyUI\\main.py", "--windows-standalone-build"], "ComfyUI/input"),
+            ("win32", &["main.py", "--input-directory", "D:\\in"], "D:\\in"),
+            ("darwin", &["main.py"], "input"),
+        ] {
+            assert_eq!(input(os, argv).as_deref(), Some(folder), "{argv:?}");
+        }
+        assert_eq!(super::input(&json!({ "system": {} })), None);
+    }
 
     #[test]
     fn the_command_line_says_where_results_go() {

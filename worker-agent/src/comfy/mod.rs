@@ -6,12 +6,17 @@
 
 mod check;
 mod client;
+mod error;
 pub mod folders;
 mod probe;
+mod prompt_id;
+mod python;
 mod socket;
 pub mod verdict;
 
 pub use check::mismatches;
-pub use client::{Client, ComfyError, ImageRef, Receipt, Status};
-pub use probe::{Health, Offer, watch_health};
+pub use client::{Client, ImageRef, Receipt, Running, Status};
+pub use error::{ComfyError, Obstacle};
+pub use probe::{Health, Offer, TESTED, watch_health};
+pub use prompt_id::PromptId;
 pub use socket::{Event, Happening, PreviewPicture, Socket};

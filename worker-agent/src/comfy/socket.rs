@@ -17,7 +17,7 @@ use tokio_tungstenite::{
 };
 use tracing::{debug, warn};
 
-use super::client::{Client, parse};
+use super::{client::Client, prompt_id::PromptId, python::parse};
 
 /// Events that a slow listener may lag behind; then it asks over HTTP.
 const EVENTS: usize = 1_024;
@@ -36,7 +36,7 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// A message about one prompt.
 #[derive(Debug, Clone)]
 pub struct Event {
-    pub prompt_id: String,
+    pub prompt: PromptId,
     pub what: Happening,
 }
 
@@ -136,7 +136,7 @@ async fn talk(
     let flags = json!({ "type": "feature_flags", "data": { "supports_preview_metadata": true } });
     socket.send(Message::text(flags.to_string())).await.map_err(Box::new)?;
     id.send_replace(Some(client_id.to_owned()));
-    let mut running = String::new();
+    let mut running = PromptId::reported("");
     let mut ping = tokio::time::interval(PING);
     let mut heard = Instant::now();
     loop {
@@ -163,7 +163,7 @@ async fn talk(
         };
         if let Some(event) = event {
             if matches!(event.what, Happening::Started) {
-                running.clone_from(&event.prompt_id);
+                running.clone_from(&event.prompt);
             }
             // Nobody listening is no mistake.
             let _ = events.send(event);
@@ -174,7 +174,7 @@ async fn talk(
 
 fn read_text(message: &Value) -> Option<Event> {
     let data = &message["data"];
-    let prompt_id = data["prompt_id"].as_str()?.to_owned();
+    let prompt = PromptId::reported(data["prompt_id"].as_str()?);
     let node = || data["node"].as_str().map(str::to_owned);
     let number = |name: &str| data[name].as_f64().unwrap_or(0.0);
     let what = match message["type"].as_str()? {
@@ -190,18 +190,18 @@ fn read_text(message: &Value) -> Option<Event> {
         }
         _ => Happening::Other,
     };
-    Some(Event { prompt_id, what })
+    Some(Event { prompt, what })
 }
 
 /// Event 4 is a picture with metadata, event 1 one without: that belongs to whatever runs.
-fn read_binary(bytes: &[u8], running: &str) -> Option<Event> {
+fn read_binary(bytes: &[u8], running: &PromptId) -> Option<Event> {
     let number = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let (prompt_id, picture) = match number(0)? {
+    let (prompt, picture) = match number(0)? {
         1 => (running.to_owned(), bytes.get(8..)?),
         4 => {
             let length = number(4)? as usize;
             let about = parse(bytes.get(8..8_usize.checked_add(length)?)?).ok()?;
-            (about["prompt_id"].as_str()?.to_owned(), bytes.get(8 + length..)?)
+            (PromptId::reported(about["prompt_id"].as_str()?), bytes.get(8 + length..)?)
         }
         _ => return None,
     };
@@ -212,5 +212,5 @@ fn read_binary(bytes: &[u8], running: &str) -> Option<Event> {
         _ => return None,
     };
     let what = Happening::Preview(PreviewPicture { media_type, bytes: picture.into() });
-    (!prompt_id.is_empty()).then_some(Event { prompt_id, what })
+    (!prompt.is_empty()).then_some(Event { prompt, what })
 }

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use hearth_proto::v1::FailureKind;
 use serde_json::Value;
+use tracing::warn;
 
 use super::client::ImageRef;
 use crate::chunk::Failure;
+
+/// Lines of a traceback that are logged, and characters of an exception's message that people are shown.
+const KEPT_TRACEBACK: usize = 100;
+const KEPT_MESSAGE: usize = 500;
 
 /// What a prompt made: by saver node, the pictures in order.
 pub type Outputs = BTreeMap<String, Vec<ImageRef>>;
@@ -89,19 +94,47 @@ pub fn seconds(entry: &Value) -> f64 {
     }
 }
 
+/// The exception in one line; all that it says, and where it was raised, goes to the log.
 fn execution_error(error: &Value) -> Failure {
     let text = |name: &str| error[name].as_str().unwrap_or("").trim().to_owned();
     let (node, class, kind, message) =
         (text("node_id"), text("node_type"), text("exception_type"), text("exception_message"));
-    let where_and_what = format!("node {node} ({class}): {kind}: {message}");
+    let lines = error["traceback"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let traceback: String = lines.take(KEPT_TRACEBACK).collect();
+    warn!(node, class, exception = kind, message, traceback, "a graph node has raised an exception");
+    let mut said = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first: String = said.next().unwrap_or("it says nothing more").chars().take(KEPT_MESSAGE).collect();
+    let more = if said.next().is_some() { " (the agent's log has the rest)" } else { "" };
+    let where_and_what = format!("{kind}: {first}{more}; node {node} ({class})");
     let out_of_memory = kind.ends_with("OutOfMemoryError")
         || message.contains("ran out of memory on your GPU")
         || (kind.ends_with("AcceleratorError") && message.contains("out of memory"));
     if out_of_memory {
-        return Failure::new(FailureKind::OutOfMemory, format!("out of GPU memory at {where_and_what}"));
+        return Failure::new(FailureKind::OutOfMemory, format!("out of GPU memory: {where_and_what}"));
     }
     if class == "LoadImage" || kind.ends_with("UnidentifiedImageError") {
         return Failure::new(FailureKind::BadFrame, format!("ComfyUI cannot read a frame: {where_and_what}"));
     }
     Failure::new(FailureKind::Execution, where_and_what)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_exception_is_told_in_one_line_that_begins_with_it() {
+        let failure = execution_error(&json!({
+            "node_id": "5", "node_type": "KSampler", "exception_type": "RuntimeError",
+            "exception_message": "Error(s) in loading state_dict for UNet:\n\tsize mismatch for a\n\tsize mismatch for b\n",
+            "traceback": ["  File \"a.py\", line 1\n", "  File \"b.py\", line 2\n"],
+        }));
+        assert_eq!(failure.kind, FailureKind::Execution);
+        assert_eq!(
+            failure.message,
+            "RuntimeError: Error(s) in loading state_dict for UNet: (the agent's log has the rest); node 5 (KSampler)"
+        );
+    }
 }

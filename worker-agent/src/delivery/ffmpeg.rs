@@ -30,8 +30,20 @@ const SHEET_COLUMNS: usize = 6;
 const SAID: usize = 4_096;
 
 /// Rates for which there are time codes.
-const TIME_CODE_RATES: [(u32, u32); 9] =
-    [(24, 1), (25, 1), (30, 1), (48, 1), (50, 1), (60, 1), (24_000, 1001), (30_000, 1001), (60_000, 1001)];
+const TIME_CODE_RATES: [(u32, u32); 12] = [
+    (24, 1),
+    (25, 1),
+    (30, 1),
+    (48, 1),
+    (50, 1),
+    (60, 1),
+    (100, 1),
+    (120, 1),
+    (24_000, 1001),
+    (30_000, 1001),
+    (60_000, 1001),
+    (120_000, 1001),
+];
 
 /// The pictures that come through the pipe.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +114,7 @@ pub(super) fn arguments(format: DeliveryFormat, input: &Input, to: &Path) -> Vec
         ]
         .join(",")
     };
-    let time_code = input.time_code.to_string();
+    let time_code = input.time_code.at(*rate).to_string();
     match format {
         DeliveryFormat::ProRes4444 => {
             let pixels = if input.alpha { "yuva444p10le" } else { "yuv444p10le" };
@@ -148,12 +160,19 @@ pub(super) fn arguments(format: DeliveryFormat, input: &Input, to: &Path) -> Vec
         ]);
         if TIME_CODE_RATES.contains(&(rate.numerator, rate.denominator)) {
             add(&["-timecode", &time_code]);
+        } else {
+            // No track for it can be had at this rate. What the file says is not lost.
+            let comment =
+                format!("comment=time code of the first frame {time_code}, at {rate} frames a second");
+            add(&["-metadata", &comment]);
         }
         add(&["-f", if format == DeliveryFormat::H264 { "mp4" } else { "mov" }]);
     }
-    let to = if format == DeliveryFormat::PngProxy { to.join("%08d.png") } else { to.to_owned() };
-    // A file of this name and nothing else: no protocol, no option.
-    arguments.push(format!("file:{}", to.display()));
+    // A file of this name and nothing else: no protocol, no option. In a pattern, a % that is no number is written twice.
+    arguments.push(match format {
+        DeliveryFormat::PngProxy => format!("file:{}/%08d.png", to.display().to_string().replace('%', "%%")),
+        _ => format!("file:{}", to.display()),
+    });
     arguments
 }
 

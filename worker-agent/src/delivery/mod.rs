@@ -19,6 +19,7 @@ use hearth_pictures::{
 };
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{
+    Roots,
     clip::file_of,
     manifest::{SEQUENCE_FILE, SequenceManifest, flush, write_whole},
 };
@@ -159,7 +160,7 @@ pub(crate) async fn deliver(
         let (bench, attempt, task) = (bench.clone(), attempt.to_owned(), task.clone());
         move || {
             let order = Order::read(&bench, &attempt, &task)?;
-            prepare(&order).map(|ready| (order, ready))
+            prepare(&bench.roots, &order).map(|ready| (order, ready))
         }
     });
     let (order, ready) = order.await?;
@@ -170,8 +171,8 @@ pub(crate) async fn deliver(
     let encoded = encode(bench, &order, tell).await;
     let placed = match encoded {
         Ok(()) => {
-            let order = order.clone();
-            blocking(move || place(&order)).await
+            let (order, roots) = (order.clone(), bench.roots.clone());
+            blocking(move || place(&roots, &order)).await
         }
         Err(failure) => Err(failure),
     };
@@ -192,7 +193,7 @@ async fn tidy(bench: &Workbench, order: &Order) -> Result<(), Failure> {
 }
 
 /// Makes room for it; true when an earlier try has put it in its place already.
-fn prepare(order: &Order) -> Result<bool, Failure> {
+fn prepare(roots: &Roots, order: &Order) -> Result<bool, Failure> {
     let failed =
         |error: io::Error| Failure::storage(format!("cannot make {}", order.part().display()), &error);
     if order.output.symlink_metadata().is_ok() && !order.overwrite {
@@ -200,11 +201,11 @@ fn prepare(order: &Order) -> Result<bool, Failure> {
             return Ok(true);
         }
         let message = format!("{} exists already; move it away, then retry the job", order.shown_output);
-        return Err(Failure::new(FailureKind::Storage, message));
+        return Err(Failure::new(FailureKind::OutputTaken, message));
     }
-    fs::create_dir_all(&order.work).map_err(failed)?;
+    roots.make_folder(&order.work).map_err(failed)?;
     if order.format == DeliveryFormat::PngProxy {
-        fs::create_dir_all(order.part()).map_err(failed)?;
+        roots.make_folder(&order.part()).map_err(failed)?;
     }
     Ok(false)
 }
@@ -239,7 +240,13 @@ async fn encode(bench: &Workbench, order: &Arc<Order>, tell: Tell<'_>) -> Result
     let mut ffmpeg = Ffmpeg::start(program, &arguments)?;
     let mut reported = Instant::now();
     let mut done = 0;
-    while let Some(picture) = pictures.next().await {
+    loop {
+        let Ok(picture) = tokio::time::timeout(STALL, pictures.next()).await else {
+            let message =
+                format!("no frame could be read for {} s; look whether storage answers", STALL.as_secs());
+            return Err(Failure::new(FailureKind::Storage, message));
+        };
+        let Some(picture) = picture else { break };
         let picture = picture?;
         let Some(stdin) = &mut ffmpeg.child.stdin else { break };
         match tokio::time::timeout(STALL, pour(stdin, &picture)).await {
@@ -317,7 +324,7 @@ async fn count(program: &str, order: &Arc<Order>) -> Result<usize, Failure> {
 }
 
 /// Puts it in its place by one rename.
-fn place(order: &Order) -> Result<(), Failure> {
+fn place(roots: &Roots, order: &Order) -> Result<(), Failure> {
     let part = order.part();
     let failed = |error: io::Error| {
         Failure::storage(format!("cannot put the delivery at {}", order.shown_output), &error)
@@ -327,7 +334,7 @@ fn place(order: &Order) -> Result<(), Failure> {
     }
     flush(&part).map_err(failed)?;
     if let Some(parent) = order.output.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+        roots.make_folder(parent).map_err(failed)?;
     }
     write_whole(&placing(order), identity(&part).as_bytes()).map_err(failed)?;
     if order.overwrite {

@@ -5,28 +5,43 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Node, RESTART_EVERY, recovery};
-use crate::{Transfer, comfy::Health, hours::Hours};
+use crate::{
+    Transfer,
+    comfy::{Health, PromptId, TESTED},
+    hours::Hours,
+};
 
 impl Node {
     pub(super) fn health(&mut self, health: Health) {
         match health {
             Health::Up(mut offer) => {
-                let capabilities = &mut offer.capabilities;
+                let capabilities = &offer.capabilities;
                 info!(
                     version = capabilities.comfyui_version,
                     device = capabilities.device,
                     "ComfyUI is there"
                 );
-                capabilities.pools = self.config.pools.clone();
-                capabilities.roots = self.bench.roots.names().map(str::to_owned).collect();
-                capabilities.ffmpeg = self.bench.encoder.found;
-                capabilities.saves_to_paths |= self.bench.transfer == Transfer::Shared;
-                let capabilities = capabilities.clone();
+                if !TESTED.iter().any(|tested| *tested == capabilities.comfyui_version) {
+                    warn!(
+                        version = capabilities.comfyui_version,
+                        "this ComfyUI is not one that Hearth was tested with ({})",
+                        TESTED.join(", ")
+                    );
+                }
+                self.complete(&mut offer.capabilities);
+                let capabilities = offer.capabilities.clone();
                 self.offer = Some(offer);
                 self.unready = None;
                 self.down_since = None;
                 self.stuck.clear();
                 self.meters.comfyui_up.get_or_create(&self.label()).set(1);
+                self.tell_readiness(Some(capabilities));
+            }
+            Health::Changed(mut offer) => {
+                info!("what ComfyUI offers has changed");
+                self.complete(&mut offer.capabilities);
+                let capabilities = offer.capabilities.clone();
+                self.offer = Some(offer);
                 self.tell_readiness(Some(capabilities));
             }
             Health::Down { reason } => {
@@ -39,12 +54,22 @@ impl Node {
         }
     }
 
-    /// A prompt hangs. Until ComfyUI lets go of it, nothing else will run there.
-    pub(super) fn hangs(&mut self, attempt: &str) {
-        self.stuck.insert(attempt.to_owned());
+    /// Adds what ComfyUI knows nothing of.
+    fn complete(&self, capabilities: &mut v1::Capabilities) {
+        capabilities.pools = self.config.pools.clone();
+        capabilities.roots = self.bench.roots.names().map(str::to_owned).collect();
+        capabilities.ffmpeg = self.bench.encoder.found;
+        capabilities.saves_to_paths |= self.bench.transfer == Transfer::Shared;
+    }
+
+    /// A prompt holds ComfyUI's worker. Until it ends, nothing else will run there.
+    pub(super) fn hangs(&mut self, prompt: PromptId) {
+        if !self.stuck.insert(prompt.clone()) {
+            return;
+        }
         self.tell_readiness(None);
-        let (client, events, attempt) = (self.bench.client.clone(), self.events.clone(), attempt.to_owned());
-        tokio::spawn(recovery::wait_until_let_go(client, attempt, events));
+        let (client, events) = (self.bench.client.clone(), self.events.clone());
+        tokio::spawn(recovery::wait_until_let_go(client, prompt, events));
     }
 
     /// Runs the configured command, if there is one.
@@ -63,7 +88,7 @@ impl Node {
             (Some(reason), _) => reason.clone(),
             (None, true) => {
                 format!(
-                    "ComfyUI at {} hangs in a prompt and does not let go; restart it",
+                    "ComfyUI at {} hangs in a prompt that does not end; restart it, or wait if the prompt is another program's",
                     self.config.comfyui
                 )
             }

@@ -20,10 +20,11 @@ use hearth_proto::{
         attach_response::Message as Order, attempt_result::Outcome,
     },
 };
+use hearth_storage::Calls;
 use hearth_telemetry::chain;
 use hearth_workflows::Workflow;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
     chunk::{Darkroom, Ending, Failure, Told, Workbench, is_plain},
-    comfy::{Client, Health, Offer, Socket, mismatches, watch_health},
+    comfy::{Client, Health, Offer, PromptId, Socket, mismatches, watch_health},
     config::{Config, NodeConfig},
     delivery::Encoder,
     link::{Heard, keep_linked},
@@ -67,13 +68,13 @@ enum Event {
         attempt: String,
         ending: Ending,
     },
-    /// ComfyUI has not let go of a prompt that hangs.
+    /// ComfyUI has not let go of a prompt of ours that hangs.
     Stuck {
-        attempt: String,
+        prompt: PromptId,
     },
-    /// Now it has.
+    /// A prompt that hung has ended.
     Unstuck {
-        attempt: String,
+        prompt: PromptId,
     },
 }
 
@@ -106,8 +107,10 @@ struct Node {
     off: Option<String>,
     /// Since when its ComfyUI is away.
     down_since: Option<Instant>,
-    /// Prompts that hang in it and have not let go.
-    stuck: HashSet<String>,
+    /// Prompts that hold its worker and do not go on.
+    stuck: HashSet<PromptId>,
+    /// Its ComfyUI is asked at once what it offers.
+    refresh: Arc<Notify>,
     restarted: Option<Instant>,
     /// Its ComfyUI is asked about one workflow at a time.
     checking: Arc<Semaphore>,
@@ -119,7 +122,7 @@ pub(crate) async fn run(
     agent: &Config,
     http: reqwest::Client,
     meters: Arc<Meters>,
-    (darkroom, encoder): (Darkroom, Encoder),
+    (darkroom, encoder, calls): (Darkroom, Encoder, Calls),
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let client = Client::new(&config.comfyui, http);
@@ -129,7 +132,9 @@ pub(crate) async fn run(
         client: client.clone(),
         socket,
         roots: Arc::new(agent.roots.clone()),
+        calls,
         transfer: config.transfer.unwrap_or_default(),
+        input: config.input.clone(),
         output: config.output.clone(),
         stage: agent.stage_dir(),
         darkroom,
@@ -140,6 +145,7 @@ pub(crate) async fn run(
     let outbox = Outbox::open(&agent.state, &config.name)?;
     let coordinators = agent.coordinators()?;
     let (events, mut inbox) = mpsc::channel(QUEUE);
+    let refresh = Arc::new(Notify::new());
     let span = info_span!("node", node = %config.name);
     let mut node = Node {
         host: agent.host_name(),
@@ -157,6 +163,7 @@ pub(crate) async fn run(
         off: None,
         down_since: Some(Instant::now()),
         stuck: HashSet::new(),
+        refresh: refresh.clone(),
         restarted: None,
         checking: Arc::new(Semaphore::new(1)),
         outbox,
@@ -167,7 +174,7 @@ pub(crate) async fn run(
         let (health, healths) = mpsc::channel(16);
         tokio::select! {
             () = connection => {}
-            () = watch_health(client, health) => {}
+            () = watch_health(client, refresh, health) => {}
             () = forward(healths, events.clone(), Event::Health) => {}
             () = keep_linked(coordinators, heard) => {}
             () = forward(hearing, events, Event::Heard) => {}
@@ -215,12 +222,12 @@ impl Node {
                 Some(Event::Health(health)) => self.health(health),
                 Some(Event::Told { attempt, told }) => self.told(attempt, told),
                 Some(Event::Ended { attempt, ending }) => self.ended(&attempt, ending),
-                Some(Event::Stuck { attempt }) => {
-                    warn!(attempt, "ComfyUI does not let go of a prompt that hangs");
+                Some(Event::Stuck { prompt }) => {
+                    warn!(%prompt, "ComfyUI does not let go of a prompt that hangs");
                     self.restart();
                 }
-                Some(Event::Unstuck { attempt }) => {
-                    self.stuck.remove(&attempt);
+                Some(Event::Unstuck { prompt }) => {
+                    self.stuck.remove(&prompt);
                     self.tell_readiness(None);
                 }
             }
@@ -310,6 +317,7 @@ impl Node {
                 }
             }
             Order::Check(asked) => self.check(asked),
+            Order::Refresh(v1::Refresh {}) => self.refresh.notify_one(),
             Order::Cancel(_) | Order::Welcome(_) => {}
         }
     }
@@ -336,6 +344,7 @@ impl Node {
             return;
         }
         let Some(work) = assignment.work.clone() else { return };
+        let storage = assignment.storage.clone().into_iter().map(|(root, id)| (root, id.into())).collect();
         // It names folders and files.
         if !is_plain(&attempt) {
             warn!(attempt, "an attempt with an impossible name is ignored");
@@ -370,7 +379,7 @@ impl Node {
             self.outbox.keep_chunk(&KeptChunk { assignment, source, job });
         }
         let task = async move {
-            let ending = perform(&bench, &attempt, work, brief, adopt, &events, &cancel).await;
+            let ending = perform(&bench, &attempt, (work, storage), brief, adopt, &events, &cancel).await;
             // The node is gone only when the agent ends.
             let _ = events.send(Event::Ended { attempt, ending }).await;
         };
@@ -415,7 +424,7 @@ impl Node {
         let outcome = match ending {
             Ending::Cancelled { let_go } => {
                 if !let_go {
-                    self.hangs(attempt);
+                    self.hangs(PromptId::of_attempt(attempt));
                 }
                 self.outbox.drop_chunk(attempt);
                 return;
@@ -430,8 +439,12 @@ impl Node {
             }
             Ending::Failed(failure) => {
                 warn!(attempt, kind = failure.kind.as_str_name(), reason = failure.message, "failed");
-                if failure.kind == FailureKind::Hung {
-                    self.hangs(attempt);
+                if failure.kind == FailureKind::Missing {
+                    // The file may have come since ComfyUI was last asked.
+                    self.refresh.notify_one();
+                }
+                if let Some(prompt) = failure.blocked_by {
+                    self.hangs(prompt);
                 }
                 Outcome::Failed(v1::Failed {
                     kind: failure.kind.into(),

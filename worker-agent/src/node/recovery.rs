@@ -6,23 +6,25 @@ use tokio::{process::Command, sync::mpsc, time::sleep};
 use tracing::warn;
 
 use super::Event;
-use crate::comfy::Client;
+use crate::comfy::{Client, PromptId};
 
 /// How often a ComfyUI that hangs is asked whether it has let go.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Tells once that ComfyUI has not let go of the prompt, and then when it has.
-pub(super) async fn wait_until_let_go(client: Client, attempt: String, events: mpsc::Sender<Event>) {
-    let mut told = false;
+/// Reports when a prompt does not run any more; and once before, if it is one of ours, that ComfyUI has not let go of
+/// it. A prompt of another program is nobody's to restart ComfyUI for.
+pub(super) async fn wait_until_let_go(client: Client, prompt: PromptId, events: mpsc::Sender<Event>) {
+    let mut reported = false;
     while !events.is_closed() {
-        let running = client.running().await;
-        if running.as_ref().is_ok_and(|running| !running.contains(&attempt)) {
-            // The node is gone only when the agent ends.
-            let _ = events.send(Event::Unstuck { attempt }).await;
-            return;
-        }
-        if running.is_ok() && !std::mem::replace(&mut told, true) {
-            let _ = events.send(Event::Stuck { attempt: attempt.clone() }).await;
+        if let Ok(running) = client.running().await {
+            let Some(held) = running.into_iter().find(|running| running.id == prompt) else {
+                // The node is gone only when the agent ends.
+                let _ = events.send(Event::Unstuck { prompt }).await;
+                return;
+            };
+            if held.attempt.is_some() && !std::mem::replace(&mut reported, true) {
+                let _ = events.send(Event::Stuck { prompt: prompt.clone() }).await;
+            }
         }
         sleep(PERIOD).await;
     }

@@ -1,8 +1,17 @@
 //! The work of one assignment, whatever it is.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use hearth_proto::v1::{self, FailureKind, assignment::Work};
+use hearth_storage::StorageId;
+use hearth_telemetry::chain;
 use hearth_workflows::Workflow;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +22,9 @@ use crate::{
     delivery, sequence,
 };
 
+/// By root, the storage that a job was submitted to.
+pub(super) type StorageIds = BTreeMap<String, StorageId>;
+
 /// What a chunk needs to be understood, beside the assignment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Brief {
@@ -22,8 +34,41 @@ pub(super) struct Brief {
     pub(super) job: Option<Arc<v1::JobDefinition>>,
 }
 
-/// Does it; never fails but with an [`Ending`].
+/// Does it; never fails but with an [`Ending`]. `storage`: what the job's roots must be, before and after.
 pub(super) async fn perform(
+    bench: &Workbench,
+    attempt: &str,
+    (work, storage): (Work, StorageIds),
+    brief: Brief,
+    adopt: bool,
+    events: &mpsc::Sender<Event>,
+    cancel: &CancellationToken,
+) -> Ending {
+    let proven = tokio::select! {
+        proven = prove(bench, &storage) => proven,
+        () = cancel.cancelled() => return Ending::Cancelled { let_go: true },
+    };
+    if let Err(failure) = proven {
+        return Ending::Failed(failure);
+    }
+    let ending = work_on(bench, attempt, work, brief, adopt, events, cancel).await;
+    if matches!(ending, Ending::Done { .. })
+        && let Err(failure) = prove(bench, &storage).await
+    {
+        // What was published may lie below a mount point.
+        return Ending::Failed(failure);
+    }
+    ending
+}
+
+/// Proves that the roots are the storage that the job was submitted to.
+async fn prove(bench: &Workbench, storage: &StorageIds) -> Result<(), Failure> {
+    let (roots, ids) = (bench.roots.clone(), storage.clone());
+    let proven = bench.calls.run(storage.keys().cloned(), move || roots.prove(&ids)).await;
+    Ok(proven.map_err(|error| Failure::new(FailureKind::Storage, chain(&error)))??)
+}
+
+async fn work_on(
     bench: &Workbench,
     attempt: &str,
     work: Work,
@@ -36,12 +81,16 @@ pub(super) async fn perform(
         Work::Chunk(chunk) => render(bench, attempt, &chunk, brief, adopt, events, cancel).await,
         Work::Assembly(assembly) => {
             let (roots, id, events) = (bench.roots.clone(), attempt.to_owned(), events.clone());
-            let stop = cancel.clone();
+            let (stop, done) = (cancel.clone(), Arc::new(AtomicU64::new(0)));
+            let placed = done.clone();
             let work = move || {
                 let tell = teller(&events, &id);
-                sequence::assemble(&roots, &id, &assembly, sequence::Watched::new(&stop, &tell))
+                sequence::assemble(&roots, &id, &assembly, sequence::Watched::new(&stop, &tell, placed))
             };
-            let ending = chore("assembly", work).await;
+            let ending = tokio::select! {
+                ending = chore("assembly", work) => ending,
+                failure = stands_still(&done, bench.stall) => Ending::Failed(failure),
+            };
             if cancel.is_cancelled() { Ending::Cancelled { let_go: true } } else { ending }
         }
         Work::Deliver(deliver) => {
@@ -58,8 +107,30 @@ pub(super) async fn perform(
         }
         Work::CleanUp(clean_up) => {
             let roots = bench.roots.clone();
-            chore("clean-up", move || sequence::clean_up(&roots, &clean_up.work_dir)).await
+            let work = move || sequence::clean_up(&roots, &clean_up.work_dir);
+            let uncounted = AtomicU64::new(0);
+            tokio::select! {
+                ending = chore("clean-up", work) => ending,
+                failure = stands_still(&uncounted, bench.stall) => Ending::Failed(failure),
+            }
         }
+    }
+}
+
+/// Ends once nothing has been counted for `stall`: a hung mount would keep the attempt, and its lease, for ever.
+async fn stands_still(done: &AtomicU64, stall: Duration) -> Failure {
+    let mut before = done.load(Ordering::Relaxed);
+    loop {
+        tokio::time::sleep(stall).await;
+        let now = done.load(Ordering::Relaxed);
+        if now == before {
+            let message = format!(
+                "storage has not answered for {} s; look whether its server is up, or raise stall_seconds",
+                stall.as_secs()
+            );
+            return Failure::new(FailureKind::Storage, message);
+        }
+        before = now;
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, Once, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ use hearth_storage::{
 };
 use hearth_workflows::{Frame, FrameSet, RootPath};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::chunk::{Failure, Tell, Told};
 
@@ -40,7 +40,8 @@ pub struct Watched<'a> {
     pub cancel: &'a CancellationToken,
     tell: Tell<'a>,
     all: u64,
-    done: AtomicU64,
+    /// Files that are in their place; who waits for the assembly sees by it that storage still answers.
+    done: Arc<AtomicU64>,
     reported: Mutex<Instant>,
 }
 
@@ -48,8 +49,8 @@ pub struct Watched<'a> {
 const REPORT: Duration = Duration::from_millis(250);
 
 impl<'a> Watched<'a> {
-    pub fn new(cancel: &'a CancellationToken, tell: Tell<'a>) -> Self {
-        Self { cancel, tell, all: 0, done: AtomicU64::new(0), reported: Mutex::new(Instant::now()) }
+    pub fn new(cancel: &'a CancellationToken, tell: Tell<'a>, done: Arc<AtomicU64>) -> Self {
+        Self { cancel, tell, all: 0, done, reported: Mutex::new(Instant::now()) }
     }
 
     /// One more file is in its place; an error when nobody wants the sequence any more.
@@ -108,7 +109,7 @@ fn try_assemble(
             _ => {
                 let message =
                     format!("output {} exists already; move it away, then retry the job", assembly.output);
-                Err(Failure::new(FailureKind::Storage, message))
+                Err(Failure::new(FailureKind::OutputTaken, message))
             }
         };
     }
@@ -183,7 +184,7 @@ fn put_together(
         Failure::storage(format!("cannot put the sequence at {}", assembly.output), &error)
     };
     if let Some(parent) = output.parent() {
-        fs::create_dir_all(parent).map_err(show)?;
+        roots.make_folder(parent).map_err(show)?;
     }
     if replace {
         set_aside(&output, &work)?;
@@ -243,14 +244,38 @@ pub fn clean_up(roots: &Roots, work_dir: &str) -> Result<(), Failure> {
     }
 }
 
-/// Links a file, or copies it where links cannot be had (another file system).
+/// Links a file, or copies it where links cannot be had: to another file system, or where `fs.protected_hardlinks`
+/// refuses links to the files of another user. A copy shares its blocks where the file system can (Btrfs, XFS): `fs::copy`
+/// asks for that by `copy_file_range`.
 pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
     match fs::remove_file(to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).and_then(|_| flush(to)))
+    match fs::hard_link(from, to) {
+        Ok(()) => {
+            LINKED.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        // Whether the file can be read at all, the copy will say.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => REFUSED.call_once(|| {
+            warn!(
+                file = %from.display(),
+                "hard links are refused, and files are copied instead, which costs time and disk space; run all agents as one user, or set fs.protected_hardlinks=0"
+            );
+        }),
+        Err(_) => {}
+    }
+    COPIED.fetch_add(1, Ordering::Relaxed);
+    fs::copy(from, to).and_then(|_| flush(to))
 }
+
+/// Files that were linked, and those that had to be copied, since the agent began.
+pub(crate) static LINKED: AtomicU64 = AtomicU64::new(0);
+pub(crate) static COPIED: AtomicU64 = AtomicU64::new(0);
+
+/// Said once: it is the same for every file.
+static REFUSED: Once = Once::new();
 
 fn submission(request: v1::SubmitJobRequest) -> SubmissionManifest {
     let (workflow_name, workflow_manifest, workflow_graph) = match request.workflow {

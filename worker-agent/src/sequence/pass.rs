@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -13,7 +13,10 @@ use std::{
 
 use hearth_pictures::{Effort, Picture, PictureError, blend, inspect, read, write};
 use hearth_proto::v1::{self, FailureKind};
-use hearth_storage::manifest::{ChunkManifest, FileManifest, SegmentManifest, flush};
+use hearth_storage::{
+    make_below,
+    manifest::{ChunkManifest, FileManifest, SegmentManifest, flush},
+};
 use hearth_workflows::{Frame, FrameSet, SequencePath, format::Encoding};
 
 use super::{
@@ -60,7 +63,7 @@ pub(super) fn assemble(
         colour: pass.colour_space.parse().map_err(unreadable)?,
     };
     let folder = part.join(sequence.folder_below_root());
-    fs::create_dir_all(&folder)
+    make_below(work, &folder)
         .map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
     let published = Published::find(work, chunks, name);
     let runs = Runs::of(chunks);
