@@ -26,4 +26,4 @@ pub use error::WorkflowError;
 pub use frames::{Frame, FrameRange, FrameSet};
 pub use path::{RootPath, SequencePath};
 pub use split::Split;
-pub use workflow::{Workflow, WorkflowId};
+pub use workflow::{Requirements, Workflow, WorkflowId};

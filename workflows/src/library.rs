@@ -28,12 +28,13 @@ macro_rules! shipped {
     };
 }
 
-static SHIPPED: [Shipped; 15] = shipped![
+static SHIPPED: [Shipped; 16] = shipped![
     "3d-maps",
     "background-plate",
     "background-replacement",
     "chroma-key",
     "cosmos-video",
+    "cosmos1-video",
     "face-restoration",
     "film-look",
     "flux-upscale",

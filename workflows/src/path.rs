@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::frames::{Frame, FrameRange};
 
+/// Longest name of a file or folder, in bytes (`NAME_MAX` of Linux; others take no more).
+pub const MOST_NAME_BYTES: usize = 255;
+
 /// Why a text is no path below a root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -15,6 +18,8 @@ pub enum PathError {
     Absolute { path: String },
     #[error("'{path}' has the part '{part}', which could lead out of its root; write the plain path")]
     Leaves { path: String, part: String },
+    #[error("'{path}' has a part of {length} bytes; no file system takes more than {MOST_NAME_BYTES}")]
+    TooLong { path: String, length: usize },
     #[error("'{path}' names only the root '{path}'; name something inside it")]
     OnlyRoot { path: String },
     #[error("'{path}' has a control character or a backslash; use '/' between folders")]
@@ -80,6 +85,9 @@ impl FromStr for RootPath {
         let trimmed = path.strip_suffix('/').unwrap_or(path);
         if let Some(part) = trimmed.split('/').find(|part| matches!(*part, "" | "." | "..")) {
             return Err(PathError::Leaves { path: owned(), part: part.to_owned() });
+        }
+        if let Some(part) = trimmed.split('/').find(|part| part.len() > MOST_NAME_BYTES) {
+            return Err(PathError::TooLong { path: owned(), length: part.len() });
         }
         if !trimmed.contains('/') {
             return Err(PathError::OnlyRoot { path: owned() });

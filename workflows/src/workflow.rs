@@ -30,6 +30,15 @@ pub struct Workflow {
     graph_text: String,
 }
 
+/// What a ComfyUI must offer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Requirements {
+    /// Node classes, sorted.
+    pub classes: Vec<String>,
+    /// Model files, as `folder/file`.
+    pub models: Vec<String>,
+}
+
 impl Workflow {
     /// Reads and checks both texts. `name` is the folder's name; messages name `name/hearth.toml` and
     /// `name/graph.json`.
@@ -97,7 +106,31 @@ impl Workflow {
         self.manifest.passes.iter().any(|pass| pass.save == crate::manifest::Save::Frames)
     }
 
-    /// Every node class that a ComfyUI must offer to run it.
+    /// Everything that a ComfyUI must offer to run it with these parameters. What they switch off is not needed.
+    pub fn requirements(&self, parameters: &ParameterTexts) -> Requirements {
+        let used = crate::bind::used_classes(self, parameters);
+        let classes = match used {
+            Some(used) => {
+                let unused: BTreeSet<String> = self
+                    .graph
+                    .classes()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .filter(|it| !used.contains(it))
+                    .collect();
+                self.needed_classes()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .filter(|it| !unused.contains(it))
+                    .collect()
+            }
+            // Parameters that do not fit are refused elsewhere.
+            None => self.needed_classes().into_iter().map(str::to_owned).collect(),
+        };
+        Requirements { classes, models: self.needed_models(parameters) }
+    }
+
+    /// Every node class that a ComfyUI must offer to run it with any parameters.
     pub fn needed_classes(&self) -> BTreeSet<&str> {
         let mut classes = self.graph.classes();
         classes.extend(self.manifest.needs.classes.iter().map(String::as_str));

@@ -1,6 +1,6 @@
 //! From workflow, parameters and a chunk to the prompt that ComfyUI gets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod bypass;
 mod each;
@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub use each::PICK_CLASS;
-pub use sample::sample;
+pub use sample::{SAMPLE_INPUT, sample};
 
 /// Joins two batches of pictures; core ComfyUI.
 pub const BATCH_CLASS: &str = "ImageBatch";
@@ -143,6 +143,16 @@ pub fn bind(
     let titles = nodes.iter().map(|(id, node)| (id.clone(), node.title.clone())).collect();
     let graph = nodes.iter().map(|(id, node)| (id.clone(), node.to_value())).collect::<Map<_, _>>();
     Ok(Prompt { graph: Value::Object(graph), savers, titles })
+}
+
+/// The node classes of what these parameters leave of the graph; `None` when they do not fit.
+pub(crate) fn used_classes(workflow: &Workflow, given: &ParameterTexts) -> Option<BTreeSet<String>> {
+    let declared = &workflow.manifest().parameters;
+    let values = parameters::resolve(workflow.name(), declared, given).ok()?;
+    let mut nodes = workflow.graph().nodes().clone();
+    let off = declared.iter().filter(|(name, parameter)| parameter.is_off(&values[*name]));
+    bypass::bypass(&mut nodes, &off.flat_map(|(_, parameter)| &parameter.bypass).collect::<Vec<_>>());
+    Some(nodes.into_values().map(|node| node.class_type).collect())
 }
 
 fn set(nodes: &mut BTreeMap<String, GraphNode>, node: &str, input: &str, value: Value) {

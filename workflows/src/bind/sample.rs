@@ -10,9 +10,12 @@ use crate::{
     workflow::Workflow,
 };
 
+/// Where the pictures of a sample lie that are loaded one by one, relative to ComfyUI's input folder.
+pub const SAMPLE_INPUT: &str = "hearth/sample";
+
 /// The prompt for the frames `own` of `clip`, all of them if the workflow is never split. Of `given`, what is missing
-/// has its default. In `folder`, as the ComfyUI sees it, lie pictures called `plate.0000.png` or `.exr` and so on; the
-/// first of them is every picture that a parameter names, too.
+/// has its default. In `folder`, as the ComfyUI sees it, and in [`SAMPLE_INPUT`] of its input folder lie pictures called
+/// `plate.0000.png` or `.exr` and so on; the first of them is every picture that a parameter names, too.
 pub fn sample(
     workflow: &Workflow,
     given: &ParameterTexts,
@@ -27,7 +30,7 @@ pub fn sample(
     let own = if split.is_whole() { &split.results(&clip.into()) } else { own };
     let plan = split.plan(own, clip, manifest.shape());
     let last = plan.loaded.len().saturating_sub(1) as u64;
-    let picture = |at: u64| format!("{folder}/plate.{at:04}.png");
+    let picture = |at: u64| format!("{SAMPLE_INPUT}/plate.{at:04}.png");
     let staged = match manifest.clip.as_ref().map(|clip| clip.load) {
         None => StagedClip::Nothing,
         Some(Load::Image) => StagedClip::Files((0..=last).map(picture).collect()),
