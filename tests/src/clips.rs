@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use hearth_pictures::{Effort, Metadata, Plane, Raster, Rate, Samples, TimeCode, Window, write};
+use hearth_storage::marker::MARKER_FILE;
 use hearth_workflows::format::PictureFormat;
 use image::{ImageBuffer, Rgb, RgbImage};
 
@@ -150,5 +151,6 @@ pub fn read(folder: &Path) -> BTreeMap<String, image::DynamicImage> {
 pub fn leftovers(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("folder");
     let names = entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with(".hearth-")).collect()
+    // The marker of a storage root stays.
+    names.filter(|name| name.starts_with(".hearth-") && name != MARKER_FILE).collect()
 }

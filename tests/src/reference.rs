@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -24,7 +23,6 @@ pub struct Reference {
     simulator: Simulator,
     dir: tempfile::TempDir,
     http: reqwest::Client,
-    prompts: AtomicU32,
 }
 
 impl Reference {
@@ -34,7 +32,7 @@ impl Reference {
         let config = hearth_simulator::Config { base: dir.path().to_owned(), ..Default::default() };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let simulator = Simulator::start(any, config).await.expect("simulator");
-        Self { simulator, dir, http: reqwest::Client::new(), prompts: AtomicU32::new(0) }
+        Self { simulator, dir, http: reqwest::Client::new() }
     }
 
     /// Renders the frames `own` as one chunk; the pictures by frame, for each pass.
@@ -46,12 +44,18 @@ impl Reference {
         own: &FrameSet,
         clip: FrameRange,
     ) -> BTreeMap<String, BTreeMap<Frame, DynamicImage>> {
-        let id = format!("reference-{}", self.prompts.fetch_add(1, Ordering::Relaxed));
+        let id = uuid::Uuid::new_v4().to_string();
         let sequence: SequencePath = "root/plate.%04d.png".parse().expect("path");
         let split = workflow.manifest().split(parameters).expect("a split");
         let plan = split.plan(own, clip, workflow.manifest().shape());
-        let files = plan.loaded.iter().map(|frame| file_of(folder, &sequence, *frame).display().to_string());
-        let staged = StagedClip::Files(files.collect());
+        let input = self.dir.path().join("input").join(&id);
+        std::fs::create_dir_all(&input).expect("folder");
+        let staged = plan.loaded.iter().enumerate().map(|(index, frame)| {
+            let name = format!("{index:06}.png");
+            std::fs::copy(file_of(folder, &sequence, *frame), input.join(&name)).expect("copied");
+            format!("{id}/{name}")
+        });
+        let staged = StagedClip::Files(staged.collect());
         let prompt = bind::bind(workflow, parameters, &plan, &staged, &BTreeMap::new(), "/nowhere", &id)
             .expect("bound");
         let body = serde_json::json!({ "prompt": prompt.graph, "prompt_id": id, "client_id": "reference" });

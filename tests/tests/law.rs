@@ -184,6 +184,7 @@ impl World {
             after: BTreeSet::default(),
             terms: Terms::default(),
             batch: None,
+            storage: BTreeMap::new(),
             traceparent: String::new(),
             request_id: String::new(),
         };
@@ -349,7 +350,8 @@ impl World {
     fn assemble(&mut self, attempt: AttemptId, segments: &[Segment]) {
         let (roots, assembly) = self.assembly_of(segments);
         let (cancel, tell) = (CancellationToken::new(), |_| {});
-        let done = sequence::assemble(&roots, "assembly", &assembly, Watched::new(&cancel, &tell));
+        let done =
+            sequence::assemble(&roots, "assembly", &assembly, Watched::new(&cancel, &tell, Arc::default()));
         let outcome = match done {
             Ok(()) => Outcome::Succeeded { seconds: 0.0 },
             Err(failure) => {
@@ -438,7 +440,8 @@ fn an_assembly_that_nobody_wants_any_more_stops_and_leaves_its_place_free() {
     let (roots, assembly) = world.assembly_of(&segments);
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let stopped = sequence::assemble(&roots, "first", &assembly, Watched::new(&cancel, &|_| {}));
+    let stopped =
+        sequence::assemble(&roots, "first", &assembly, Watched::new(&cancel, &|_| {}, Arc::default()));
     assert_eq!(stopped.expect_err("stopped").kind, v1::FailureKind::Interrupted);
     assert!(!world.dir.path().join("out").exists());
     // Another agent is not hindered by what is left of it.

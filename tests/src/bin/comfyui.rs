@@ -58,6 +58,17 @@ async fn accepted(url: &str) {
     clips::make(dir.path(), 0..=FRAMES, 64, 64);
     clips::make_exr(dir.path(), 0..=FRAMES, 64, 64);
     let folder = dir.path().to_str().expect("UTF-8");
+    for (name, path) in clips::files(dir.path()).into_iter().filter(|(name, _)| name.ends_with(".png")) {
+        let picture =
+            reqwest::multipart::Part::bytes(std::fs::read(path).expect("a picture")).file_name(name);
+        let form = reqwest::multipart::Form::new()
+            .part("image", picture)
+            .text("subfolder", bind::SAMPLE_INPUT)
+            .text("overwrite", "true");
+        let answer =
+            http.post(format!("{url}/upload/image")).multipart(form).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
     let clip = FrameRange::new(0, FRAMES).expect("a range");
     println!("| workflow | nodes | /prompt |\n| --- | --- | --- |");
     for workflow in Library::read::<&str>(&[]).workflows.into_values() {
@@ -75,7 +86,7 @@ async fn accepted(url: &str) {
                 signatures.check(&graph).iter().map(|wrong| hearth_telemetry::chain(wrong)).collect();
             let graph: serde_json::Map<String, Value> =
                 graph.nodes().iter().map(|(id, node)| (id.clone(), node.to_value())).collect();
-            let id = format!("{}-{}", workflow.name(), std::process::id());
+            let id = uuid::Uuid::new_v4().to_string();
             let body = json!({ "prompt": graph, "prompt_id": id, "client_id": "hearth" });
             let answer = http.post(format!("{url}/prompt")).json(&body).send().await.expect("an answer");
             let status = answer.status();

@@ -1,7 +1,7 @@
 //! The pure farm: assign and complete, with a thousand busy nodes.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -166,6 +166,7 @@ pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64, chunk: u
         after: BTreeSet::default(),
         terms: Terms::default(),
         batch: None,
+        storage: BTreeMap::new(),
         traceparent: String::new(),
         request_id: String::new(),
     }

@@ -373,6 +373,7 @@ fn assignment(number: u64) -> Order {
         attempt_id: format!("bare-1-{number}"),
         job_id: 1,
         traceparent: String::new(),
+        storage: std::collections::HashMap::new(),
         work: Some(Work::Chunk(v1::Chunk { frames: number.to_string(), source: None })),
     })
 }

@@ -127,7 +127,7 @@ impl Work {
         roots.insert("comps", self.dir.path().to_owned());
         let started = Instant::now();
         let (cancel, tell) = (CancellationToken::new(), |_| {});
-        let watched = sequence::Watched::new(&cancel, &tell);
+        let watched = sequence::Watched::new(&cancel, &tell, std::sync::Arc::default());
         sequence::assemble(&roots, "t-1-9999", &self.assembly, watched).expect("assembled");
         started.elapsed()
     }

@@ -1,7 +1,7 @@
 //! The farm's own rules, as the coordinator runs them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -210,6 +210,7 @@ impl Scheduler for Hearth<'_> {
             after: BTreeSet::default(),
             terms: Terms::default(),
             batch: None,
+            storage: BTreeMap::new(),
             traceparent: String::new(),
             request_id: String::new(),
         };
