@@ -62,7 +62,8 @@ async fn out_of_memory_is_told_and_gets_smaller_chunks() {
     let (_, failures) = with_fault(&[Fault::OutOfMemory], Setup::default()).await;
     assert_eq!(kinds(&failures), [FailureKind::OutOfMemory]);
     assert!(
-        failures[0].message.contains("out of GPU memory at node 2 (ImageFromBatch)"),
+        failures[0].message.starts_with("out of GPU memory: torch.OutOfMemoryError: ")
+            && failures[0].message.ends_with("node 2 (ImageFromBatch)"),
         "{}",
         failures[0].message
     );

@@ -228,7 +228,9 @@ fn the_shipped_graphs_are_guessed_right() {
         };
         let guessed = frame_by_frame(guess);
         let right: BTreeSet<String> = match name.as_str() {
-            "style-transfer" => ["structure", "encode", "sample", "decode"].map(str::to_owned).into(),
+            "style-transfer" => {
+                ["structure", "shape", "encode", "sample", "decode"].map(str::to_owned).into()
+            }
             "flux-upscale" => ["refine".to_owned()].into(),
             "film-look" => ["grain".to_owned()].into(),
             _ => BTreeSet::new(),

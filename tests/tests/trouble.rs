@@ -64,7 +64,7 @@ async fn a_poison_frame_is_left_out_and_named_and_a_retry_brings_it() {
     assert_eq!(job.failed_frames, "17,33");
     let [lost] = &job.lost[..] else { panic!("one reason: {:?}", job.lost) };
     assert_eq!((lost.frames.as_str(), lost.kind()), ("17,33", FailureKind::Execution));
-    assert!(job.message.starts_with("done with failed frames 17,33: node "), "{}", job.message);
+    assert!(job.message.starts_with("done with failed frames 17,33: RuntimeError: "), "{}", job.message);
     assert!(lost.message.contains("a picture of the batch is poisoned"), "{}", lost.message);
     let made = clips::read(&farm.path("comps/sh010"));
     assert_eq!(made.len() as i64, FRAMES - 2);

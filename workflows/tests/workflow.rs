@@ -33,7 +33,7 @@ fn with_manifest(from: &str, to: &str) -> Result<Workflow, WorkflowError> {
 fn the_library_is_whole() {
     let library = Library::read::<&str>(&[]);
     assert!(library.errors.is_empty(), "{:?}", library.errors);
-    assert_eq!(library.workflows.len(), 15);
+    assert_eq!(library.workflows.len(), 16);
     let unknown = library.get("nonsense").expect_err("unknown");
     let unknown = unknown.to_string();
     assert!(

@@ -128,10 +128,13 @@ pub(super) async fn collect(
             return Err(Failure::new(FailureKind::BadOutput, message));
         }
         let folder = place.part.join(pass);
-        let (roots, made) = (bench.roots.clone(), folder.clone());
-        blocking(move || roots.make_folder(&made))
-            .await
-            .map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
+        let (roots, storage, made) = (bench.roots.clone(), task.storage.clone(), folder.clone());
+        let made = blocking(move || {
+            // Rendering took its time: the mount may have dropped meanwhile, and its empty folder would take everything.
+            roots.prove(&storage)?;
+            Ok::<_, Failure>(roots.make_folder(&made))
+        });
+        made.await?.map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
         let fetches: Vec<_> = plan
             .kept
             .iter()

@@ -17,7 +17,7 @@ mod watch;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
-use hearth_storage::{Calls, Roots, manifest::ChunkManifest};
+use hearth_storage::{Calls, Roots, StorageId, manifest::ChunkManifest};
 use hearth_workflows::{
     FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, format::Encoding, manifest::Load,
     split::ChunkPlan,
@@ -72,6 +72,8 @@ pub struct ChunkTask {
     pub clip_range: FrameRange,
     pub frames: FrameSet,
     pub work_dir: RootPath,
+    /// By root, the storage that the job was submitted to.
+    pub storage: BTreeMap<String, StorageId>,
     /// The job's own description, kept beside its results; empty when it was not sent.
     pub job_manifest: Arc<str>,
 }
@@ -96,6 +98,7 @@ impl ChunkTask {
         chunk: &v1::Chunk,
         job: &v1::JobDefinition,
         workflow: Arc<Workflow>,
+        storage: BTreeMap<String, StorageId>,
     ) -> Result<Self, Failure> {
         let unreadable = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(FailureKind::Internal, format!("the assignment's {what} cannot be read: {error}"))
@@ -134,6 +137,7 @@ impl ChunkTask {
                 .ok_or_else(|| unreadable("clip range", &"it ends before it starts"))?,
             frames: chunk.frames.parse().map_err(|error| unreadable("frames", &error))?,
             work_dir: job.work_dir.parse().map_err(|error| unreadable("work folder", &error))?,
+            storage,
             job_manifest: job.manifest.as_str().into(),
         })
     }

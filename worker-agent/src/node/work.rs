@@ -51,7 +51,7 @@ pub(super) async fn perform(
     if let Err(failure) = proven {
         return Ending::Failed(failure);
     }
-    let ending = work_on(bench, attempt, work, brief, adopt, events, cancel).await;
+    let ending = work_on(bench, attempt, (work, &storage), brief, adopt, events, cancel).await;
     if matches!(ending, Ending::Done { .. })
         && let Err(failure) = prove(bench, &storage).await
     {
@@ -71,14 +71,14 @@ async fn prove(bench: &Workbench, storage: &StorageIds) -> Result<(), Failure> {
 async fn work_on(
     bench: &Workbench,
     attempt: &str,
-    work: Work,
+    (work, storage): (Work, &StorageIds),
     brief: Brief,
     adopt: bool,
     events: &mpsc::Sender<Event>,
     cancel: &CancellationToken,
 ) -> Ending {
     match work {
-        Work::Chunk(chunk) => render(bench, attempt, &chunk, brief, adopt, events, cancel).await,
+        Work::Chunk(chunk) => render(bench, attempt, (&chunk, storage), brief, adopt, events, cancel).await,
         Work::Assembly(assembly) => {
             let (roots, id, events) = (bench.roots.clone(), attempt.to_owned(), events.clone());
             let (stop, done) = (cancel.clone(), Arc::new(AtomicU64::new(0)));
@@ -137,7 +137,7 @@ async fn stands_still(done: &AtomicU64, stall: Duration) -> Failure {
 async fn render(
     bench: &Workbench,
     attempt: &str,
-    chunk: &v1::Chunk,
+    (chunk, storage): (&v1::Chunk, &StorageIds),
     brief: Brief,
     adopt: bool,
     events: &mpsc::Sender<Event>,
@@ -147,7 +147,7 @@ async fn render(
         let message = "the chunk's job or workflow was not sent, or cannot be used";
         return Ending::Failed(Failure::new(FailureKind::Internal, message));
     };
-    let task = match ChunkTask::read(attempt, chunk, &job, workflow) {
+    let task = match ChunkTask::read(attempt, chunk, &job, workflow, storage.clone()) {
         Ok(task) => Arc::new(task),
         Err(failure) => return Ending::Failed(failure),
     };
