@@ -19,6 +19,7 @@ pub mod sequences;
 pub mod signatures;
 pub mod split;
 
+mod declared;
 mod error;
 mod workflow;
 

@@ -37,7 +37,7 @@ impl<'a> Named<'a> {
         let starts = (0..stem.len()).filter(|at| is_digit(*at) && (*at == 0 || !is_digit(at - 1)));
         let runs: Vec<Range<usize>> = starts
             .map(|start| {
-                let end = (start..).find(|at| !is_digit(*at)).unwrap_or(stem.len());
+                let end = (start..stem.len()).find(|at| !is_digit(*at)).unwrap_or(stem.len());
                 // A minus sign belongs to the number where something else already ends the name: `plate.-010.exr`.
                 let signed = stem[..start].strip_suffix('-').is_some_and(|name| name.ends_with(['.', '_']));
                 if signed { start - 1..end } else { start..end }

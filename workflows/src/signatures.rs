@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+pub use crate::declared::Declared;
 use crate::graph::{Graph, GraphNode, Link, link_of};
 
 /// The node classes of a ComfyUI, by name.
@@ -19,8 +20,8 @@ pub struct Signatures {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signature {
     pub inputs: BTreeMap<String, Input>,
-    /// The widgets among the inputs, in the editor's order.
-    pub widgets: Vec<String>,
+    /// The same in the editor's order, as they are declared.
+    pub declared: Vec<Declared>,
     /// Types of the outputs.
     pub outputs: Vec<String>,
     /// It shows or saves something: what a graph is run for.
@@ -177,11 +178,13 @@ impl Signature {
         let order = ["required", "optional"].into_iter().flat_map(|kind| {
             entry["input_order"][kind].as_array().into_iter().flatten().filter_map(Value::as_str)
         });
-        let is_widget =
-            |name: &&str| inputs.get(*name).is_some_and(|input| !matches!(input.kind, InputKind::Link(_)));
+        let declaration = |name: &str| {
+            let kinds = ["required", "optional"].into_iter();
+            kinds.map(|kind| &entry["input"][kind][name]).find(|declaration| !declaration.is_null())
+        };
         let text = |value: &Value| value.as_str().unwrap_or("*").to_owned();
         Self {
-            widgets: order.filter(is_widget).map(str::to_owned).collect(),
+            declared: order.filter_map(|name| Some(Declared::new(name, declaration(name)?))).collect(),
             outputs: entry["output"].as_array().into_iter().flatten().map(text).collect(),
             is_output: entry["output_node"].as_bool().unwrap_or(false),
             module: entry["python_module"].as_str().unwrap_or("").to_owned(),
@@ -191,7 +194,7 @@ impl Signature {
 
     /// Whether an input that is not declared is heeded all the same: `images.image0` of a declared `images` that grows,
     /// and the settings of a movie's format.
-    fn takes(&self, class: &str, input: &str) -> bool {
+    pub(crate) fn takes(&self, class: &str, input: &str) -> bool {
         let grows = |root| self.inputs.get(root).is_some_and(|input| input.kind.is_dynamic());
         MOVIES.contains(&class) || input.split_once('.').is_some_and(|(root, _)| grows(root))
     }
@@ -230,7 +233,7 @@ impl InputKind {
     }
 
     /// Its inputs have names of their own, which are not declared.
-    fn is_dynamic(&self) -> bool {
+    pub(crate) fn is_dynamic(&self) -> bool {
         matches!(self, Self::Link(types) if types.iter().any(|kind| kind.starts_with("COMFY_") && kind != "COMFY_MATCHTYPE_V3"))
     }
 

@@ -49,6 +49,7 @@ pub(super) fn draft(
     }
     let split = guess.split(file, loader.as_ref().map(|(node, _)| node.as_str()))?;
     section(&mut text, &split.text);
+    section(&mut text, &guess.frame_rule());
     guess.needs(&mut text);
     for parameter in guess.parameters(loader.as_ref().map(|(node, _)| node.as_str()), &split.taken) {
         section(&mut text, &parameter);
@@ -121,7 +122,8 @@ impl Guess<'_> {
             .nodes()
             .filter_map(|(id, node)| Some((id.clone(), knowledge::loader(&node.class_type)?)))
             .collect();
-        loaders.sort_by_key(|(_, load)| *load == Load::Image);
+        let likeness = |id: &str| self.graph.get(id).map_or(0, |node| knowledge::clip_likeness(&node.title));
+        loaders.sort_by_key(|(id, load)| (*load == Load::Image, std::cmp::Reverse(likeness(id))));
         let (node, load) = loaders.first()?.clone();
         if load == Load::Image && self.length().is_some() {
             self.notes.push(format!(
@@ -161,7 +163,9 @@ impl Guess<'_> {
                 Save::Images => node.inputs.get("filename_prefix").and_then(Value::as_str).unwrap_or(""),
                 Save::Frames => "",
             };
+            let title = Self::pass_title(node);
             let wanted = match plain(file_name(wanted)).as_str() {
+                "" | "comfyui" if !title.is_empty() => title,
                 "" | "comfyui" if used.is_empty() => "beauty".to_owned(),
                 "" | "comfyui" => format!("pass{}", used.len() + 1),
                 wanted => wanted.to_owned(),
@@ -182,6 +186,29 @@ impl Guess<'_> {
                 .push(format!("{}; movies are made with `hearth submit --deliver`", ignored.join("; ")));
         }
         Ok(passes)
+    }
+
+    /// What a saver's title says of its pass: nothing as long as nobody has changed it.
+    fn pass_title(node: &GraphNode) -> String {
+        let told = plain(&node.title);
+        let usual =
+            ["save", "image", "images", "video", "frames", "preview", "output", "combine", "final", "vhs"];
+        let is_usual = node.title == node.class_type
+            || told.split('_').all(|word| usual.contains(&word) || word.is_empty());
+        let words = told.split('_').filter(|word| !usual.contains(word));
+        if is_usual { String::new() } else { words.collect::<Vec<_>>().join("_") }
+    }
+
+    /// How many frames a model makes, where it does not make any number.
+    fn frame_rule(&mut self) -> String {
+        let rules = self
+            .graph
+            .nodes()
+            .iter()
+            .find_map(|(id, node)| Some((id, knowledge::frame_rule(&node.class_type)?)));
+        let Some((id, (multiple, plus))) = rules else { return String::new() };
+        self.notes.push(format!("node {id} makes {multiple}n + {plus} frames; look whether that is so"));
+        format!("[chunk]\nmultiple = {multiple}\nplus = {plus}\n")
     }
 
     fn split(&mut self, file: &str, loader: Option<&str>) -> Result<Cut, ImportError> {
@@ -350,7 +377,7 @@ impl Guess<'_> {
         for (_, node) in self.nodes() {
             for (input, value) in &node.inputs {
                 let file = value.as_str().filter(|value| knowledge::is_model(value));
-                if let Some((file, folder)) = file.zip(knowledge::model_folder(input)) {
+                if let Some((file, folder)) = file.zip(knowledge::model_folder(&node.class_type, input)) {
                     models.insert(format!("{folder}/{file}"));
                 }
             }
