@@ -8,6 +8,7 @@ mod support;
 use std::{
     collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
     env,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
@@ -64,6 +65,7 @@ fn no_farm_loses_or_doubles_a_frame() {
     // A simulation in which nothing goes wrong proves nothing.
     assert!(sum.restarts > seeds / 4 && sum.lost > seeds && sum.late_used > 0 && sum.failed_jobs > 20);
     assert!(sum.losses > seeds / 5 && sum.found_again > 0 && sum.partial_jobs > 100);
+    assert!(sum.homeless > seeds * 5, "only {} pieces of work found no storage", sum.homeless);
     assert!(sum.followed > seeds, "only {} chunks of clips that were still being made", sum.followed);
     assert!(sum.done_jobs > seeds && sum.cancelled_jobs > 0 && sum.failed_commits > 0);
 }
@@ -74,6 +76,8 @@ struct Report {
     restarts: u64,
     failed_commits: u64,
     lost: u64,
+    /// Pieces of work that found no storage.
+    homeless: u64,
     losses: u64,
     found_again: u64,
     /// Chunks of clips that were still being made.
@@ -91,6 +95,7 @@ impl Report {
         self.restarts += other.restarts;
         self.failed_commits += other.failed_commits;
         self.lost += other.lost;
+        self.homeless += other.homeless;
         self.losses += other.losses;
         self.found_again += other.found_again;
         self.followed += other.followed;
@@ -191,6 +196,8 @@ struct World {
     acknowledged: HashSet<JobId>,
     /// How often a chunk fails on this farm.
     failure_rate: f64,
+    /// When storage is away, and for which node alone.
+    outages: Vec<(Range<u64>, Option<usize>)>,
     /// The frames that each attempt has ever published, and by whom.
     published: HashMap<AttemptId, (NodeName, FrameSet)>,
     /// Frames of a job whose files have gone bad since, and are to be made again.
@@ -255,6 +262,7 @@ impl World {
             workflows,
             acknowledged: HashSet::new(),
             failure_rate,
+            outages: Vec::new(),
             published: HashMap::new(),
             spoilt: HashMap::new(),
             assembled: HashSet::new(),
@@ -286,6 +294,13 @@ impl World {
                 let back = at + self.rng.random_range(100..CALM_AT / 2);
                 self.at(back, What::Shift(node, true));
             }
+        }
+        for _ in 0..self.rng.random_range(0..3) {
+            let from = self.rng.random_range(0..CALM_AT / 2);
+            let until = from + self.rng.random_range(1_000..CALM_AT / 2);
+            let node = self.rng.random_range(0..self.nodes.len());
+            let alone = self.rng.random_bool(0.5).then_some(node);
+            self.outages.push((from..until, alone));
         }
         for submission in 0..self.submissions.len() {
             let at = self.rng.random_range(0..60_000);
@@ -568,6 +583,8 @@ impl World {
                 let time = (busy + frames.len().max(1)) * node.ms_per_frame * random / 100;
                 let (attempt, life) = (assignment.attempt, node.life);
                 node.held.insert(attempt, frames);
+                // What finds no storage gives up before it renders anything.
+                let time = if self.storage_is_away(index) { 100 } else { time };
                 self.at(self.now + time, What::Finishes(index, life, attempt));
             }
             ToNode::Cancel(attempt) => {
@@ -579,13 +596,22 @@ impl World {
         }
     }
 
+    fn storage_is_away(&self, node: usize) -> bool {
+        let hits = |alone: Option<usize>| alone.is_none_or(|alone| alone == node);
+        self.outages.iter().any(|(span, alone)| span.contains(&self.now) && hits(*alone))
+    }
+
     fn finishes(&mut self, index: usize, life: u64, attempt: AttemptId) {
         if self.nodes[index].life != life {
             return;
         }
         let Some(frames) = self.nodes[index].held.remove(&attempt) else { return };
         let failed = self.rng.random_bool(if self.calm() { 0.0 } else { self.failure_rate });
-        let outcome = if failed {
+        let outcome = if self.storage_is_away(index) {
+            self.report.homeless += 1;
+            let message = "there is no storage".to_owned();
+            Outcome::Failed { kind: FailureKind::Storage, message, frames: FrameSet::new() }
+        } else if failed {
             let kinds = [
                 FailureKind::Execution,
                 FailureKind::OutOfMemory,
@@ -701,7 +727,9 @@ impl World {
         if self.calm() {
             // In the end nothing is held back, and what failed is tried once more.
             for job in jobs {
-                let state = self.kept.farm.job(job).map(|view| view.state);
+                let view = self.kept.farm.job(job);
+                view.iter().for_each(check_losses);
+                let state = view.map(|view| view.state);
                 self.report.failed_jobs += u64::from(state == Some(JobState::Failed));
                 self.report.partial_jobs += u64::from(state == Some(JobState::Partial));
                 self.farm(Command::Resume(job));
@@ -823,6 +851,7 @@ impl World {
     fn count_ends(&mut self) {
         let filter = hearth_coordinator::farm::JobFilter { limit: usize::MAX, ..Default::default() };
         for job in self.kept.farm.jobs(&filter).0 {
+            check_losses(&job);
             match job.state {
                 JobState::Done => self.report.done_jobs += 1,
                 JobState::Partial => self.report.partial_jobs += 1,
@@ -833,4 +862,10 @@ impl World {
             }
         }
     }
+}
+
+/// Storage that is away costs no frame.
+fn check_losses(job: &JobView) {
+    let homeless = job.lost.iter().find(|lost| lost.kind == FailureKind::Storage);
+    assert!(homeless.is_none(), "job {} lost frames to storage: {homeless:?}", job.id);
 }

@@ -102,7 +102,8 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
         };
         let by_rank = by_rank && !is_spare && !has_failed && job.spec.terms.min_nodes == 0;
         let passed = farm.queue.jobs().filter_map(|(_, id)| farm.jobs.get(&id).map(|job| (id, job)));
-        // Within a show; and a node need not load other models for a handful of frames that others are at.
+        // Within a show; and a node need not load other models for a handful of frames that others are at, which is
+        // seen by class.
         let mut better = passed.filter(|(_, other)| {
             let alone = |workflow| farm.workflows.get(workflow).is_some_and(|known| known.loaded_on == 0);
             by_rank
@@ -111,7 +112,7 @@ pub fn check_handed_out(farm: &Farm, now: Timestamp, step: &Step, by_rank: bool)
                         && other.spec.show == job.spec.show
                         && other.spec.user == job.spec.user
                         && other.priority > job.priority)
-                && (other.spec.workflow() == job.spec.workflow() || other.spec.workflow().is_some_and(alone))
+                && (other.class == job.class || other.spec.workflow().is_some_and(alone))
         });
         if let Some((other, _)) = better.find(|(_, other)| could_have(farm, now, node, other)) {
             return Err(format!("node {name} got {id}, though job {other} ranks higher and waits"));

@@ -15,6 +15,7 @@ use hearth_telemetry::chain;
 use hearth_workflows::Workflow;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::Event;
 use crate::{
