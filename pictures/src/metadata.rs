@@ -38,7 +38,7 @@ impl Rate {
 
     /// From a decimal number, with the NTSC rates as what they are.
     pub fn from_float(rate: f32) -> Option<Self> {
-        if !(rate.is_finite() && SLOWEST <= rate && rate < 10_000.0) {
+        if !(rate.is_finite() && (SLOWEST..10_000.0).contains(&rate)) {
             return None;
         }
         let rate = f64::from(rate);
@@ -55,7 +55,7 @@ impl Rate {
     /// Whether time code of this rate leaves out frame numbers to keep up with the clock (SMPTE ST 12-1): only that of
     /// the NTSC rates of 30 and its multiples does.
     pub fn has_drop_frame(self) -> bool {
-        self.denominator == 1001 && self.numerator % 30_000 == 0
+        self.denominator == 1001 && self.numerator.is_multiple_of(30_000)
     }
 
     /// `numerator / denominator` times as many frames a second.

@@ -55,9 +55,6 @@ impl Orientation {
             })
             .collect();
         debug_assert_eq!(places.len(), from_width * from_height);
-        fn moved<T: Copy>(samples: &[T], places: &[usize]) -> Vec<T> {
-            places.iter().map(|place| samples[*place]).collect()
-        }
         let planes = picture.planes.into_iter().map(|plane| Plane {
             samples: match plane.samples {
                 Samples::U8(samples) => Samples::U8(moved(&samples, &places)),
@@ -93,6 +90,10 @@ fn tag_274(data: &[u8]) -> Option<u32> {
     let entries = usize::from(two(directory)?);
     let entry = (0..entries).map(|entry| directory + 2 + 12 * entry).find(|at| two(*at) == Some(274))?;
     two(entry + 8).map(u32::from)
+}
+
+fn moved<T: Copy>(samples: &[T], places: &[usize]) -> Vec<T> {
+    places.iter().map(|place| samples[*place]).collect()
 }
 
 #[cfg(test)]

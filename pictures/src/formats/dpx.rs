@@ -104,7 +104,13 @@ impl Header {
             return Err(PictureError::damaged(path, "its pixels begin within its header"));
         }
         let padding = four(812);
-        let stride = stride + if padding == u32::MAX { 0 } else { padding as usize };
+        let padding = if padding == u32::MAX { 0 } else { padding as usize };
+        let plain = if bits == 8 { samples } else { 2 * samples };
+        let rows = |stride: usize| offset + stride as u64 * u64::from(height);
+        let length = file.get_ref().metadata().map_err(PictureError::read(path))?.len();
+        // Rows end at a word of 32 bits; some programs, OpenImageIO among them, write them without that.
+        let is_unpadded = bits != 10 && padding == 0 && length == rows(plain) && length < rows(stride);
+        let stride = if is_unpadded { plain } else { stride + padding };
         // Some begin their pixels where others have headers for film and television: what would be read there is
         // pixels.
         let known = |at: usize| {

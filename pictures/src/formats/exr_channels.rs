@@ -216,9 +216,8 @@ mod tests {
 
     #[test]
     fn channels_are_known_by_many_names() {
-        let found = |name: &str| role(name).map(|(layer, role, fit)| (layer, role, fit));
         let is = |name: &str, layer: &str, role, fit| {
-            assert_eq!(found(name), Some((layer.to_owned(), role, fit)), "{name}");
+            assert_eq!(role(name), Some((layer.to_owned(), role, fit)), "{name}");
         };
         is("R", "", Role::Red, Fit::Exact);
         is("g", "", Role::Green, Fit::OtherCase);
@@ -230,7 +229,7 @@ mod tests {
         is("N.X", "N", Role::X, Fit::Exact);
         is("depth.Z", "depth", Role::Z, Fit::Exact);
         for name in ["HAIR", "mask", "depth", "crypto00", "UV", "R2"] {
-            assert_eq!(found(name), None, "{name}");
+            assert_eq!(role(name), None, "{name}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use hearth_workflows::format::PictureFormat;
 use tiff::{
     TiffError,
-    decoder::{Decoder, DecodingResult, Limits},
+    decoder::{ChunkType, Decoder, DecodingResult, Limits},
     encoder::{
         TiffEncoder, TiffValue,
         colortype::{
@@ -89,7 +89,6 @@ fn open(path: &Path, file: BufReader<File>) -> Result<Opened, PictureError> {
         Some(5) => return unsupported("TIFF in CMYK".to_owned()),
         Some(6) => return unsupported("TIFF in YCbCr".to_owned()),
         Some(8..=10) => return unsupported("TIFF in L*a*b*".to_owned()),
-        Some(32_844 | 32_845) => return unsupported("TIFF in LogLuv".to_owned()),
         other => return unsupported(format!("TIFF of photometric interpretation {other:?}")),
     }
     let numbers = |decoder: &mut Reader, tag| {
@@ -97,8 +96,7 @@ fn open(path: &Path, file: BufReader<File>) -> Result<Opened, PictureError> {
     };
     let bits = numbers(&mut decoder, Tag::BitsPerSample);
     let kinds = numbers(&mut decoder, Tag::SampleFormat);
-    let alike = |all: &[u32]| all.windows(2).all(|pair| pair[0] == pair[1]);
-    if !alike(&bits) || !alike(&kinds) {
+    if kinds.windows(2).any(|pair| pair[0] != pair[1]) {
         return unsupported("TIFF whose channels are of several kinds".to_owned());
     }
     let (bits, kind) = (bits.first().copied().unwrap_or(1), kinds.first().copied().unwrap_or(1));
@@ -122,15 +120,19 @@ fn open(path: &Path, file: BufReader<File>) -> Result<Opened, PictureError> {
     }
     let channels = match decoder.colortype().map_err(&wrong)? {
         tiff::ColorType::Gray(_) => 1,
-        tiff::ColorType::GrayA(_) => 2,
         tiff::ColorType::RGB(_) => 3,
         tiff::ColorType::RGBA(_) => 4,
-        tiff::ColorType::Multiband { num_samples: 2, .. } => 2,
+        tiff::ColorType::GrayA(_) | tiff::ColorType::Multiband { num_samples: 2, .. } => 2,
         tiff::ColorType::Multiband { num_samples, .. } => {
             return unsupported(format!("TIFF of {num_samples} channels"));
         }
         other => return unsupported(format!("TIFF of kind {other:?}")),
     };
+    // The crate leaves out what it takes for no colour.
+    let samples = number(&mut decoder, Tag::SamplesPerPixel).unwrap_or(1);
+    if samples != u32::from(channels) {
+        return unsupported(format!("TIFF of {samples} channels"));
+    }
     let extra = numbers(&mut decoder, EXTRA_SAMPLES).first().copied();
     let inverted = number(&mut decoder, Tag::PhotometricInterpretation) == Some(0);
     if channels == 2 && (inverted || !matches!(extra, Some(1 | 2))) {
@@ -184,8 +186,8 @@ pub(crate) fn look(path: &Path, file: BufReader<File>) -> Result<(Picture, Metad
 pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureError> {
     let Opened { mut decoder, .. } = open(path, file)?;
     let chunks = match decoder.get_chunk_type() {
-        tiff::decoder::ChunkType::Strip => decoder.strip_count(),
-        tiff::decoder::ChunkType::Tile => decoder.tile_count(),
+        ChunkType::Strip => decoder.strip_count(),
+        ChunkType::Tile => decoder.tile_count(),
     };
     let mut nan = 0;
     for chunk in 0..chunks.map_err(wrong(path))? {
@@ -211,10 +213,15 @@ pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, Picture
         3 => &["R", "G", "B"],
         _ => &["R", "G", "B", "A"],
     };
-    // Not `read_image`, which reads the first plane only.
-    let mut all = DecodingResult::U8(Vec::new());
-    decoder.read_image_to_buffer(&mut all).map_err(wrong(path))?;
     let pixels = stored.0 as usize * stored.1 as usize;
+    let all = if planar && decoder.get_chunk_type() == ChunkType::Tile {
+        planar_tiles(path, &mut decoder, (stored.0 as usize, stored.1 as usize), names.len())?
+    } else {
+        // Not `read_image`, which reads the first plane only.
+        let mut all = DecodingResult::U8(Vec::new());
+        decoder.read_image_to_buffer(&mut all).map_err(wrong(path))?;
+        all
+    };
     let layout = Layout { channels: names.len(), pixels, planar };
     let planes = names
         .iter()
@@ -237,6 +244,60 @@ pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, Picture
         raster.divide_by_alpha();
     }
     Ok(orientation.upright(raster))
+}
+
+/// Plane after plane, put together tile by tile: the crate panics when it is to do that itself (0.11.3).
+fn planar_tiles(
+    path: &Path,
+    decoder: &mut Reader,
+    (width, height): (usize, usize),
+    planes: usize,
+) -> Result<DecodingResult, PictureError> {
+    let (tile_width, tile_height) = decoder.chunk_dimensions();
+    let (tile_width, tile_height) = (tile_width as usize, tile_height as usize);
+    let (across, down) = (width.div_ceil(tile_width), height.div_ceil(tile_height));
+    let mut all: Option<DecodingResult> = None;
+    for chunk in 0..across * down * planes {
+        let tile = decoder.read_chunk(chunk as u32).map_err(wrong(path))?;
+        let (plane, at) = (chunk / (across * down), chunk % (across * down));
+        let (x, y) = (at % across * tile_width, at / across * tile_height);
+        let place =
+            Place { from: plane * width * height + y * width + x, columns: tile_width.min(width - x), width };
+        let room = width * height * planes;
+        let whole = all.get_or_insert_with(|| match &tile {
+            DecodingResult::U16(_) => DecodingResult::U16(vec![0; room]),
+            DecodingResult::F16(_) => DecodingResult::F16(vec![half::f16::ZERO; room]),
+            DecodingResult::F32(_) => DecodingResult::F32(vec![0.0; room]),
+            _ => DecodingResult::U8(vec![0; room]),
+        });
+        match (whole, &tile) {
+            (DecodingResult::U8(whole), DecodingResult::U8(tile)) => place.fill(whole, tile),
+            (DecodingResult::U16(whole), DecodingResult::U16(tile)) => place.fill(whole, tile),
+            (DecodingResult::F16(whole), DecodingResult::F16(tile)) => place.fill(whole, tile),
+            (DecodingResult::F32(whole), DecodingResult::F32(tile)) => place.fill(whole, tile),
+            _ => return Err(PictureError::damaged(path, "its tiles are of several kinds")),
+        }
+    }
+    all.ok_or_else(|| PictureError::damaged(path, "it has no tiles"))
+}
+
+/// Where the rows of a tile belong; what reaches over the edge is left out of it by then.
+struct Place {
+    from: usize,
+    columns: usize,
+    width: usize,
+}
+
+impl Place {
+    fn fill<T: Copy>(&self, whole: &mut [T], tile: &[T]) {
+        for (row, samples) in tile.chunks_exact(self.columns).enumerate() {
+            if let Some(place) =
+                whole.get_mut(self.from + row * self.width..).and_then(|it| it.get_mut(..self.columns))
+            {
+                place.copy_from_slice(samples);
+            }
+        }
+    }
 }
 
 /// How the samples of a decoded picture lie.
