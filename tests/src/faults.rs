@@ -107,6 +107,7 @@ enum Repair {
     Agent(usize),
     Simulator(usize),
     Link(usize),
+    Storage(&'static str),
 }
 
 /// Runs one night; panics when anything is not as it must be.
@@ -173,7 +174,7 @@ async fn settle(facility: &Facility) {
 }
 
 /// Frames in chunks that agents have begun, as their logs say: every one that may have been rendered. A chunk
-/// that only waited behind another, and was moved to an idle node, is not one.
+/// that only waited behind another, and was moved to an idle node, is not one, nor is one that found no storage.
 pub fn begun(log: &str) -> u64 {
     fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
         line.split_once(&format!("{name}=\""))?.1.split('"').next()
@@ -188,7 +189,8 @@ pub fn begun(log: &str) -> u64 {
             attempts.insert(attempt, frames.len());
         }
     }
-    for line in log.lines().filter(|line| line.contains("an idle node begins it sooner")) {
+    let unmade = ["an idle node begins it sooner", "nothing is made of it"];
+    for line in log.lines().filter(|line| unmade.iter().any(|text| line.contains(text))) {
         field(line, "attempt").and_then(|moved| attempts.remove(moved));
     }
     attempts.values().sum()
@@ -288,14 +290,23 @@ async fn fault(facility: &mut Facility, rng: &mut SmallRng, under_way: &[(Instan
             let back = LEADER_LEASE + milliseconds(rng, 300..2_000);
             ("paused leaders", all, Some((back, Repair::Continue(leader))))
         }
-        32..44 => {
+        32..40 => {
             if under_way.iter().any(|(_, repair)| matches!(repair, Repair::Redis)) {
                 return ("", 0, None);
             }
             facility.redis.kill();
             ("killed Redis", all, Some((milliseconds(rng, 100..2_500), Repair::Redis)))
         }
-        44..56 => {
+        40..48 => {
+            let root = ["plates", "comps"][rng.random_range(0..2)];
+            if under_way.iter().any(|(_, repair)| matches!(repair, Repair::Storage(other) if *other == root))
+            {
+                return ("", 0, None);
+            }
+            take_away(facility, root);
+            ("lost storages", all, Some((milliseconds(rng, 200..4_000), Repair::Storage(root))))
+        }
+        48..56 => {
             let agent = rng.random_range(0..facility.agents.len());
             facility.agents[agent].kill();
             (
@@ -339,7 +350,23 @@ async fn repair(facility: &mut Facility, due: Repair) {
         Repair::Agent(index) => facility.restart_agent(index),
         Repair::Simulator(index) => facility.restart_simulator(index),
         Repair::Link(index) => link_at(facility, index).set(Link::Whole),
+        Repair::Storage(root) => bring_back(facility, root),
     }
+}
+
+/// As when it is unmounted: an empty folder is where it was, of another file system.
+fn take_away(facility: &Facility, root: &str) {
+    std::fs::rename(facility.path(root), facility.path(&away(root))).expect("the storage goes away");
+    std::fs::create_dir(facility.path(root)).expect("the mount point is there");
+}
+
+fn bring_back(facility: &Facility, root: &str) {
+    std::fs::remove_dir(facility.path(root)).expect("nobody has written below the mount point");
+    std::fs::rename(facility.path(&away(root)), facility.path(root)).expect("the storage comes back");
+}
+
+fn away(root: &str) -> String {
+    format!("{root}.away")
 }
 
 fn signal(name: &str, pid: u32) {

@@ -156,7 +156,7 @@ impl Farm {
                     .to_owned()
             }
             _ if let Some(awaited) = self.awaits_what(job) => awaited,
-            Phase::Assembling | Phase::Delivering if let Some(hindrance) = self.hindrance(job) => hindrance,
+            Phase::Assembling | Phase::Delivering if let Some(hindrance) = hindrance(job) => hindrance,
             Phase::Assembling if job.running.is_empty() => self.why_not_delivered(
                 &job.spec,
                 "its frames are done, and wait for a node to put them together",
@@ -170,15 +170,6 @@ impl Farm {
             Phase::Rendering => self.how_it_runs(job),
         };
         Some(told)
-    }
-
-    /// What keeps a finished job from being put together or encoded, if it is nothing of its own.
-    fn hindrance(&self, job: &Job) -> Option<String> {
-        if job.hindered == 0 || !job.running.is_empty() {
-            return None;
-        }
-        let latest = job.failures.back()?;
-        Some(format!("it waits, and goes on by itself: {}", latest.message))
     }
 
     fn how_it_runs(&self, job: &Job) -> String {
@@ -381,4 +372,13 @@ impl Farm {
         let expected = self.eta(id).map_or(Duration::ZERO, |eta| eta.expected);
         !job.is_ended() && self.now.after(expected) > deadline
     }
+}
+
+/// What keeps a finished job from being put together or encoded, if it is nothing of its own.
+fn hindrance(job: &Job) -> Option<String> {
+    if job.hindered == 0 || !job.running.is_empty() {
+        return None;
+    }
+    let latest = job.failures.back()?;
+    Some(format!("it waits, and goes on by itself: {}", latest.message))
 }

@@ -216,8 +216,8 @@ mod tests {
 
     #[test]
     fn channels_are_known_by_many_names() {
-        let is = |name: &str, layer: &str, role, fit| {
-            assert_eq!(role(name), Some((layer.to_owned(), role, fit)), "{name}");
+        let is = |name: &str, layer: &str, is: Role, fit: Fit| {
+            assert_eq!(role(name), Some((layer.to_owned(), is, fit)), "{name}");
         };
         is("R", "", Role::Red, Fit::Exact);
         is("g", "", Role::Green, Fit::OtherCase);

@@ -144,7 +144,7 @@ pub(crate) fn all() -> Vec<Variant> {
                 let dpx = Dpx { channels, big_endian, bits, packing, ..Dpx::default() };
                 // Of OpenImageIO's, only rows of 10 bits end at a word.
                 let row = channels.len() * super::scene::WIDTH * if bits == 8 { 1 } else { 2 };
-                let alike = bits == 10 || row % 4 == 0;
+                let alike = bits == 10 || row.is_multiple_of(4);
                 let name = format!("{name}, {bits} bits{method}, {order}");
                 if !alike {
                     let unpadded = Dpx { padding: None, ..dpx.clone() };

@@ -68,7 +68,7 @@ pub(crate) fn stored_zlib(bytes: &[u8]) -> Vec<u8> {
 /// Appends `value` of `bits` to a row.
 pub(crate) fn push_bits(row: &mut Vec<u8>, used: &mut usize, value: u32, bits: usize) {
     for bit in (0..bits).rev() {
-        if *used % 8 == 0 {
+        if used.is_multiple_of(8) {
             row.push(0);
         }
         let last = row.last_mut().expect("a byte");
@@ -244,7 +244,7 @@ pub(crate) fn all() -> Vec<Variant> {
         ("with sRGB", b"sRGB", vec![0]),
         ("with sBIT", b"sBIT", vec![8, 8, 8]),
         ("with pHYs", b"pHYs", vec![0, 0, 11, 19, 0, 0, 11, 19, 1]),
-        ("with a text chunk of 100 kB", b"tEXt", [&b"Comment\0"[..], &[b'x'; 100_000]].concat()),
+        ("with a text chunk of 100 kB", b"tEXt", [&b"Comment\0"[..], &vec![b'x'; 100_000]].concat()),
         ("with cICP of sRGB", b"cICP", vec![1, 13, 0, 1]),
         ("with cICP of Rec. 709", b"cICP", vec![1, 1, 0, 1]),
     ] {

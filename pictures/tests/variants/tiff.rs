@@ -59,11 +59,11 @@ fn lzw(bytes: &[u8], reversed: bool) -> Vec<u8> {
     let clear_and =
         bytes.chunks(250).flat_map(|some| [256].into_iter().chain(some.iter().map(|it| u32::from(*it))));
     let codes: Vec<u32> = clear_and.chain([257]).collect();
-    let (mut out, mut used) = (Vec::new(), 0);
+    let (mut out, mut used) = (Vec::new(), 0_usize);
     for code in codes {
         if reversed {
             for bit in 0..9 {
-                if used % 8 == 0 {
+                if used.is_multiple_of(8) {
                     out.push(0);
                 }
                 *out.last_mut().expect("a byte") |= ((code >> bit & 1) as u8) << (used % 8);

@@ -58,7 +58,10 @@ async fn accepted(url: &str) {
     clips::make(dir.path(), 0..=FRAMES, 64, 64);
     clips::make_exr(dir.path(), 0..=FRAMES, 64, 64);
     let folder = dir.path().to_str().expect("UTF-8");
-    for (name, path) in clips::files(dir.path()).into_iter().filter(|(name, _)| name.ends_with(".png")) {
+    for (name, path) in clips::files(dir.path())
+        .into_iter()
+        .filter(|(_, path)| path.extension().is_some_and(|it| it == "png"))
+    {
         let picture =
             reqwest::multipart::Part::bytes(std::fs::read(path).expect("a picture")).file_name(name);
         let form = reqwest::multipart::Form::new()

@@ -50,6 +50,7 @@ pub(super) async fn perform(
         () = cancel.cancelled() => return Ending::Cancelled { let_go: true },
     };
     if let Err(failure) = proven {
+        info!("there is no storage for it; nothing is made of it");
         return Ending::Failed(failure);
     }
     let ending = work_on(bench, attempt, (work, &storage), brief, adopt, events, cancel).await;
