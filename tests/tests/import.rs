@@ -133,9 +133,6 @@ fn a_graph_from_the_editor_is_the_exported_one_or_is_refused() {
         import("w", "w.json", &text.to_string(), signatures).expect_err("refused").to_string()
     };
     assert!(refused(&saved(), None).contains("name one with --node"));
-    let mut subgraphs = saved();
-    subgraphs["definitions"] = json!({ "subgraphs": [{ "id": "x" }] });
-    assert!(refused(&subgraphs, Some(&signatures)).contains("it has subgraphs"));
     let mut unknown = saved();
     unknown["nodes"][2]["type"] = "NodeOfTheFuture".into();
     assert!(refused(&unknown, Some(&signatures)).contains("NodeOfTheFuture, which that ComfyUI lacks"));
