@@ -29,6 +29,15 @@ pub enum PictureError {
 }
 
 impl PictureError {
+    /// What to do about it: to render again what is never read is in vain.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Unsupported { .. } | Self::Unknown { .. } => "write it in another format",
+            _ => "render or copy it again",
+        }
+    }
+
     pub(crate) fn read(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
         |source| match source.kind() {
             io::ErrorKind::UnexpectedEof => Self::Truncated { path: path.to_owned() },

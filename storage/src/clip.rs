@@ -45,7 +45,7 @@ pub enum ClipError {
         "clip {clip}, frame {frame}: {found}, but frame {first} is {expected}; a clip must be of one size and kind"
     )]
     Mixed { clip: String, frame: Frame, found: Picture, first: Frame, expected: Picture },
-    #[error("clip {clip}, frame {frame} cannot be used; render or copy it again")]
+    #[error("clip {clip}, frame {frame} cannot be used; {}", source.advice())]
     Frame { clip: String, frame: Frame, source: PictureError },
 }
 

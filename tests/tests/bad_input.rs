@@ -64,7 +64,12 @@ async fn what_is_wrong_with_a_clip_is_said_at_submit() {
 
     fs::write(plates.join("cut/plate.0002.png"), b"").expect("written");
     let text = refused(&farm, request("cut", "resize-sharpen", "x")).await;
-    assert!(text.contains("is empty (0 bytes)"), "{text}");
+    assert!(text.contains("is empty (0 bytes)") && text.contains("render or copy it again"), "{text}");
+
+    // To render again what is never read is in vain.
+    fs::write(plates.join("cut/plate.0002.png"), b"GIF89a, which nobody reads here").expect("written");
+    let text = refused(&farm, request("cut", "resize-sharpen", "x")).await;
+    assert!(text.contains("write it in another format") && !text.contains("again"), "{text}");
 
     clips::make16(&plates.join("deep"), 1..=2, 16, 12);
     let library = Library::read::<&Path>(&[]);

@@ -79,7 +79,7 @@ async fn convert_all(
                         task,
                         clip,
                         *frame,
-                        &hearth_telemetry::chain(&error),
+                        &format!("{}; {}", hearth_telemetry::chain(&error), error.advice()),
                         [*frame].into_iter().collect(),
                     ),
                 })
@@ -102,7 +102,7 @@ fn bad(
     reason: &str,
     frames: hearth_workflows::FrameSet,
 ) -> Failure {
-    let message = format!("clip {}, frame {frame}: {reason}; render or copy it again", clip.path);
+    let message = format!("clip {}, frame {frame}: {reason}", clip.path);
     // Frames between frames have numbers of their own: then the whole chunk is to blame.
     let own = !matches!(task.split(), Ok(Split::Interpolate { .. }));
     let frames = if own { frames } else { hearth_workflows::FrameSet::new() };
@@ -190,8 +190,15 @@ async fn look_at(
                     return Err(Failure::storage(format!("cannot read {}", file.display()), &source));
                 }
                 Ok(picture) if *size.get_or_insert(picture) == picture => {}
-                Ok(picture) => bad.push((*frame, format!("it is {picture}, unlike the others"))),
-                Err(error) => bad.push((*frame, hearth_telemetry::chain(&error))),
+                Ok(picture) => {
+                    bad.push((
+                        *frame,
+                        format!("it is {picture}, unlike the others; render or copy it again"),
+                    ));
+                }
+                Err(error) => {
+                    bad.push((*frame, format!("{}; {}", hearth_telemetry::chain(&error), error.advice())));
+                }
             }
         }
         Ok(bad)

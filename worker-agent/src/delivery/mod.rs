@@ -15,7 +15,8 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use hearth_pictures::{
-    Corner, Display, Lettering, Metadata, Picture, Projector, Rate, TimeCode, look, read, verify,
+    Corner, Display, Lettering, Metadata, Picture, PictureError, Projector, Rate, TimeCode, look, read,
+    verify,
 };
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{
@@ -104,7 +105,7 @@ impl Order {
         let tiles = tiles.collect::<Result<Vec<_>, Failure>>()?;
         let first = *frames.first().ok_or_else(|| unreadable("frames", &"there are none"))?;
         let file = tiles.first().map_or_else(|| file_of(&folder, &sequence, first), |(file, _)| file.clone());
-        let first = look(&file).map_err(|error| bad_frame(tiles.first(), first, &chain(&error)))?;
+        let first = look(&file).map_err(|error| bad_frame(tiles.first(), first, &told(&error)))?;
         Ok(Self {
             attempt: attempt.to_owned(),
             work_dir: task.work_dir.clone(),
@@ -395,7 +396,7 @@ impl Studio {
             colour: projector.colour(),
         };
         if with_alpha && let Some(frame) = order.frames.first() {
-            let first = read(&order.file(*frame)).map_err(|error| order.bad(*frame, &chain(&error)))?;
+            let first = read(&order.file(*frame)).map_err(|error| order.bad(*frame, &told(&error)))?;
             input.alpha = projector.show(first, true).alpha;
         }
         let mut studio = Self { order, projector, lettering, input };
@@ -410,7 +411,7 @@ impl Studio {
 
     /// One frame as ffmpeg gets it.
     fn picture(&self, frame: Frame) -> Result<Display, Failure> {
-        let picture = read(&self.order.file(frame)).map_err(|error| self.order.bad(frame, &chain(&error)))?;
+        let picture = read(&self.order.file(frame)).map_err(|error| self.order.bad(frame, &told(&error)))?;
         let metadata = picture.metadata;
         let mut shown = self.projector.show(picture, self.input.alpha);
         let Input { width, height, alpha, .. } = self.input;
@@ -420,7 +421,8 @@ impl Studio {
         }
         if (shown.width, shown.height, shown.alpha) != (width, height, alpha) {
             let (width, height, channels) = (shown.width, shown.height, shown.channels());
-            let why = format!("it is {width}x{height} with {channels} channels, unlike the first");
+            let why =
+                format!("it is {width}x{height} with {channels} channels, unlike the first; render it again");
             return Err(self.order.bad(frame, &why));
         }
         self.letter(&mut shown, frame, metadata);
@@ -447,14 +449,19 @@ impl Studio {
     }
 }
 
-/// What is wrong with a picture, which must be rendered again.
+/// What is wrong with a picture, and what to do about it.
+fn told(error: &PictureError) -> String {
+    format!("{}; {}", chain(error), error.advice())
+}
+
+/// That a picture cannot be used.
 fn bad_frame(tile: Option<&(PathBuf, String)>, frame: Frame, why: &str) -> Failure {
     let (frames, place) = match tile {
         // Of another job: its number there is none of the delivery's frames.
         Some((file, label)) => (FrameSet::new(), format!("take {label}, {}", file.display())),
         None => ([frame].into_iter().collect(), format!("frame {frame}")),
     };
-    Failure { frames, ..Failure::new(FailureKind::BadFrame, format!("{place}: {why}; render it again")) }
+    Failure { frames, ..Failure::new(FailureKind::BadFrame, format!("{place}: {why}")) }
 }
 
 /// At most `count` of them, from the first to the last.
