@@ -29,7 +29,7 @@ pub enum PictureError {
 }
 
 impl PictureError {
-    /// What to do about it: to render again what is never read is in vain.
+    /// Advice for whoever reads the error. Rendering again does not help for a format that is never read.
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {

@@ -46,7 +46,7 @@ fn numbers(raster: &Raster, name: &str) -> Vec<f64> {
     }
 }
 
-/// What is wrong with it, if anything.
+/// The first difference from the truth, if there is one.
 fn off(raster: &Raster, truth: &Truth, channels: &str, tolerance: f64) -> Option<String> {
     if (raster.display.width as usize, raster.display.height as usize) != (WIDTH, HEIGHT) {
         return Some(format!("it is {}x{}", raster.display.width, raster.display.height));
@@ -93,7 +93,7 @@ fn verdict(variant: &Variant, folder: &Path, number: usize) -> Result<String, St
     }
 }
 
-/// What is wrong with what OpenImageIO reads, by variant: whatever it reads is to be the same.
+/// Reads the variants with OpenImageIO; the differences from the truth, by variant.
 fn held_against_openimageio(variants: &[Variant], folder: &Path) -> Vec<(usize, String)> {
     let mut all: Vec<String> = Vec::new();
     let mut asked: Vec<(usize, &Truth, String, PathBuf)> = Vec::new();

@@ -30,7 +30,7 @@ pub struct Workflow {
     graph_text: String,
 }
 
-/// What a ComfyUI must offer.
+/// The classes and models that a ComfyUI must offer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Requirements {
     /// Node classes, sorted.

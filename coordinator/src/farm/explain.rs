@@ -374,7 +374,7 @@ impl Farm {
     }
 }
 
-/// What keeps a finished job from being put together or encoded, if it is nothing of its own.
+/// The reason outside a finished job that keeps it from being put together or encoded.
 fn hindrance(job: &Job) -> Option<String> {
     if job.hindered == 0 || !job.running.is_empty() {
         return None;

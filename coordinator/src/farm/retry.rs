@@ -41,7 +41,7 @@ enum Blame {
     Size,
 }
 
-/// What is known of a chunk that has failed.
+/// The circumstances under which a chunk has failed.
 struct Circumstances<'a> {
     chunk: &'a FrameSet,
     /// Frames that the failure is about, where it says so.
@@ -50,7 +50,7 @@ struct Circumstances<'a> {
     divisible: bool,
     /// One more failure is the last.
     last_try: bool,
-    /// Of all other nodes, not one works either.
+    /// Not one of the other nodes works either.
     others_are_gone: bool,
 }
 
@@ -271,7 +271,7 @@ impl Farm {
         }
     }
 
-    /// Whether every other node of the farm is away, too. False for the only one.
+    /// True when every other node of the farm is away, too. False for the only one.
     fn others_are_gone(&self, now: Timestamp, name: &NodeName) -> bool {
         let mut others = self.nodes.values().filter(|node| node.about.name != *name).peekable();
         let works = |node: &Node| {

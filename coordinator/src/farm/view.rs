@@ -251,7 +251,7 @@ impl Farm {
         self.outputs.keys().filter(|output| output.starts_with(prefix)).cloned().collect()
     }
 
-    /// Of these roots, the storage that the latest job found there, as far as any has.
+    /// The storage that the latest job found behind these roots, as far as any has.
     pub fn storage_of(&self, roots: &BTreeSet<String>) -> BTreeMap<String, StorageId> {
         let mut latest: BTreeMap<&String, (JobId, &StorageId)> = BTreeMap::new();
         for (id, job) in &self.jobs {

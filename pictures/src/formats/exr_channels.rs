@@ -20,7 +20,7 @@ pub(super) struct Shown {
     pub(super) format: PictureFormat,
 }
 
-/// What a channel is for, by its name.
+/// The purpose of a channel, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     Red,
@@ -28,7 +28,7 @@ enum Role {
     Blue,
     Alpha,
     Grey,
-    /// Of luma and chroma: the latter have fewer samples.
+    /// Chroma of a luma and chroma picture: it has fewer samples.
     Chroma,
     X,
     Z,
@@ -122,7 +122,7 @@ fn check_layer(
 struct Layer {
     header: usize,
     name: String,
-    /// Of each role, the channel that fits best.
+    /// The channel that fits best, for each role.
     roles: BTreeMap<Role, (Fit, usize)>,
 }
 

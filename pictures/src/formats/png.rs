@@ -49,7 +49,7 @@ pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, 
     Ok((Picture { format, width, height, channels }, Metadata::default()))
 }
 
-/// What stands before the pixels of a PNG.
+/// The statements of a PNG before its pixels.
 #[derive(Debug, Default)]
 struct Said {
     /// One colour, or some of the palette's, are not opaque.

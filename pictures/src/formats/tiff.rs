@@ -46,7 +46,7 @@ struct Opened {
     planar: bool,
     /// Colour is multiplied by alpha, other than usual for TIFF.
     associated: bool,
-    /// Of the first strip or tile, as stored.
+    /// Width and height as stored, before orientation.
     stored: (u32, u32),
 }
 

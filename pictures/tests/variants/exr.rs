@@ -101,12 +101,12 @@ impl Exr {
 /// Half floats near 1, and what lossy kinds of compression leave.
 const HALF_STEP: f64 = 1e-3;
 
-fn by_oiio(name: String, truth: Truth, arguments: &'static [&'static str]) -> Variant {
+fn by_oiio(name: String, truth: Truth, arguments: Vec<&'static str>) -> Variant {
     let channels = truth.channels;
     Variant::right("EXR", name, truth, move |path| {
         with_float_tiff(channels, path, |source| {
             let mut all = vec![source];
-            all.extend(arguments);
+            all.extend(&arguments);
             let target = path.display().to_string();
             all.extend(["-o", &target]);
             oiiotool(&all);
@@ -134,20 +134,14 @@ pub(crate) fn all() -> Vec<Variant> {
                 let layout = if tiled { "tiles" } else { "lines" };
                 let name = format!("{kind}, {compression}, {layout}");
                 let truth = Truth::of("RGB", 0).within(tolerance + lossy);
-                all.push(Variant::right("EXR", name, truth, move |path| {
-                    with_float_tiff("RGB", path, |source| {
-                        let mut all = vec![source, "-d", kind];
-                        all.extend(arguments);
-                        all.extend(if tiled { &["--tile", "16", "16"][..] } else { &[] });
-                        let target = path.display().to_string();
-                        all.extend(["-o", &target]);
-                        oiiotool(&all);
-                    });
-                }));
+                let mut all_arguments = vec!["-d", kind];
+                all_arguments.extend(arguments);
+                all_arguments.extend(if tiled { &["--tile", "16", "16"][..] } else { &[] });
+                all.push(by_oiio(name, truth, all_arguments));
             }
         }
     }
-    all.push(by_oiio("grey".to_owned(), Truth::of("Y", 0).within(HALF_STEP), &["-d", "half"]));
+    all.push(by_oiio("grey".to_owned(), Truth::of("Y", 0).within(HALF_STEP), vec!["-d", "half"]));
     let named = |names: &[(&str, char)], channels, tolerance| {
         let (exr, truth) = (Exr::of(names), Truth::of(channels, 0).within(tolerance));
         let list = names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");

@@ -43,7 +43,7 @@ pub(crate) fn step(value: f64, most: u32) -> u32 {
     (value * f64::from(most)).round() as u32
 }
 
-/// What the pixels are.
+/// The expected pixels.
 pub(crate) struct Truth {
     /// A letter each.
     pub(crate) channels: &'static str,

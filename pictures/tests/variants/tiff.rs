@@ -275,7 +275,7 @@ impl Tiff {
     }
 }
 
-/// What a file of these samples can hold.
+/// The truth in the precision of the file's samples.
 fn truth(tiff: &Tiff) -> Truth {
     match (tiff.kind, tiff.bits) {
         (3, 16) => Truth::of(tiff.channels, 0).within(1e-3),

@@ -123,7 +123,7 @@ impl Away {
     }
 }
 
-/// What stands before a prompt in the queue, and since when.
+/// The prompt in front of ours in the queue, and since when.
 #[derive(Default)]
 struct Ahead {
     running: Vec<Running>,

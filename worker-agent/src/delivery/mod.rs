@@ -449,7 +449,7 @@ impl Studio {
     }
 }
 
-/// What is wrong with a picture, and what to do about it.
+/// The error with its causes, and advice.
 fn told(error: &PictureError) -> String {
     format!("{}; {}", chain(error), error.advice())
 }

@@ -86,7 +86,7 @@ pub(super) fn to_api(value: &Value, signatures: Option<&Signatures>) -> Result<A
     Ok(api)
 }
 
-/// What to install, a package a line with its classes.
+/// The packages to install, one a line with its classes.
 pub(super) fn missing_text(missing: &BTreeMap<String, Option<String>>) -> String {
     let mut packages: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (class, package) in missing {
@@ -135,7 +135,7 @@ fn drop_dangling(graph: &mut Map<String, Value>) {
     }
 }
 
-/// Whether two types of sockets can be connected.
+/// True when sockets of the two types can be connected.
 fn fit(one: &Value, other: &Value) -> bool {
     let types = |value: &Value| -> Option<BTreeSet<String>> {
         let text = value.as_str().filter(|text| !text.is_empty() && *text != "*")?;
@@ -197,7 +197,7 @@ impl<'a> Levels<'a> {
         Ok(inputs)
     }
 
-    /// What comes into an input.
+    /// The source of an input.
     fn into_input(
         &self,
         at: usize,

@@ -43,7 +43,7 @@ const EDITORS_OWN: [&str; 26] = [
     "easy note",
 ];
 
-/// Whether a node is the editor's own.
+/// True for a node that exists in the editor only.
 pub(super) fn is_editors_own(class: &str) -> bool {
     EDITORS_OWN.contains(&class)
 }

@@ -66,7 +66,7 @@ impl<'a> Levels<'a> {
         Ok(levels)
     }
 
-    /// Whether the node stands for a subgraph.
+    /// True when the node stands for a subgraph.
     pub(super) fn is_instance(&self, node: &Value) -> bool {
         node["type"].as_str().is_some_and(|class| self.definitions.contains_key(class))
     }

@@ -28,7 +28,7 @@ const SAVERS: [&str; 6] =
 /// Outputs of a node that are looked at.
 const MOST_OUTPUTS: i64 = 64;
 
-/// What loads the frames instead.
+/// The node that loads the frames instead.
 const FRAMES: &str = "VHS_LoadImagesPath";
 
 /// Frames a second where a graph asks its movie; deliveries have a rate of their own.

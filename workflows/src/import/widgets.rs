@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::signatures::{Declared, Signature};
 
-/// What the editor adds behind a seed.
+/// Words that the editor adds behind a seed.
 const AFTER_GENERATE: [&str; 5] = ["fixed", "increment", "decrement", "randomize", "increment-wrap"];
 
 /// Names of values that only the editor has a use for.
@@ -18,7 +18,7 @@ const EDITORS_OWN: [&str; 4] = ["videopreview", "choose video to upload", "uploa
 #[derive(Debug, Default)]
 pub(super) struct Values {
     pub(super) by_name: Map<String, Value>,
-    /// What was guessed.
+    /// Guesses, for the person who imports.
     pub(super) notes: Vec<String>,
 }
 
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
         Ok(named)
     }
 
-    /// What the editor does to a seed after each run.
+    /// Skips the editor's control of a seed after each run.
     fn skip_control(&mut self, name: &str, declared: &Declared, before_bool: bool) {
         let is_word = |value: &Value| value.as_str().is_some_and(|text| AFTER_GENERATE.contains(&text));
         let is_seed = declared.is_controlled() || matches!(name, "seed" | "noise_seed");
