@@ -12,6 +12,8 @@ use crate::{
 pub struct Converter {
     from: Encoding,
     to: Encoding,
+    /// Whether colour is multiplied by alpha in what it makes.
+    multiplied: bool,
     matrix: Option<[[f32; 3]; 3]>,
     /// What every possible sample of 8, 16 or half-float bits becomes, where channels do not mix.
     table: Option<Vec<f32>>,
@@ -25,21 +27,27 @@ fn is_premultiplied(format: PictureFormat) -> bool {
 impl Converter {
     /// `None` when there is nothing to do: the same format, and the same numbers in it.
     pub fn new(from: Encoding, to: Encoding) -> Option<Self> {
-        if from == to {
-            return None;
-        }
+        (from != to).then(|| Self::with(from, to, is_premultiplied(to.format)))
+    }
+
+    /// The same with colour multiplied by alpha, though the standard of the format may have it straight.
+    pub fn multiplied(from: Encoding, to: Encoding) -> Option<Self> {
+        (from != to || !is_premultiplied(to.format)).then(|| Self::with(from, to, true))
+    }
+
+    fn with(from: Encoding, to: Encoding, multiplied: bool) -> Self {
         let data = [from.colour, to.colour].contains(&ColourSpace::Data);
         let (from_colour, to_colour) =
             if data { (ColourSpace::Data, ColourSpace::Data) } else { (from.colour, to.colour) };
         let matrix = colour::matrix(from_colour, to_colour);
         let (from, to) = (Encoding { colour: from_colour, ..from }, Encoding { colour: to_colour, ..to });
-        let mut converter = Self { from, to, matrix, table: None };
+        let mut converter = Self { from, to, multiplied, matrix, table: None };
         if converter.matrix.is_none()
             && !matches!(from.format, PictureFormat::ExrFloat | PictureFormat::TiffFloat)
         {
             converter.table = Some(converter.make_table());
         }
-        Some(converter)
+        converter
     }
 
     fn make_table(&self) -> Vec<f32> {
@@ -124,7 +132,7 @@ impl Converter {
         let (unmultiply, multiply) = match alpha {
             Some(_) => {
                 let curved = self.from.colour != self.to.colour;
-                let (from, to) = (is_premultiplied(self.from.format), is_premultiplied(self.to.format));
+                let (from, to) = (is_premultiplied(self.from.format), self.multiplied);
                 (from && (curved || !to), to && (curved || !from))
             }
             None => (false, false),

@@ -1,6 +1,9 @@
 //! Pictures as screens and encoders take them.
 
-use hearth_workflows::format::{ColourSpace, Encoding, PictureFormat};
+use hearth_workflows::{
+    delivery::Curve,
+    format::{ColourSpace, Encoding, PictureFormat},
+};
 use image::{
     ImageBuffer, Rgb, RgbImage,
     codecs::jpeg::JpegEncoder,
@@ -54,8 +57,9 @@ pub struct Projector {
 }
 
 impl Projector {
-    pub fn new(from: Encoding) -> Self {
-        let colour = shown_as(from.colour);
+    /// `curve`: what colours get; `None`: light that of sRGB, and what has a curve of a display keeps it.
+    pub fn new(from: Encoding, curve: Option<Curve>) -> Self {
+        let colour = shown_as(from.colour, curve);
         let to = Encoding { format: PictureFormat::Png16, colour };
         Self { converter: Converter::new(from, to), colour }
     }
@@ -88,7 +92,7 @@ impl Projector {
 pub fn thumbnail(picture: &Raster, encoding: Encoding, most: u32) -> Option<Vec<u8>> {
     let format = if encoding.format.is_exr() { PictureFormat::ExrFloat } else { PictureFormat::TiffFloat };
     // Made small first: what follows costs memory by the pixel.
-    let shown = Projector::new(Encoding { format, ..encoding }).show(shrunk(picture, most), false);
+    let shown = Projector::new(Encoding { format, ..encoding }, None).show(shrunk(picture, most), false);
     let small = shown.samples.iter().map(|sample| (sample >> 8) as u8).collect();
     let small: RgbImage = ImageBuffer::from_raw(shown.width, shown.height, small)?;
     let mut bytes = Vec::new();
@@ -131,14 +135,15 @@ fn shrunk(picture: &Raster, most: u32) -> Raster {
     Raster { display: window, data: window, planes, metadata: picture.metadata }
 }
 
-/// Light is shown with the curve of sRGB, data as it is.
-fn shown_as(colour: ColourSpace) -> ColourSpace {
-    match colour {
-        ColourSpace::Linear | ColourSpace::Acescg | ColourSpace::Acescct | ColourSpace::Srgb => {
+/// Data is shown as it is.
+fn shown_as(colour: ColourSpace, curve: Option<Curve>) -> ColourSpace {
+    match (colour, curve) {
+        (ColourSpace::Data, _) => ColourSpace::Data,
+        (_, Some(curve)) => curve.into(),
+        (ColourSpace::Rec709, None) => ColourSpace::Rec709,
+        (ColourSpace::Linear | ColourSpace::Acescg | ColourSpace::Acescct | ColourSpace::Srgb, None) => {
             ColourSpace::Srgb
         }
-        ColourSpace::Rec709 => ColourSpace::Rec709,
-        ColourSpace::Data => ColourSpace::Data,
     }
 }
 
@@ -234,7 +239,7 @@ mod tests {
     }
 
     fn shown(colour: ColourSpace, names: &[&str], alpha: bool, numbers: &[f32]) -> Vec<u16> {
-        let projector = Projector::new(Encoding { format: PictureFormat::ExrFloat, colour });
+        let projector = Projector::new(Encoding { format: PictureFormat::ExrFloat, colour }, None);
         projector.show(raster(names, numbers), alpha).samples
     }
 
@@ -247,6 +252,23 @@ mod tests {
         assert_eq!(shown(ColourSpace::Linear, &names, true, &pixel), [half, 0, half, 32_768]);
         assert_eq!(shown(ColourSpace::Linear, &names, false, &pixel), [35_199, 0, 35_199]);
         assert_eq!(shown(ColourSpace::Linear, &["Y"], true, &[0.5]), [half; 3]);
+    }
+
+    #[test]
+    fn a_curve_that_is_asked_for_is_had_from_light_and_from_the_other_curve() {
+        let shown = |colour, numbers: &[f32]| {
+            let encoding = Encoding { format: PictureFormat::ExrFloat, colour };
+            Projector::new(encoding, Some(Curve::Rec709))
+                .show(raster(&["R", "G", "B"], numbers), true)
+                .samples
+        };
+        // 1.099 * 0.5^0.45 - 0.099 of 65535, after the standard's formula.
+        let half = 46_231;
+        assert_eq!(shown(ColourSpace::Linear, &[0.5, 0.0, 2.0]), [half, 0, 65_535]);
+        // 0.7354 is 0.5 of light in sRGB.
+        assert!(shown(ColourSpace::Srgb, &[0.735_357; 3])[0].abs_diff(half) < 3);
+        assert_eq!(shown(ColourSpace::Rec709, &[0.5; 3]), [32_768; 3]);
+        assert_eq!(shown(ColourSpace::Data, &[0.5; 3]), [32_768; 3]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     raster::Raster,
 };
 
-/// Size and kind of a picture. Two frames of one clip agree in all of it.
+/// Size and kind of a picture. The frames of one clip are alike ([`Picture::is_like`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Picture {
     pub format: PictureFormat,
@@ -23,6 +23,19 @@ pub struct Picture {
     pub width: u32,
     pub height: u32,
     pub channels: u8,
+}
+
+impl Picture {
+    /// Whether both can be frames of one clip. Tools that write the smallest file for each frame save one without
+    /// colour, a black one say, as grey: that is a frame of a colour clip all the same. An EXR has the channels
+    /// that it was given.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let in_colour = |picture: &Self| match picture.channels {
+            channels @ (1 | 2) if !picture.format.is_exr() => channels + 2,
+            channels => channels,
+        };
+        in_colour(self) == in_colour(other) && Self { channels: 0, ..*self } == Self { channels: 0, ..*other }
+    }
 }
 
 impl std::fmt::Display for Picture {
@@ -131,5 +144,28 @@ pub fn write(
         PictureFormat::Jpeg | PictureFormat::Dpx => {
             Err(PictureError::unsupported(path, format!("{} is read, but not written", format.name())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grey_belongs_to_a_colour_clip_and_alpha_or_another_size_does_not() {
+        let picture = |channels, format, width| Picture { format, width, height: 16, channels };
+        let colour = picture(3, PictureFormat::Png8, 24);
+        assert!(picture(1, PictureFormat::Png8, 24).is_like(&colour));
+        assert!(picture(2, PictureFormat::Png8, 24).is_like(&picture(4, PictureFormat::Png8, 24)));
+        for other in [
+            picture(4, PictureFormat::Png8, 24),
+            picture(2, PictureFormat::Png8, 24),
+            picture(1, PictureFormat::Png16, 24),
+            picture(3, PictureFormat::Png8, 25),
+        ] {
+            assert!(!other.is_like(&colour) && !colour.is_like(&other), "{other}");
+        }
+        // An EXR of one channel is a depth, or a mask.
+        assert!(!picture(1, PictureFormat::ExrHalf, 24).is_like(&picture(3, PictureFormat::ExrHalf, 24)));
     }
 }

@@ -142,6 +142,19 @@ impl Raster {
         self.planes.iter().find(|plane| plane.name == name)
     }
 
+    /// Grey as red, green and blue; colour as it is.
+    #[must_use]
+    pub fn in_colour(mut self) -> Self {
+        let grey = self.planes.iter().position(|plane| plane.name == "Y");
+        if let Some(at) = grey.filter(|_| self.plane("R").is_none()) {
+            let Plane { samples, .. } = self.planes.remove(at);
+            let colours =
+                ["R", "G", "B"].map(|name| Plane { name: name.to_owned(), samples: samples.clone() });
+            self.planes.splice(at..at, colours);
+        }
+        self
+    }
+
     /// Makes colour that is multiplied by alpha straight. What was multiplied by nothing stays.
     pub(crate) fn divide_by_alpha(&mut self) {
         let Some(at) = self.planes.iter().position(|plane| plane.name == "A") else { return };
@@ -173,5 +186,33 @@ impl Raster {
             .unwrap_or_else(|| self.planes.iter().take(1).collect());
         planes.extend(self.plane("A").filter(|alpha| planes.iter().all(|plane| plane.name != alpha.name)));
         planes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grey_becomes_colour_and_luminance_beside_colour_stays() {
+        let raster = |names: &[&str]| Raster {
+            display: Window::of_size(2, 1),
+            data: Window::of_size(2, 1),
+            planes: names
+                .iter()
+                .zip(1..)
+                .map(|(name, at)| Plane { name: (*name).to_owned(), samples: Samples::U8(vec![at; 2]) })
+                .collect(),
+            metadata: Metadata::default(),
+        };
+        let names = |picture: Raster| -> Vec<String> {
+            picture.planes.into_iter().map(|plane| format!("{}{:?}", plane.name, plane.samples)).collect()
+        };
+        assert_eq!(
+            names(raster(&["Y", "A"]).in_colour()),
+            ["RU8([1, 1])", "GU8([1, 1])", "BU8([1, 1])", "AU8([2, 2])"]
+        );
+        let both = ["R", "G", "B", "Y"];
+        assert_eq!(names(raster(&both).in_colour()), names(raster(&both)));
     }
 }

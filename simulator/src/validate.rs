@@ -237,6 +237,8 @@ impl Check<'_> {
         };
         if let Input::Link(wanted) = input
             && given != *wanted
+            // Anything.
+            && ![given, wanted].contains(&"*")
         {
             let extra = json!({
                 "input_name": name, "input_config": config, "received_type": given, "linked_node": value,

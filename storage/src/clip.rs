@@ -151,7 +151,7 @@ impl Clip {
         Err(ClipError::Gap { clip: self.sequence.to_string(), missing: format!("{told}{more}") })
     }
 
-    /// Makes sure that all of `frames` are there, whole, and of one size and kind; that kind.
+    /// Makes sure that all of `frames` are there, whole, and alike ([`Picture::is_like`]); their size and kind.
     pub fn check(&self, frames: &FrameSet) -> Result<Option<Picture>, ClipError> {
         self.check_gap(frames)?;
         let frames: Vec<Frame> = frames.iter().collect();
@@ -168,7 +168,7 @@ impl Clip {
         })?
         .concat();
         let Some(first) = pictures.first() else { return Ok(None) };
-        let odd = frames.iter().zip(&pictures).find(|(_, picture)| *picture != first);
+        let odd = frames.iter().zip(&pictures).find(|(_, picture)| !picture.is_like(first));
         if let Some((frame, picture)) = odd {
             return Err(ClipError::Mixed {
                 clip: self.sequence.to_string(),
@@ -178,7 +178,8 @@ impl Clip {
                 expected: *first,
             });
         }
-        Ok(Some(*first))
+        // One frame in colour makes a colour clip.
+        Ok(pictures.into_iter().max_by_key(|picture| picture.channels))
     }
 
     /// Size and kind of one frame.

@@ -127,6 +127,34 @@ async fn a_sequence_is_delivered_in_every_format() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_has_the_curve_that_is_asked_for_and_says_so() {
+    let farm = Farm::start(Setup::default()).await;
+    let plates = farm.path("plates/sh010");
+    clips::make_flat_exr(&plates, 1..=3, 160, 90, [0.5, 0.1, 0.0, 1.0]);
+    let clip = "plates/sh010/plate.%04d.exr";
+    for (curve, tag, red, green) in
+        [("rec709", "bt709", 46_231, 19_054), ("srgb", "iec61966-2-1", 48_192, 22_926)]
+    {
+        let mut asked = of_clip(clip, &["prores-4444"]);
+        asked.deliveries[0].curve = curve.to_owned();
+        asked.deliveries[0].output = format!("comps/{curve}.mov");
+        let job = farm.client.deliver(asked).await.expect("accepted").jobs[0].job_id;
+        let (job, failures) = finish(&farm.client, job).await;
+        assert_eq!(job.state(), JobState::Done, "{failures:?}");
+        let movie = farm.path(&format!("comps/{curve}.mov"));
+        assert_eq!(tags(&probe(&movie)), ["tv", "bt709", "bt709", tag]);
+        // Without turning the curve back: the numbers as they are.
+        let pixel = frame_of(&movie, 1);
+        assert!(pixel[0].abs_diff(red) < 600 && pixel[1].abs_diff(green) < 600, "{curve}: {:?}", &pixel[..3]);
+    }
+    let mut asked = of_clip(clip, &["h264"]);
+    asked.deliveries[0].curve = "p3".to_owned();
+    let refused = farm.client.deliver(asked).await.expect_err("no such curve").to_string();
+    assert!(refused.contains("'p3' is no curve; there are srgb, rec709"), "{refused}");
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_delivered_when_its_sequence_is_there() {
     let farm = Farm::start(Setup::default()).await;
     clips::make(&farm.path("plates/sh010"), 1..=12, 64, 36);

@@ -41,6 +41,7 @@ fn range(parameter: &Parameter) -> String {
         (Some(min), None) => format!("{min} or more"),
         (None, Some(max)) => format!("{max} or less"),
         (None, None) if !parameter.choices.is_empty() => parameter.choices.join(", "),
+        (None, None) if !parameter.extensions.is_empty() => format!(".{}", parameter.extensions.join(", .")),
         (None, None) => parameter.kind.name().to_owned(),
     }
 }
@@ -83,7 +84,9 @@ fn tables(workflow: &Workflow) -> String {
         text.push_str("\n| parameter | default | range | |\n| --- | --- | --- | --- |\n");
         for (name, parameter) in &manifest.parameters {
             let default = match (parameter.kind, parameter.default_text()) {
-                (ParameterType::Picture, _) if parameter.is_required_picture() => "must be given".to_owned(),
+                (ParameterType::Picture | ParameterType::File, _) if parameter.is_required_place() => {
+                    "must be given".to_owned()
+                }
                 (_, text) if text.is_empty() => "none".to_owned(),
                 (_, text) => format!("`{text}`"),
             };

@@ -34,6 +34,7 @@ fn settings(workflow: &Workflow) -> Vec<(String, ParameterTexts)> {
         match parameter.kind {
             ParameterType::Bool => values.extend(["true".to_owned(), "false".to_owned()]),
             ParameterType::Picture => values.extend(["plates/ref.png".to_owned()]),
+            ParameterType::File => values.extend([format!("plates/ref.{}", parameter.extensions[0])]),
             _ => {}
         }
         let one = |value: String| (format!("{name}={value}"), ParameterTexts::from([(name.clone(), value)]));
@@ -137,7 +138,10 @@ fn every_mistake_in_every_template_is_found() {
                     let other = workflow.graph().nodes().iter().find(|(_, other)| {
                         let outputs = &signatures.get(&other.class_type).expect("a class").outputs;
                         outputs.first().is_some_and(|first| {
-                            !matches!(&input.kind, InputKind::Link(types) if types.contains(first))
+                            // Anything fits into `*`, and `*` into anything.
+                            first != "*"
+                                && !matches!(&input.kind, InputKind::Link(types)
+                                    if types.contains(first) || types.iter().any(|wanted| wanted == "*"))
                                 && !matches!(
                                     (&input.kind, first.as_str()),
                                     (InputKind::Text, "STRING") | (InputKind::Int { .. }, "INT")

@@ -269,3 +269,47 @@ async fn nan_and_a_chunk_of_another_size_are_rendered_again() {
         farm.stop().await;
     }
 }
+
+/// As `ImageMagick` and others write it: the smallest PNG for each frame. Nothing of it may show, whether the node
+/// reads the files itself (`resize-sharpen`) or gets EXR of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grey_frame_of_a_colour_clip_is_taken_as_colour() {
+    let farm = Farm::start(Setup::default()).await;
+    let grey = |frame: i64| matches!(frame, 1 | 4 | 5);
+    for (folder, small) in [("plates/small", true), ("plates/sh010", false)] {
+        let folder = farm.path(folder);
+        clips::make(&folder, 1..=6, 24, 16);
+        for frame in (1..=6).filter(|frame| grey(*frame)) {
+            let file = folder.join(format!("plate.{frame:04}.png"));
+            let black = image::open(&file).expect("a frame").into_luma8();
+            let saved = if small {
+                black.save(&file)
+            } else {
+                image::DynamicImage::from(black).into_rgb8().save(&file)
+            };
+            saved.expect("a frame");
+        }
+    }
+    for (workflow, output) in
+        [(None, "own"), (Some(temporal_mean(1, "kind = \"handles\"\nhead = 1\ntail = 1")), "exr")]
+    {
+        let make = async |clip: &str, chunk: u32| {
+            let request = v1::SubmitJobRequest {
+                clip: format!("plates/{clip}/plate.%04d.png"),
+                chunk_frames: chunk,
+                ..request(clip, "resize-sharpen", &format!("{output}-{clip}-{chunk}"))
+            };
+            let workflow = workflow.clone().or(request.workflow.clone());
+            done(&farm, v1::SubmitJobRequest { workflow, ..request }).await.0
+        };
+        let right = make("sh010", 100).await;
+        assert_eq!(right.len(), 6);
+        for chunk in [1, 2, 100] {
+            assert!(
+                make("small", chunk).await == right,
+                "{output}: the grey frames show in chunks of {chunk}"
+            );
+        }
+    }
+    farm.stop().await;
+}

@@ -8,11 +8,12 @@ use std::{
 
 use hearth_agent::Transfer;
 use hearth_client::v1::{self, JobState};
-use hearth_pictures::Raster;
+use hearth_pictures::{Raster, Samples};
 use hearth_tests::{
     clips,
     farm::{Farm, Setup, finish, request},
 };
+use hearth_workflows::luts::LOOKS;
 
 /// What is run of a workflow, and what must come of it.
 struct Case {
@@ -41,7 +42,7 @@ const CASES: &[Case] = &[
     Case {
         workflow: "film-look",
         clip: "exr",
-        parameters: &[("grain", "1"), ("temperature", "10")],
+        parameters: &[("grain", "1"), ("temperature", "10"), ("lut", "plates/show.cube")],
         chunk: 5,
         passes: &[("", 12)],
         size: PLATE,
@@ -189,6 +190,7 @@ async fn every_workflow_makes_the_same_in_chunks_as_in_one_piece() {
     clips::make_exr(&farm.path("plates/exr"), 1001..=1012, PLATE.0, PLATE.1);
     clips::make(&farm.path("plates/long"), 1001..=1061, PLATE.0, PLATE.1);
     clips::draw(7, 64, 64).save(farm.path("plates/background.png")).expect("a picture");
+    std::fs::write(farm.path("plates/show.cube"), LOOKS[0].cube()).expect("a table");
     std::fs::copy(farm.path("plates/exr/plate.1003.exr"), farm.path("plates/reference.exr")).expect("a copy");
 
     let mut jobs = Vec::new();
@@ -236,6 +238,7 @@ async fn what_is_saved_to_paths_is_the_same_over_http() {
         let farm = Farm::start(Setup { transfer, shared_output, ..Setup::default() }).await;
         clips::make(&farm.path("plates/png"), 1001..=1012, PLATE.0, PLATE.1);
         clips::make_exr(&farm.path("plates/exr"), 1001..=1012, PLATE.0, PLATE.1);
+        std::fs::write(farm.path("plates/show.cube"), LOOKS[0].cube()).expect("a table");
         let by_path = ["film-look", "rife-interpolation", "chroma-key", "3d-maps", "multi-format-export"];
         for case in by_path.map(|name| CASES.iter().find(|case| case.workflow == name).expect("a case")) {
             let answer = farm.client.submit(ask(case, case.workflow, case.chunk)).await.expect("accepted");
@@ -246,4 +249,88 @@ async fn what_is_saved_to_paths_is_the_same_over_http() {
         farm.stop().await;
     }
     assert!(made[0].len() > 100 && made[0] == made[1], "{:?}, {:?}", made[0].keys(), made[1].keys());
+}
+
+/// A table of the show's own changes the pictures by what is in it; what is none is refused when it is submitted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_the_show_s_own_is_what_it_says_or_refused() {
+    let farm = Farm::start(Setup::default()).await;
+    clips::make(&farm.path("plates/png"), 1..=2, PLATE.0, PLATE.1);
+    let table = farm.path("plates/show.cube");
+    let ask = |output: &str, lut: &str| v1::SubmitJobRequest {
+        clip: "plates/png/plate.%04d.png".to_owned(),
+        parameters: [("look", "none"), ("grain", "0"), ("vignette", "0"), ("lut", lut)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        ..request("", "film-look", output)
+    };
+    let mut made = Vec::new();
+    for (output, text) in [("none", None), ("teal", Some(LOOKS[0].cube())), ("noir", Some(LOOKS[1].cube()))] {
+        if let Some(text) = &text {
+            std::fs::write(&table, text).expect("a table");
+        }
+        let (job, failures) = farm.run(ask(output, text.map_or("", |_| "plates/show.cube"))).await;
+        assert_eq!(job.state(), JobState::Done, "{failures:?}");
+        made.push(pictures(&farm.path(&format!("comps/{output}"))));
+    }
+    assert!(made[0] != made[1] && made[1] != made[2], "the table does not show");
+    let half: String = LOOKS[0].cube().lines().take(1_000).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&table, half).expect("a table");
+    std::fs::write(farm.path("plates/show.3dl"), "0 64 128\n").expect("a table");
+    for (lut, why) in [
+        ("plates/show.cube", "cut off or damaged"),
+        ("plates/gone.cube", "No such file"),
+        ("plates/show.3dl", "does not end in .cube"),
+        ("plates", "names only the root"),
+    ] {
+        let refused = farm.client.submit(ask("refused", lut)).await.expect_err(lut).to_string();
+        assert!(refused.contains(why), "{lut}: {refused}");
+    }
+    farm.stop().await;
+}
+
+/// Of a clip of whole numbers the key comes back straight, or multiplied by its alpha where that is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_comes_multiplied_and_without_its_matte_when_asked() {
+    let farm = Farm::start(Setup::default()).await;
+    clips::make(&farm.path("plates/png"), 1..=3, PLATE.0, PLATE.1);
+    let mut made = Vec::new();
+    for (output, parameters) in
+        [("straight", &[][..]), ("multiplied", &[("premultiplied", "true"), ("matte", "false")])]
+    {
+        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let request = v1::SubmitJobRequest {
+            clip: "plates/png/plate.%04d.png".to_owned(),
+            parameters: parameters.collect(),
+            ..request("", "chroma-key", output)
+        };
+        let (job, failures) = farm.run(request).await;
+        assert_eq!(job.state(), JobState::Done, "{failures:?}");
+        made.push(pictures(&farm.path(&format!("comps/{output}"))));
+    }
+    let names: Vec<_> = made[1].keys().collect();
+    assert_eq!(names, ["key/plate_key.0001.png", "key/plate_key.0002.png", "key/plate_key.0003.png"]);
+    assert_eq!(made[0].len(), 6);
+    let samples = |picture: &Raster, name: &str| match &picture.plane(name).expect(name).samples {
+        Samples::U16(samples) => samples.clone(),
+        other => panic!("{} samples of another kind", other.len()),
+    };
+    let mut part = 0;
+    for (name, multiplied) in &made[1] {
+        let alpha = samples(multiplied, "A");
+        for colour in ["R", "G", "B"] {
+            let (straight, multiplied) = (samples(&made[0][name], colour), samples(multiplied, colour));
+            for ((straight, multiplied), alpha) in straight.iter().zip(multiplied).zip(&alpha) {
+                let wanted = f64::from(*straight) * f64::from(*alpha) / 65_535.0;
+                // What is nearly transparent has lost its colour when it is divided.
+                assert!(
+                    (wanted - f64::from(multiplied)).abs() < 2.0,
+                    "{name}: {straight} {alpha} {multiplied}"
+                );
+                part += u32::from((1_000..60_000).contains(alpha));
+            }
+        }
+    }
+    assert!(part > 100, "nothing is half transparent: the test says nothing");
+    farm.stop().await;
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    format::named,
+    format::{ColourSpace, named},
     path::{PathError, RootPath, SequenceName},
 };
 
@@ -36,6 +36,27 @@ named!(
     PngProxy = "png-proxy",
     ContactSheet = "contact-sheet",
 );
+
+/// The curve that a delivery's colours get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Curve {
+    /// IEC 61966-2-1: what computer displays show right.
+    Srgb,
+    /// ITU-R BT.709: what broadcast specifications ask for.
+    Rec709,
+}
+
+named!(Curve, "curve", Srgb = "srgb", Rec709 = "rec709");
+
+impl From<Curve> for ColourSpace {
+    fn from(curve: Curve) -> Self {
+        match curve {
+            Curve::Srgb => Self::Srgb,
+            Curve::Rec709 => Self::Rec709,
+        }
+    }
+}
 
 impl DeliveryFormat {
     /// What it is called beside the sequence that it is made of.

@@ -50,10 +50,14 @@ pub enum WorkflowError {
     OutOfRange { workflow: String, name: String, value: String, range: String },
     #[error("workflow {workflow}, parameter {name}: '{value}' is not one of {choices}")]
     NotAChoice { workflow: String, name: String, value: String, choices: String },
-    #[error("workflow {workflow}, parameter {name}: give a picture, as its place on storage")]
-    PictureNeeded { workflow: String, name: String },
+    #[error("workflow {workflow}, parameter {name}: give a {kind}, as its place on storage")]
+    PlaceNeeded { workflow: String, name: String, kind: &'static str },
+    #[error(
+        "workflow {workflow}, parameter {name}: {value} does not end in .{extensions}, which is what the node reads"
+    )]
+    WrongExtension { workflow: String, name: String, value: String, extensions: String },
     #[error("workflow {workflow}, parameter {name}")]
-    Picture { workflow: String, name: String, source: PathError },
+    Place { workflow: String, name: String, source: PathError },
     #[error("no workflow '{name}'; the library has {known}")]
     UnknownWorkflow { name: String, known: String },
     #[error(transparent)]

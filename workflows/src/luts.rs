@@ -56,6 +56,50 @@ impl Look {
     }
 }
 
+/// Whether `text` is a whole table in that format: a cube, or a curve for each channel.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(text: &str) -> Result<(), String> {
+    let mut entries = None;
+    let mut found = 0_u64;
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            None => {}
+            Some(word) if word.starts_with('#') => {}
+            Some(word @ ("LUT_3D_SIZE" | "LUT_1D_SIZE")) => {
+                // The specification's limits.
+                let (most, power) = if word == "LUT_3D_SIZE" { (256, 3) } else { (65_536, 1) };
+                let size = words.next().and_then(|size| size.parse::<u64>().ok());
+                let size = size.filter(|size| (2..=most).contains(size));
+                let size =
+                    size.ok_or_else(|| format!("line {number}: {word} wants a number of 2 to {most}"))?;
+                if entries.replace(size.pow(power)).is_some() {
+                    return Err(format!("line {number}: a second size; a file holds one table"));
+                }
+            }
+            Some(word) if word.starts_with(|first: char| first.is_ascii_alphabetic()) && word != "nan" => {}
+            Some(word) => {
+                let numbers = [Some(word), words.next(), words.next()];
+                let is_number =
+                    |word: Option<&str>| word.is_some_and(|word| word.parse().is_ok_and(f64::is_finite));
+                if !numbers.into_iter().all(is_number) || words.next().is_some() {
+                    return Err(format!("line {number}: three numbers are due"));
+                }
+                found += 1;
+            }
+        }
+    }
+    match entries {
+        None => Err("no LUT_3D_SIZE and no LUT_1D_SIZE: it is no .cube table".to_owned()),
+        Some(entries) if entries != found => {
+            Err(format!("{found} lines of numbers where {entries} are due: it is cut off or damaged"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 fn mix(from: f64, to: f64, part: f64) -> f64 {
     from + (to - from) * part
 }
@@ -142,6 +186,9 @@ mod tests {
                 .map(|line| line.split(' ').map(|number| number.parse().expect("a number")).collect())
                 .collect();
             assert_eq!(lines.len(), SIZE.pow(3), "{}", look.file);
+            assert_eq!(check(&text), Ok(()), "{}", look.file);
+            let cut = &text[..text.len() / 2];
+            assert!(check(cut).is_err_and(|why| why.contains("are due")), "{}", look.file);
             assert!(lines.iter().flatten().all(|value| (0.0..=1.0).contains(value)), "{}", look.file);
             // Red first: the second line is darkest but for a little red.
             let [red, ..] = look.grade([1.0 / 32.0, 0.0, 0.0]);
@@ -151,6 +198,24 @@ mod tests {
             assert!(greys[0] < 0.08 && greys[32] > 0.9, "{}: {greys:?}", look.file);
             // Without steps that would show as bands.
             assert!(greys.windows(2).all(|pair| pair[1] - pair[0] < 0.12), "{}: {greys:?}", look.file);
+        }
+    }
+
+    #[test]
+    fn what_is_no_table_is_told() {
+        let curve = "# a curve\nTITLE \"x\"\nLUT_1D_SIZE 2\nDOMAIN_MIN 0 0 0\n\n0 0 0\n1.0 1 1e0\n";
+        assert_eq!(check(curve), Ok(()));
+        for (text, why) in [
+            ("", "no LUT_3D_SIZE"),
+            ("0 64 128\n0 0 0\n", "no LUT_3D_SIZE"),
+            ("LUT_3D_SIZE 1\n", "2 to 256"),
+            ("LUT_3D_SIZE x\n", "2 to 256"),
+            ("LUT_1D_SIZE 2\n0 0 0\n0 0\n", "line 3: three numbers"),
+            ("LUT_1D_SIZE 2\n0 0 0\nnan 0 0\n", "line 3: three numbers"),
+            ("LUT_1D_SIZE 2\nLUT_3D_SIZE 2\n", "a second size"),
+            ("LUT_3D_SIZE 2\n0 0 0\n", "1 lines of numbers where 8"),
+        ] {
+            assert!(check(text).is_err_and(|told| told.contains(why)), "{text:?}: {:?}", check(text));
         }
     }
 

@@ -23,6 +23,9 @@ pub struct Parameter {
     pub max: Option<f64>,
     #[serde(default)]
     pub choices: Vec<String>,
+    /// Of a file: what its name may end in, without the dot, in small letters.
+    #[serde(default)]
+    pub extensions: Vec<String>,
     /// What a choice gives to its inputs where that is not its own name.
     #[serde(default)]
     pub values: BTreeMap<String, toml::Value>,
@@ -47,9 +50,16 @@ pub enum ParameterType {
     Choice,
     /// A picture on storage, root-relative; empty: none.
     Picture,
+    /// Another file on storage that a node reads by its path, e.g. a lookup table; root-relative; empty: none.
+    File,
 }
 
 impl ParameterType {
+    /// Whether the value names something on storage.
+    pub fn is_on_storage(self) -> bool {
+        matches!(self, Self::Picture | Self::File)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Int => "int",
@@ -58,6 +68,7 @@ impl ParameterType {
             Self::Text => "text",
             Self::Choice => "choice",
             Self::Picture => "picture",
+            Self::File => "file",
         }
     }
 }
@@ -155,18 +166,7 @@ impl Parameter {
                 _ => Err(wrong("yes or no; write true or false")),
             },
             ParameterType::Text => Ok(text.into()),
-            ParameterType::Picture if trimmed.is_empty() && self.is_required_picture() => {
-                Err(WorkflowError::PictureNeeded { workflow: workflow.to_owned(), name: name.to_owned() })
-            }
-            ParameterType::Picture if trimmed.is_empty() => Ok("".into()),
-            ParameterType::Picture => match trimmed.parse::<RootPath>() {
-                Ok(path) => Ok(path.to_string().into()),
-                Err(source) => Err(WorkflowError::Picture {
-                    workflow: workflow.to_owned(),
-                    name: name.to_owned(),
-                    source,
-                }),
-            },
+            ParameterType::Picture | ParameterType::File => self.read_place(workflow, name, trimmed),
             ParameterType::Choice if self.choices.iter().any(|choice| choice == trimmed) => {
                 Ok(trimmed.into())
             }
@@ -179,6 +179,27 @@ impl Parameter {
         }
     }
 
+    fn read_place(&self, workflow: &str, name: &str, text: &str) -> Result<Value, WorkflowError> {
+        let (workflow, name) = (workflow.to_owned(), name.to_owned());
+        if text.is_empty() {
+            return if self.is_required_place() {
+                Err(WorkflowError::PlaceNeeded { workflow, name, kind: self.kind.name() })
+            } else {
+                Ok("".into())
+            };
+        }
+        let path: RootPath = match text.parse() {
+            Ok(path) => path,
+            Err(source) => return Err(WorkflowError::Place { workflow, name, source }),
+        };
+        let ending = path.file_name().rsplit_once('.').map_or("", |(_, ending)| ending).to_lowercase();
+        if !self.extensions.is_empty() && !self.extensions.contains(&ending) {
+            let (value, extensions) = (text.to_owned(), self.extensions.join(", ."));
+            return Err(WorkflowError::WrongExtension { workflow, name, value, extensions });
+        }
+        Ok(path.to_string().into())
+    }
+
     /// Whether `value` switches off what the parameter is for: false, 0, `none`, nothing.
     pub fn is_off(&self, value: &Value) -> bool {
         match value {
@@ -189,9 +210,9 @@ impl Parameter {
         }
     }
 
-    /// Whether it is a picture without which nothing can be rendered.
-    pub fn is_required_picture(&self) -> bool {
-        self.kind == ParameterType::Picture && self.bypass.is_empty()
+    /// Whether it names a picture or file without which nothing can be rendered.
+    pub fn is_required_place(&self) -> bool {
+        self.kind.is_on_storage() && self.bypass.is_empty()
     }
 
     /// What the node inputs get for `value`.

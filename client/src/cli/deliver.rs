@@ -14,7 +14,12 @@ pub(super) async fn deliver(client: &FarmClient, flags: Deliver) -> Result<v1::D
         Err(_) => Source::Clip(below_root(&roots, &flags.source)?),
     };
     let deliveries = flags.formats.iter().map(|text| {
-        Ok(v1::Delivery { text: flags.text.clone(), frame_rate: flags.rate.clone(), ..read(text, &roots)? })
+        Ok(v1::Delivery {
+            text: flags.text.clone(),
+            frame_rate: flags.rate.clone(),
+            curve: flags.curve.map(|curve| curve.to_string()).unwrap_or_default(),
+            ..read(text, &roots)?
+        })
     });
     let request = v1::DeliverRequest {
         source: Some(source),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use hearth_workflows::delivery::Curve;
 
 use super::{batch::BatchCommand, preset::PresetCommand, workflow::WorkflowCommand};
 
@@ -268,6 +269,9 @@ pub(crate) struct Deliver {
     /// Frames a second, e.g. 25 or 24000/1001 [default: what the files say, or 24]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) rate: String,
+    /// The curve that colours get: srgb or rec709 [default: light that of sRGB, what has one of them keeps it]
+    #[arg(long)]
+    pub(crate) curve: Option<Curve>,
     /// Which frames of a clip [default: all that are there]
     #[arg(long, short, default_value = "", hide_default_value = true)]
     pub(crate) frames: String,

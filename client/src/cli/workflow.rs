@@ -139,10 +139,11 @@ fn found(
     signatures: &Signatures,
 ) -> Result<Vec<String>, CliError> {
     let mut parameters = parameters.clone();
-    // Any picture will do where one must be given.
+    // Any will do where one must be given.
     for (name, parameter) in &workflow.manifest().parameters {
-        if parameter.is_required_picture() {
-            parameters.entry(name.clone()).or_insert_with(|| "root/picture.png".to_owned());
+        if parameter.is_required_place() {
+            let ending = parameter.extensions.first().map_or("png", String::as_str);
+            parameters.entry(name.clone()).or_insert_with(|| format!("root/any.{ending}"));
         }
     }
     let mismatches = check::mismatches(workflow, &parameters, signatures)?;

@@ -8,7 +8,7 @@ use std::{
 use hearth_storage::StorageId;
 use hearth_workflows::{
     Frame, FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
-    delivery::DeliveryFormat,
+    delivery::{Curve, DeliveryFormat},
     format::{ColourSpace, Encoding, PictureFormat},
     parameters::{ParameterTexts, ParameterType},
     path::SequenceName,
@@ -161,6 +161,9 @@ pub struct Deliver {
     /// Of a contact sheet of several sequences: its pictures. The job's frames are their places, from 1 on.
     #[serde(default)]
     pub tiles: Vec<Tile>,
+    /// The curve that colours get; `None`: light that of sRGB, and what has one keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve: Option<Curve>,
 }
 
 /// A picture of a contact sheet.
@@ -236,11 +239,11 @@ impl JobSpec {
             _ => stem,
         };
         let encoding = render.clip.as_ref().map(|clip| clip.encoding);
-        let passes = &workflow.manifest().passes;
+        // Where they lie does not depend on whether a pass is left out.
+        let alone = workflow.manifest().passes.len() == 1;
+        let passes = workflow.manifest().passes_made(&render.parameters);
         passes
-            .iter()
             .map(|pass| {
-                let alone = passes.len() == 1;
                 let prefix = if alone { format!("{stem}.") } else { format!("{stem}_{}.", pass.name) };
                 let encoding = workflow.manifest().result(pass, encoding);
                 let suffix = format!(".{}", encoding.format.extension());
@@ -265,7 +268,7 @@ impl Render {
         let costs = |name: &String| {
             let kind = declared.get(name).map(|parameter| parameter.kind);
             !name.contains("seed")
-                && kind.is_some_and(|kind| !matches!(kind, ParameterType::Text | ParameterType::Picture))
+                && kind.is_some_and(|kind| kind != ParameterType::Text && !kind.is_on_storage())
         };
         self.parameters.iter().filter(|(name, _)| costs(name)).for_each(|pair| pair.hash(&mut hasher));
         hasher.finish()
@@ -316,6 +319,7 @@ mod tests {
                 text: "text".to_owned(),
                 rate: String::new(),
                 tiles: Vec::new(),
+                curve: Some(Curve::Rec709),
             }),
             after: [JobId(7), JobId(9)].into(),
             terms: Terms { max_nodes: 3, first: "1,9".parse().expect("frames"), ..Terms::default() },

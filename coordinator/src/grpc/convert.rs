@@ -249,6 +249,7 @@ pub(crate) fn workflow(workflow: &Workflow) -> v1::Workflow {
                 minimum: parameter.min,
                 maximum: parameter.max,
                 choices: parameter.choices.clone(),
+                extensions: parameter.extensions.clone(),
             })
             .collect(),
         passes: passes.iter().map(|pass| pass.name.clone()).collect(),
@@ -400,6 +401,7 @@ fn deliver(spec: &JobSpec, deliver: &Deliver) -> v1::Deliver {
         text: deliver.text.clone(),
         frame_rate: deliver.rate.clone(),
         overwrite: spec.overwrite,
+        curve: deliver.curve.map(|curve| curve.to_string()).unwrap_or_default(),
         tiles: deliver
             .tiles
             .iter()

@@ -44,6 +44,7 @@ pub(super) fn ordered(request: &v1::SubmitJobRequest, workflow: &Workflow) -> Ve
     let usual = |delivery: &hearth_workflows::manifest::Delivery| v1::Delivery {
         format: delivery.format.to_string(),
         pass: delivery.pass.clone(),
+        curve: delivery.curve.map(|curve| curve.to_string()).unwrap_or_default(),
         ..v1::Delivery::default()
     };
     workflow.manifest().deliveries.iter().map(usual).collect()
@@ -242,6 +243,10 @@ fn one(
     if !delivery.frame_rate.is_empty() {
         delivery.frame_rate.parse::<Rate>().map_err(SubmissionError::FrameRate)?;
     }
+    let curve = match delivery.curve.as_str() {
+        "" => None,
+        curve => Some(curve.parse().map_err(SubmissionError::Delivery)?),
+    };
     let deliver = Deliver {
         sequence: ordered.sequence,
         colour: ordered.colour,
@@ -249,6 +254,7 @@ fn one(
         text: if delivery.text.is_empty() { ordered.text } else { delivery.text.clone() },
         rate: delivery.frame_rate.clone(),
         tiles: Vec::new(),
+        curve,
     };
     Ok((deliver, output, overwrite))
 }

@@ -3,7 +3,7 @@
 
 mod chain;
 mod delivery;
-mod pictures;
+mod places;
 mod room;
 mod storage;
 mod takes;
@@ -57,8 +57,8 @@ pub enum SubmissionError {
     Frames(#[source] FramesError),
     #[error(transparent)]
     Clip(Box<ClipError>),
-    #[error("parameter {parameter}: {reason}; name a picture that is there, as root/folder/file")]
-    Picture { parameter: String, reason: String },
+    #[error("parameter {parameter}: {reason}; name a {kind} that is there, as root/folder/file")]
+    Place { parameter: String, kind: &'static str, reason: String },
     #[error("output")]
     Output(#[source] RootsError),
     #[error("output {output} exists already; give another one, remove it, or ask for it to be overwritten")]
@@ -187,7 +187,7 @@ pub fn check(
             (format!("{name} {label}"), output.parse().map_err(SubmissionError::OutputPath)?)
         };
         free_output(&output, request.overwrite, roots)?;
-        let pictures = pictures::check(&request, &workflow, parameters, roots)?;
+        let pictures = places::check(&request, &workflow, parameters, roots)?;
         let render = Render {
             workflow: workflow.id().clone(),
             workflow_name: workflow.name().to_owned(),

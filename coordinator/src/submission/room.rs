@@ -67,5 +67,5 @@ fn needed(job: &Submitted) -> u64 {
         }
     };
     let of_pass = |pass| pixels.saturating_mul(3 * bytes(pass)).saturating_mul(job.spec.frames.len());
-    manifest.passes.iter().map(of_pass).fold(0, u64::saturating_add)
+    manifest.passes_made(&render.parameters).map(of_pass).fold(0, u64::saturating_add)
 }

@@ -222,6 +222,7 @@ pub(crate) fn deliver(submission: &mut Submission, format: DeliveryFormat) {
         text: String::new(),
         rate: String::new(),
         tiles: Vec::new(),
+        curve: None,
     };
     let spec = JobSpec {
         name: format!("{}.{format}", spec.name),

@@ -79,7 +79,11 @@ pub(super) fn behaviour(class: &str) -> Option<(f64, Behaviour)> {
             Done::each(run.batch("images")?, |f| f.map(|v| ((v - 0.5) * factor + 0.5).clamp(0.0, 1.0)))
         }),
         "LayerColor: ColorTemperature" => (0.1, temperature),
-        "ProPostApplyLUT" => (0.25, |run| touch(run, "image")),
+        "LayerUtility: AnyRerouter" => (0.0, |run| hand_on(run, "any")),
+        "PrimitiveString" => {
+            (0.0, |run| Ok(Done { outputs: vec![Data::Text(run.text("value").to_owned())], shown: None }))
+        }
+        "ProPostApplyLUT" => (0.25, look_up),
         "ProPostVignette" => (0.1, vignette),
         "ImageResize+" => (0.25, shrink),
         "ImageScaleToTotalPixels" => (0.25, to_pixels),
@@ -290,6 +294,30 @@ fn paint(run: &mut Run<'_>, input: &str, make: fn(f32, f32) -> f32) -> Result<Do
 }
 
 /// A little of the picture changed, by all that the node was told.
+/// What came in, whatever it is.
+fn hand_on(run: &mut Run<'_>, input: &str) -> Result<Done, NodeError> {
+    let given = run.linked.get(input).cloned();
+    let given = given.ok_or_else(|| NodeError::raised("TypeError", format!("{input} is no link")))?;
+    Ok(Done { outputs: vec![given], shown: None })
+}
+
+/// `ProPostApplyLUT`: a table from the folder of models, which stands for itself here, or one that an absolute path
+/// names; what is in that counts, not where it lies.
+fn look_up(run: &mut Run<'_>) -> Result<Done, NodeError> {
+    let name = run.text("lut_name").to_owned();
+    if !name.starts_with('/') {
+        return touch(run, "image");
+    }
+    let table =
+        std::fs::read(&name).map_err(|error| NodeError::raised("OSError", format!("{error}: {name}")))?;
+    let mut hash = DefaultHasher::new();
+    table.hash(&mut hash);
+    let amount = run.float("strength") * part(hash.finish());
+    Done::each(run.batch("image")?, |frame| {
+        frame.map(|value| (value + amount * (1.0 - value)).clamp(0.0, 1.0))
+    })
+}
+
 fn touch(run: &mut Run<'_>, input: &str) -> Result<Done, NodeError> {
     let amount = 0.1 + 0.3 * part(run.seed(&[input]));
     Done::each(run.batch(input)?, |frame| {

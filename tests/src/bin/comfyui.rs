@@ -80,9 +80,11 @@ async fn accepted(url: &str) {
         settings.extend(presets.map(|(name, preset)| (name.as_str(), preset.parameters.clone())));
         for (setting, texts) in settings {
             let mut texts = texts;
-            let is_picture = |kind: ParameterType| kind == ParameterType::Picture;
-            for (name, _) in workflow.manifest().parameters.iter().filter(|(_, it)| is_picture(it.kind)) {
-                texts.insert(name.clone(), "plates/picture.png".to_owned());
+            for (name, parameter) in &workflow.manifest().parameters {
+                if parameter.kind.is_on_storage() {
+                    let ending = parameter.extensions.first().map_or("png", String::as_str);
+                    texts.insert(name.clone(), format!("plates/any.{ending}"));
+                }
             }
             let graph = bind::sample(&workflow, &texts, &clip.into(), clip, folder).expect("bound");
             let wrong: Vec<String> =

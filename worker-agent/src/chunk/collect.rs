@@ -85,7 +85,7 @@ pub(super) async fn collect(
 ) -> Result<BTreeMap<String, BTreeMap<Frame, FileManifest>>, Failure> {
     let mut passes = BTreeMap::new();
     let clip = task.clip.as_ref().map(|clip| source::folder(bench, task, clip)).transpose()?;
-    for declared in &task.workflow.manifest().passes {
+    for declared in task.workflow.manifest().passes_made(&task.parameters) {
         let pass = &declared.name;
         let Some(saver) = prompt.savers.get(pass) else { continue };
         let finish = Finish::new(task, declared, clip.clone())?;

@@ -15,14 +15,15 @@ use super::{ChunkTask, Failure};
 /// Width and height of a thumbnail, at most.
 const THUMBNAIL_SIZE: u32 = 320;
 
-/// Writes `from` as `to` in another encoding.
+/// Writes `from` as `to` in another encoding, grey as colour: a node stacks its frames, and a colour clip may have
+/// grey ones. What is not converted is read by nodes that make colour of everything (`LoadImage` and its like).
 pub(super) fn stage(
     converter: &Converter,
     from: &Path,
     to: &Path,
     encoding: Encoding,
 ) -> Result<(), PictureError> {
-    write(to, &converter.convert(&read(from)?), encoding.format, Effort::Fast)
+    write(to, &converter.convert(&read(from)?).in_colour(), encoding.format, Effort::Fast)
 }
 
 /// What has to be done to the pictures of a pass before they are published.
@@ -45,9 +46,11 @@ impl Finish {
     ) -> Result<Self, Failure> {
         let manifest = task.workflow.manifest();
         let encoding = task.clip.as_ref().map(|clip| clip.encoding);
+        let multiplied = manifest.is_multiplied(pass, &task.parameters);
+        let converter = if multiplied { Converter::multiplied } else { Converter::new };
         let (saved, result) = (manifest.saved(pass, encoding), manifest.result(pass, encoding));
         Ok(Self {
-            converter: Converter::new(saved, result).map(Arc::new),
+            converter: converter(saved, result).map(Arc::new),
             result,
             extension: result.format.extension(),
             clip,

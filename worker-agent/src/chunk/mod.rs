@@ -8,7 +8,7 @@ mod convert;
 mod darkroom;
 mod failure;
 mod input;
-mod pictures;
+mod places;
 mod queue;
 mod source;
 mod stage;
@@ -242,11 +242,11 @@ async fn steps(
     let (prompt, heard_under) = if known {
         // Bound again only to know its savers; the files it loads are those of its earlier life.
         let staged = stage::names_only(bench, task, &plan).await?;
-        (queue::bind(bench, task, &plan, &staged, &pictures::names_only(task)).await?, None)
+        (queue::bind(bench, task, &plan, &staged, &places::names_only(task)).await?, None)
     } else {
         let staging = async {
             let staged = stage::stage(bench, task, &plan).await?;
-            Ok::<_, Failure>((staged, pictures::stage(bench, task).await?))
+            Ok::<_, Failure>((staged, places::stage(bench, task).await?))
         };
         let staging = tokio::time::timeout(bench.stall, staging.instrument(info_span!("stage"))).await;
         let (staged, pictures) = staging.unwrap_or_else(|_| Err(hangs("staged", bench.stall)))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hearth_proto::v1::FailureKind;
 use hearth_telemetry::chain;
 use hearth_workflows::{
-    bind::{self, Prompt, StagedClip, StagedPictures},
+    bind::{self, Prompt, StagedClip, StagedFiles},
     split::ChunkPlan,
 };
 use tokio::time::{Instant, sleep};
@@ -31,7 +31,7 @@ pub(super) async fn bind(
     task: &ChunkTask,
     plan: &ChunkPlan,
     staged: &StagedClip,
-    pictures: &StagedPictures,
+    pictures: &StagedFiles,
 ) -> Result<Prompt, Failure> {
     let out = saves_below(bench, task).await?;
     bind::bind(&task.workflow, &task.parameters, plan, staged, pictures, &out, &task.attempt)

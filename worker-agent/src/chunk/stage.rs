@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use hearth_pictures::{Converter, PictureError, inspect};
+use hearth_pictures::{Converter, Picture, PictureError, inspect};
 use hearth_proto::v1::FailureKind;
 use hearth_storage::clip::file_of;
 use hearth_workflows::{Frame, Split, bind::StagedClip, manifest::Load, split::ChunkPlan};
@@ -177,7 +177,7 @@ async fn look_at(
     let roots = bench.roots.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let mut bad: Vec<(Frame, String)> = Vec::new();
-        let mut size = None;
+        let mut first: Option<Picture> = None;
         for (frame, file) in frames.iter().zip(&files) {
             roots.check_link(file)?;
             match inspect(file) {
@@ -189,7 +189,7 @@ async fn look_at(
                 Err(PictureError::Read { source, .. }) if source.kind() != ErrorKind::NotFound => {
                     return Err(Failure::storage(format!("cannot read {}", file.display()), &source));
                 }
-                Ok(picture) if *size.get_or_insert(picture) == picture => {}
+                Ok(picture) if first.get_or_insert(picture).is_like(&picture) => {}
                 Ok(picture) => {
                     bad.push((
                         *frame,

@@ -25,7 +25,11 @@ use hearth_storage::{
     manifest::{SEQUENCE_FILE, SequenceManifest, flush, write_whole},
 };
 use hearth_telemetry::chain;
-use hearth_workflows::{Frame, FrameSet, RootPath, SequencePath, delivery::DeliveryFormat, format::Encoding};
+use hearth_workflows::{
+    Frame, FrameSet, RootPath, SequencePath,
+    delivery::{Curve, DeliveryFormat},
+    format::Encoding,
+};
 use tokio::{io::AsyncWriteExt as _, process::ChildStdin};
 
 pub use ffmpeg::Encoder;
@@ -75,6 +79,7 @@ struct Order {
     text: String,
     rate: Option<Rate>,
     overwrite: bool,
+    curve: Option<Curve>,
     /// Of the first frame, and what all are like.
     first: (Picture, Metadata),
 }
@@ -96,6 +101,7 @@ impl Order {
             frames = spread(&frames, SHEET_FRAMES);
         }
         let rate = Some(task.frame_rate.as_str()).filter(|rate| !rate.is_empty());
+        let curve = Some(task.curve.as_str()).filter(|curve| !curve.is_empty());
         let folder = bench.roots.folder(&sequence)?;
         let tiles = task.tiles.iter().map(|tile| {
             let of: SequencePath = tile.sequence.parse().map_err(|error| unreadable("tile", &error))?;
@@ -124,6 +130,9 @@ impl Order {
             text: task.text.clone(),
             rate: rate.map(|rate| rate.parse().map_err(|error| unreadable("rate", &error))).transpose()?,
             overwrite: task.overwrite,
+            curve: curve
+                .map(|curve| curve.parse().map_err(|error| unreadable("curve", &error)))
+                .transpose()?,
             first,
         })
     }
@@ -383,7 +392,7 @@ impl Studio {
             Failure::new(FailureKind::Internal, format!("the font cannot be read: {error}"))
         })?;
         let (picture, metadata) = order.first;
-        let projector = Projector::new(order.encoding);
+        let projector = Projector::new(order.encoding, order.curve);
         let with_alpha = matches!(order.format, DeliveryFormat::ProRes4444 | DeliveryFormat::PngProxy);
         let mut input = Input {
             width: picture.width,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{graph::GraphNode, parameters::Bypass};
 
 /// Takes the bypassed nodes out, and with them whatever only they had a use for.
-pub(super) fn bypass(nodes: &mut BTreeMap<String, GraphNode>, bypasses: &[&Bypass]) {
+pub(super) fn bypass(nodes: &mut BTreeMap<String, GraphNode>, bypasses: &[Bypass]) {
     if bypasses.is_empty() {
         return;
     }

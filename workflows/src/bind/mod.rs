@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     error::WorkflowError,
     graph::{GraphNode, link},
-    manifest::{FactValue, Load, Save, SplitRule},
-    parameters::{self, ParameterTexts, ParameterType},
+    manifest::{FactValue, Load, Manifest, Save, SplitRule},
+    parameters::{self, Bypass, ParameterTexts},
     split::{ChunkPlan, Split},
     workflow::Workflow,
 };
@@ -36,8 +36,8 @@ pub enum StagedClip {
     Frames { path: String, last: u64 },
 }
 
-/// What a parameter's picture is called where the ComfyUI that loads it sees it, by parameter.
-pub type StagedPictures = BTreeMap<String, String>;
+/// What a parameter's picture or file is called where the ComfyUI that loads it sees it, by parameter.
+pub type StagedFiles = BTreeMap<String, String>;
 
 /// The prompt of one attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +65,7 @@ pub fn bind(
     given: &ParameterTexts,
     plan: &ChunkPlan,
     staged: &StagedClip,
-    pictures: &StagedPictures,
+    places: &StagedFiles,
     out: &str,
     attempt: &str,
 ) -> Result<Prompt, WorkflowError> {
@@ -75,8 +75,8 @@ pub fn bind(
 
     for (name, parameter) in &manifest.parameters {
         for target in &parameter.sets {
-            let picture = pictures.get(name).filter(|_| parameter.kind == ParameterType::Picture);
-            let value = picture.map_or_else(|| parameter.bound(&values[name]), |name| name.as_str().into());
+            let place = places.get(name).filter(|_| parameter.kind.is_on_storage());
+            let value = place.map_or_else(|| parameter.bound(&values[name]), |place| place.as_str().into());
             set(&mut nodes, &target.node, &target.input, value);
         }
     }
@@ -101,7 +101,7 @@ pub fn bind(
         set(&mut nodes, &target.node, &target.input, number.into());
     }
     let mut savers = BTreeMap::new();
-    for pass in &manifest.passes {
+    for pass in manifest.passes_made(given) {
         let prefix = match pass.save {
             Save::Images => format!("hearth/{attempt}/{}", pass.name),
             Save::Frames => format!("{out}/{}/frame.%04d.{}", pass.name, pass.format.extension()),
@@ -131,8 +131,7 @@ pub fn bind(
         StagedClip::Files(files) => load_files(&mut nodes, loader, files),
         _ => None,
     };
-    let off = manifest.parameters.iter().filter(|(name, parameter)| parameter.is_off(&values[*name]));
-    bypass::bypass(&mut nodes, &off.flat_map(|(_, parameter)| &parameter.bypass).collect::<Vec<_>>());
+    bypass::bypass(&mut nodes, &left_out(manifest, given, &values));
     for each in &manifest.each {
         let mut each = each.clone();
         if let Some(loaded) = &loaded {
@@ -150,9 +149,18 @@ pub(crate) fn used_classes(workflow: &Workflow, given: &ParameterTexts) -> Optio
     let declared = &workflow.manifest().parameters;
     let values = parameters::resolve(workflow.name(), declared, given).ok()?;
     let mut nodes = workflow.graph().nodes().clone();
-    let off = declared.iter().filter(|(name, parameter)| parameter.is_off(&values[*name]));
-    bypass::bypass(&mut nodes, &off.flat_map(|(_, parameter)| &parameter.bypass).collect::<Vec<_>>());
+    bypass::bypass(&mut nodes, &left_out(workflow.manifest(), given, &values));
     Some(nodes.into_values().map(|node| node.class_type).collect())
+}
+
+/// What parameters that are off take out of the graph: their bypasses, and savers of passes that are not made.
+fn left_out(manifest: &Manifest, given: &ParameterTexts, values: &BTreeMap<String, Value>) -> Vec<Bypass> {
+    let off = manifest.parameters.iter().filter(|(name, parameter)| parameter.is_off(&values[*name]));
+    let made: BTreeSet<&str> = manifest.passes_made(given).map(|pass| pass.name.as_str()).collect();
+    let unmade = manifest.passes.iter().filter(|pass| !made.contains(pass.name.as_str()));
+    off.flat_map(|(_, parameter)| parameter.bypass.iter().cloned())
+        .chain(unmade.map(|pass| Bypass { node: pass.node.clone(), input: None }))
+        .collect()
 }
 
 fn set(nodes: &mut BTreeMap<String, GraphNode>, node: &str, input: &str, value: Value) {

@@ -1,6 +1,6 @@
 //! A prompt that is only looked at: bound as for a chunk of a clip that need not be there.
 
-use super::{StagedClip, StagedPictures, bind};
+use super::{StagedClip, StagedFiles, bind};
 use crate::{
     error::WorkflowError,
     frames::{FrameRange, FrameSet},
@@ -37,15 +37,18 @@ pub fn sample(
         Some(Load::Directory) => StagedClip::Directory(folder.to_owned()),
         Some(Load::Frames) => StagedClip::Frames { path: format!("{folder}/plate.%04d.exr"), last },
     };
-    let is_picture = |name: &String| {
-        manifest.parameters.get(name).is_some_and(|parameter| parameter.kind == ParameterType::Picture)
-    };
-    let pictures: StagedPictures = given
-        .iter()
-        .filter(|(name, text)| is_picture(name) && !text.trim().is_empty())
-        .map(|(name, _)| (name.clone(), picture(0)))
+    let named = given.iter().filter(|(_, text)| !text.trim().is_empty());
+    let places: StagedFiles = named
+        .filter_map(|(name, _)| match manifest.parameters.get(name)?.kind {
+            ParameterType::Picture => Some((name.clone(), picture(0))),
+            ParameterType::File => {
+                let ending = manifest.parameters[name].extensions.first().map_or("txt", String::as_str);
+                Some((name.clone(), format!("{folder}/{name}.{ending}")))
+            }
+            _ => None,
+        })
         .collect();
     let out = format!("{folder}/saved");
-    let prompt = bind(workflow, given, &plan, &staged, &pictures, &out, "sample")?;
+    let prompt = bind(workflow, given, &plan, &staged, &places, &out, "sample")?;
     Graph::parse(&file, &prompt.graph.to_string())
 }

@@ -56,6 +56,14 @@ impl Manifest {
             }
             let target = InputRef { node: pass.node.clone(), input: pass.target().to_owned() };
             check_target(file, graph, &what, &target)?;
+            for (key, name) in [("when", &pass.when), ("multiplied_when", &pass.multiplied_when)] {
+                if let Some(name) = name.as_ref().filter(|name| !self.parameters.contains_key(*name)) {
+                    return Err(wrong(format!("{what}: {key} = \"{name}\" names no parameter")));
+                }
+            }
+        }
+        if self.passes.iter().all(|pass| pass.when.is_some()) {
+            return Err(wrong("every [[pass]] has a 'when'; one must always be made".to_owned()));
         }
         for (name, parameter) in &self.parameters {
             let what = format!("parameter {name}");
@@ -68,9 +76,12 @@ impl Manifest {
                 return Err(wrong(format!("{what}: type choice without choices")));
             }
             match parameter.read(&self.workflow.title, name, &parameter.default_text()) {
-                // A picture that everybody must give.
-                Ok(_) | Err(WorkflowError::PictureNeeded { .. }) => {}
+                // What everybody must give.
+                Ok(_) | Err(WorkflowError::PlaceNeeded { .. }) => {}
                 Err(error) => return Err(wrong(format!("{what}: its own default does not fit: {error}"))),
+            }
+            if parameter.kind != ParameterType::File && !parameter.extensions.is_empty() {
+                return Err(wrong(format!("{what}: extensions are for parameters of type file")));
             }
             if let Some(value) = parameter.values.keys().find(|value| !parameter.choices.contains(value)) {
                 return Err(wrong(format!("{what}: a value for '{value}', which is none of its choices")));
@@ -138,8 +149,11 @@ impl Manifest {
 
     fn check_deliveries(&self) -> Result<(), String> {
         for delivery in &self.deliveries {
-            if !self.passes.iter().any(|pass| pass.name == delivery.pass) {
+            let Some(pass) = self.passes.iter().find(|pass| pass.name == delivery.pass) else {
                 return Err(format!("[[delivery]] names pass {}, which is not there", delivery.pass));
+            };
+            if pass.when.is_some() {
+                return Err(format!("[[delivery]] names pass {}, which is not always made", delivery.pass));
             }
         }
         Ok(())

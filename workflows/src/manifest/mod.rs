@@ -7,7 +7,7 @@ mod check;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    delivery::DeliveryFormat,
+    delivery::{Curve, DeliveryFormat},
     error::WorkflowError,
     format::{ColourSpace, Encoding, PictureFormat},
     parameters::{InputRef, Parameter, ParameterTexts},
@@ -181,6 +181,9 @@ pub struct Each {
 pub struct Delivery {
     pub format: DeliveryFormat,
     pub pass: String,
+    /// The curve that its colours get; nothing said: light that of sRGB, what has a curve keeps it.
+    #[serde(default)]
+    pub curve: Option<Curve>,
 }
 
 /// Parameter values that belong together.
@@ -232,6 +235,13 @@ pub struct Pass {
     /// The input that takes the file prefix, or the path; nothing said: `filename_prefix`, or `filepath`.
     #[serde(default)]
     pub prefix_input: Option<String>,
+    /// A parameter: the pass is made unless that is off.
+    #[serde(default)]
+    pub when: Option<String>,
+    /// A parameter: unless that is off, colours come back multiplied by alpha in formats whose standard has them
+    /// straight, too. In EXR they always are.
+    #[serde(default)]
+    pub multiplied_when: Option<String>,
 }
 
 /// How a node saves.
@@ -290,6 +300,23 @@ impl Manifest {
                 Split::Generate { frames: frame_count(&value(frames), self.shape())? }
             }
         })
+    }
+
+    /// The passes that are made with these parameters, of which those not given have their defaults.
+    pub fn passes_made(&self, parameters: &ParameterTexts) -> impl Iterator<Item = &Pass> {
+        self.passes.iter().filter(|pass| pass.when.as_ref().is_none_or(|name| self.is_on(name, parameters)))
+    }
+
+    /// Whether colours of the pass come back multiplied by alpha whatever the format.
+    pub fn is_multiplied(&self, pass: &Pass, parameters: &ParameterTexts) -> bool {
+        pass.multiplied_when.as_ref().is_some_and(|name| self.is_on(name, parameters))
+    }
+
+    /// Whether a parameter is not off. One that does not fit is refused elsewhere.
+    fn is_on(&self, name: &str, parameters: &ParameterTexts) -> bool {
+        let Some(parameter) = self.parameters.get(name) else { return false };
+        let text = parameters.get(name).cloned().unwrap_or_else(|| parameter.default_text());
+        parameter.read(&self.workflow.title, name, &text).is_ok_and(|value| !parameter.is_off(&value))
     }
 
     /// How many frames one prompt may load.

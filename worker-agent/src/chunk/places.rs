@@ -1,4 +1,4 @@
-//! Pictures that parameters name, where the chunk's ComfyUI can load them.
+//! Pictures and files that parameters name, where the chunk's ComfyUI can load them.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use hearth_pictures::{Converter, PictureError, inspect};
 use hearth_proto::v1::FailureKind;
 use hearth_workflows::{
     RootPath,
-    bind::StagedPictures,
+    bind::StagedFiles,
     format::{Encoding, PictureFormat},
     parameters::ParameterType,
 };
@@ -16,31 +16,39 @@ use super::{ChunkTask, Failure, Workbench, convert, input};
 const STAGED: Encoding =
     Encoding { format: PictureFormat::Png8, colour: hearth_workflows::format::ColourSpace::Srgb };
 
-/// Of each parameter that names a picture, the picture's place on storage.
-fn named(task: &ChunkTask) -> impl Iterator<Item = (&String, &str)> {
+/// Of each parameter that names something on storage, its kind and the place.
+fn named(task: &ChunkTask) -> impl Iterator<Item = (&String, ParameterType, &str)> {
     let declared = task.workflow.manifest().parameters.iter();
-    declared.filter(|(_, parameter)| parameter.kind == ParameterType::Picture).filter_map(|(name, _)| {
+    declared.filter(|(_, parameter)| parameter.kind.is_on_storage()).filter_map(|(name, parameter)| {
         let path = task.parameters.get(name)?.trim();
-        (!path.is_empty()).then_some((name, path))
+        (!path.is_empty()).then_some((name, parameter.kind, path))
     })
 }
 
 /// Below the attempt's input folder, not among the frames, which a node may load by their folder.
 const FOLDER: &str = "pictures";
 
-/// For a prompt that ComfyUI has already: its pictures are those of its earlier life.
-pub(super) fn names_only(task: &ChunkTask) -> StagedPictures {
-    named(task).map(|(name, path)| (name.clone(), path.to_owned())).collect()
+/// For a prompt that ComfyUI has already: what it loads was put there in its earlier life.
+pub(super) fn names_only(task: &ChunkTask) -> StagedFiles {
+    named(task).map(|(name, _, path)| (name.clone(), path.to_owned())).collect()
 }
 
 /// Converted where need be, and put into ComfyUI's input folder.
-pub(super) async fn stage(bench: &Workbench, task: &ChunkTask) -> Result<StagedPictures, Failure> {
-    let (mut staged, mut files) = (StagedPictures::new(), Vec::new());
-    for (name, path) in named(task) {
-        let file = readable(bench, task, name, path).await?;
+pub(super) async fn stage(bench: &Workbench, task: &ChunkTask) -> Result<StagedFiles, Failure> {
+    let (mut staged, mut files) = (StagedFiles::new(), Vec::new());
+    for (name, kind, path) in named(task) {
+        let file = match kind {
+            ParameterType::File => on_storage(bench, name, path)?,
+            _ => readable(bench, task, name, path).await?,
+        };
         let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or("png");
         let own = format!("{name}.{extension}");
-        staged.insert(name.clone(), format!("{}/{FOLDER}/{own}", input::folder(&task.attempt)));
+        // Pictures are named relative to ComfyUI's input folder; whatever else a node reads, it opens by its path.
+        let folder = match kind {
+            ParameterType::File => input::path_of(bench, &task.attempt).await?,
+            _ => input::folder(&task.attempt),
+        };
+        staged.insert(name.clone(), format!("{folder}/{FOLDER}/{own}"));
         files.push((file, own));
     }
     if !files.is_empty() {
@@ -49,15 +57,21 @@ pub(super) async fn stage(bench: &Workbench, task: &ChunkTask) -> Result<StagedP
     Ok(staged)
 }
 
-/// The picture itself, or a copy of it that a node reads right.
-async fn readable(bench: &Workbench, task: &ChunkTask, name: &str, path: &str) -> Result<PathBuf, Failure> {
-    let unusable = |reason: String| {
-        let message = format!("parameter {name}: picture {path}: {reason}");
-        Failure::new(FailureKind::BadFrame, message)
-    };
-    let place: RootPath = path.parse().map_err(|error| unusable(format!("{error}")))?;
+/// The file on this host.
+fn on_storage(bench: &Workbench, name: &str, path: &str) -> Result<PathBuf, Failure> {
+    let place: RootPath = path.parse().map_err(|error| unusable(name, path, &format!("{error}")))?;
     let file = bench.roots.resolve(&place)?;
     bench.roots.check_link(&file)?;
+    Ok(file)
+}
+
+fn unusable(name: &str, path: &str, reason: &str) -> Failure {
+    Failure::new(FailureKind::BadFrame, format!("parameter {name}: {path}: {reason}"))
+}
+
+/// The picture itself, or a copy of it that a node reads right.
+async fn readable(bench: &Workbench, task: &ChunkTask, name: &str, path: &str) -> Result<PathBuf, Failure> {
+    let file = on_storage(bench, name, path)?;
     let folder = bench.stage.join(&task.attempt).join("pictures");
     let copy = folder.join(format!("{name}.png"));
     let made = bench.darkroom.run(move || -> Result<PathBuf, PictureError> {
@@ -79,7 +93,7 @@ async fn readable(bench: &Workbench, task: &ChunkTask, name: &str, path: &str) -
         Some(Err(PictureError::Write { path, source })) => {
             Err(Failure::storage(format!("cannot stage {}", path.display()), &source))
         }
-        Some(Err(error)) => Err(unusable(hearth_telemetry::chain(&error))),
+        Some(Err(error)) => Err(unusable(name, path, &hearth_telemetry::chain(&error))),
         None => Err(Failure::new(FailureKind::Internal, format!("picture {path} could not be converted"))),
     }
 }
