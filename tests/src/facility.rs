@@ -12,6 +12,7 @@ use std::{
 use hearth_client::FarmClient;
 
 use crate::{
+    disk::Disk,
     processes::{Process, free_port, program},
     proxy::Proxy,
     redis_server::{RedisServer, try_ask},
@@ -21,6 +22,9 @@ use crate::{
 pub const LEADER_LEASE: Duration = Duration::from_secs(1);
 
 const NODES_OF_AGENT: usize = 3;
+
+/// Room for the results of a night, and not much more.
+const DISK_MEBIBYTES: u64 = 48;
 
 /// One coordinator with its links.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ impl Default for Plan {
 
 #[derive(Debug)]
 pub struct Facility {
+    /// What holds the results, where the system lets us mount one. Goes first: what hangs on it could not be killed.
+    pub disk: Option<Disk>,
     pub redis: RedisServer,
     pub coordinators: Vec<Member>,
     pub agents: Vec<Process>,
@@ -72,6 +78,7 @@ impl Facility {
         for root in ["plates", "comps"] {
             fs::create_dir_all(dir.path().join(root)).expect("root");
         }
+        let disk = Disk::mount(&dir.path().join("comps"), &dir.path().join("comps.img"), DISK_MEBIBYTES);
         let redis = RedisServer::start(&dir.path().join("redis")).await;
         let mut coordinators = Vec::new();
         for index in 0..plan.coordinators {
@@ -90,6 +97,7 @@ impl Facility {
         let urls: Vec<String> = coordinators.iter().map(|member| member.link.url()).collect();
         let client = FarmClient::new(&urls.join(",")).expect("client");
         let mut facility = Self {
+            disk,
             redis,
             coordinators,
             agents: Vec::new(),

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     clips,
+    disk::Disk,
     facility::{Facility, LEADER_LEASE, Plan},
     farm::{assert_right, request},
     proxy::Link,
@@ -108,6 +109,8 @@ enum Repair {
     Simulator(usize),
     Link(usize),
     Storage(&'static str),
+    Room,
+    Thaw,
 }
 
 /// Runs one night; panics when anything is not as it must be.
@@ -277,8 +280,9 @@ async fn fault(facility: &mut Facility, rng: &mut SmallRng, under_way: &[(Instan
             matches!(repair, Repair::Coordinator(other) | Repair::Continue(other) if *other == index)
         })
     };
+    let hangs = facility.disk.as_ref().is_some_and(Disk::is_frozen);
     match rng.random_range(0..100) {
-        0..20 => {
+        0..20 if !hangs => {
             let Some(leader) = leader.filter(|leader| !busy(*leader)) else { return ("", 0, None) };
             facility.coordinators[leader].process.kill();
             let back = milliseconds(rng, 300..3_000);
@@ -297,16 +301,32 @@ async fn fault(facility: &mut Facility, rng: &mut SmallRng, under_way: &[(Instan
             facility.redis.kill();
             ("killed Redis", all, Some((milliseconds(rng, 100..2_500), Repair::Redis)))
         }
-        40..48 => {
+        40..45 => {
             let root = ["plates", "comps"][rng.random_range(0..2)];
-            if under_way.iter().any(|(_, repair)| matches!(repair, Repair::Storage(other) if *other == root))
-            {
+            let is_struck = |repair: &Repair| {
+                matches!(repair, Repair::Storage(other) if *other == root) || is_of_disk(repair)
+            };
+            if under_way.iter().any(|(_, repair)| is_struck(repair)) {
                 return ("", 0, None);
             }
-            take_away(facility, root);
+            take_away(facility, root, rng.random_bool(0.5));
             ("lost storages", all, Some((milliseconds(rng, 200..4_000), Repair::Storage(root))))
         }
-        48..56 => {
+        45..54 => {
+            let under_way = under_way
+                .iter()
+                .any(|(_, repair)| is_of_disk(repair) || matches!(repair, Repair::Storage(_)));
+            let Some(disk) = facility.disk.as_mut().filter(|_| !under_way) else { return ("", 0, None) };
+            if rng.random_bool(0.5) {
+                disk.fill();
+                ("full storages", all, Some((milliseconds(rng, 200..4_000), Repair::Room)))
+            } else {
+                disk.freeze();
+                ("hung storages", all, Some((milliseconds(rng, 200..4_000), Repair::Thaw)))
+            }
+        }
+        // What hangs on storage cannot be killed before that answers.
+        54..61 if !hangs => {
             let agent = rng.random_range(0..facility.agents.len());
             facility.agents[agent].kill();
             (
@@ -315,7 +335,7 @@ async fn fault(facility: &mut Facility, rng: &mut SmallRng, under_way: &[(Instan
                 Some((milliseconds(rng, 100..2_000), Repair::Agent(agent))),
             )
         }
-        56..72 => {
+        61..74 => {
             let simulator = rng.random_range(0..facility.simulators.len());
             facility.simulators[simulator].kill();
             ("killed ComfyUIs", 1, Some((milliseconds(rng, 100..2_000), Repair::Simulator(simulator))))
@@ -351,16 +371,29 @@ async fn repair(facility: &mut Facility, due: Repair) {
         Repair::Simulator(index) => facility.restart_simulator(index),
         Repair::Link(index) => link_at(facility, index).set(Link::Whole),
         Repair::Storage(root) => bring_back(facility, root),
+        Repair::Room => facility.disk.as_ref().expect("it was filled").make_room(),
+        Repair::Thaw => facility.disk.as_mut().expect("it was frozen").thaw(),
     }
 }
 
+/// Whether it ends a fault of the disk that holds the results.
+fn is_of_disk(repair: &Repair) -> bool {
+    matches!(repair, Repair::Room | Repair::Thaw)
+}
+
 /// As when it is unmounted: an empty folder is where it was, of another file system.
-fn take_away(facility: &Facility, root: &str) {
+fn take_away(facility: &mut Facility, root: &str, other: bool) {
+    if let Some(disk) = facility.disk.as_mut().filter(|_| root == "comps") {
+        return disk.take_away(other);
+    }
     std::fs::rename(facility.path(root), facility.path(&away(root))).expect("the storage goes away");
     std::fs::create_dir(facility.path(root)).expect("the mount point is there");
 }
 
-fn bring_back(facility: &Facility, root: &str) {
+fn bring_back(facility: &mut Facility, root: &str) {
+    if let Some(disk) = facility.disk.as_mut().filter(|_| root == "comps") {
+        return disk.bring_back();
+    }
     std::fs::remove_dir(facility.path(root)).expect("nobody has written below the mount point");
     std::fs::rename(facility.path(&away(root)), facility.path(root)).expect("the storage comes back");
 }

@@ -2,6 +2,7 @@
 //! processes that can be killed.
 
 pub mod clips;
+pub mod disk;
 pub mod facility;
 pub mod farm;
 pub mod faults;

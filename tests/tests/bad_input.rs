@@ -1,6 +1,6 @@
 //! Bad input: a clear error at the earliest moment that it can be known, and the other jobs run on.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use hearth_client::{
     ClientError,
@@ -238,65 +238,6 @@ async fn a_frame_that_breaks_after_submit_fails_alone() {
     assert_eq!(job.state(), JobState::Done, "{}", job.message);
     assert_eq!(clips::read(&farm.path("comps/breaks")).len(), 20);
     farm.stop().await;
-}
-
-#[tokio::test]
-async fn a_job_waits_for_a_full_disk_and_the_other_jobs_run_on() {
-    // A file system of 256 KiB needs a mount: as root, or in a namespace of our own.
-    let dir = tempfile::tempdir().expect("tempdir");
-    let small = dir.path().join("comps/small");
-    fs::create_dir_all(&small).expect("folder");
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
-        .arg(&small)
-        .status()
-        .is_ok_and(|status| status.success());
-    assert!(mounted || !is_root(), "root can mount a small file system");
-    if !mounted {
-        println!("not root: a full disk cannot be made here");
-        return;
-    }
-    let mount = Mount(small.clone());
-    let farm = Farm::start_in(
-        dir,
-        Setup {
-            shared_output: false,
-            tune_coordinator: Box::new(|config| config.max_tries = 2),
-            ..Setup::default()
-        },
-    )
-    .await;
-    clips::make(&farm.path("plates/good"), 1..=6, 16, 12);
-    clips::make(&farm.path("plates/large"), 1..=12, 200, 150);
-    let large =
-        farm.client.submit(request("large", "resize-sharpen", "small/large")).await.expect("accepted");
-    good_job_runs(&farm, "good").await;
-    let large = large.job.expect("a job").job_id;
-    // More failures than a frame survives that is to blame itself.
-    until(&farm.client, large, |job| job.failures.len() > 8).await;
-    let why = farm.client.explain(large).await.expect("a reason");
-    assert!(why.contains("it runs on") || why.contains("the disk is full: make room there"), "{why}");
-    let more = Command::new("mount").args(["-o", "remount,size=8m"]).arg(&small).status();
-    assert!(more.is_ok_and(|status| status.success()), "root can make it larger");
-    let (job, failures) = finish(&farm.client, large).await;
-    assert_eq!(job.state(), JobState::Done, "{}", job.message);
-    assert!(failures.iter().all(|failure| failure.kind() == FailureKind::Storage), "{failures:?}");
-    assert_eq!(clips::read(&small.join("large")).len(), 12);
-    farm.stop().await;
-    drop(mount);
-}
-
-struct Mount(std::path::PathBuf);
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn is_root() -> bool {
-    let told = Command::new("id").arg("-u").output().expect("id runs");
-    told.stdout == b"0\n"
 }
 
 fn truncate(path: &Path) {

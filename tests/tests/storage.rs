@@ -8,6 +8,7 @@ use hearth_simulator::Config;
 use hearth_storage::marker::MARKER_FILE;
 use hearth_tests::{
     clips,
+    disk::Disk,
     farm::{Farm, Setup, assert_right, finish, request, until},
     reference,
 };
@@ -96,5 +97,68 @@ async fn a_pipe_among_the_frames_is_refused_and_holds_up_nobody() {
     let refused = farm.client.submit(request("sh010", "resize-sharpen", "x")).await;
     let refused = refused.expect_err("refused").to_string();
     assert!(refused.contains("plate.0002.png is no regular file"), "{refused}");
+    farm.stop().await;
+}
+
+/// A farm whose results lie on a disk of their own, which goes first: nothing can be removed while it hangs. `None` where
+/// the system lets us mount none.
+async fn farm_on_disk(max_tries: u32, stall_seconds: u64) -> Option<(Farm, Disk)> {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let folder = dir.path().join("comps");
+    fs::create_dir(&folder).expect("folder");
+    let Some(disk) = Disk::mount(&folder, &dir.path().join("comps.img"), 16) else {
+        println!("no disk can be mounted here: as root, with loop devices, it could");
+        return None;
+    };
+    let setup = Setup {
+        shared_output: false,
+        tune_coordinator: Box::new(move |config| config.max_tries = max_tries),
+        tune_agent: Box::new(move |config| config.stall_seconds = stall_seconds),
+        ..Setup::default()
+    };
+    Some((Farm::start_in(dir, setup).await, disk))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_waits_for_a_full_disk() {
+    let Some((farm, disk)) = farm_on_disk(2, 600).await else { return };
+    clips::make(&farm.path("plates/sh010"), 1..=12, 200, 150);
+    disk.fill();
+    let submitted = farm.client.submit(request("sh010", "resize-sharpen", "sh010")).await.expect("accepted");
+    let job = submitted.job.expect("a job").job_id;
+    // More failures than a frame survives that is to blame itself.
+    until(&farm.client, job, |job| job.failures.len() > 8).await;
+    let why = farm.client.explain(job).await.expect("a reason");
+    assert!(why.contains("it runs on") || why.contains("the disk is full: make room there"), "{why}");
+    disk.make_room();
+    let (job, failures) = finish(&farm.client, job).await;
+    assert_eq!(job.state(), JobState::Done, "{}", job.message);
+    assert!(failures.iter().all(|failure| failure.kind() == FailureKind::Storage), "{failures:?}");
+    assert_eq!(clips::read(&farm.path("comps/sh010")).len(), 12);
+    farm.stop().await;
+}
+
+/// Whoever writes waits in the kernel, as on a hard mount whose server is away; the agent's work ends by its deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_waits_for_a_disk_that_hangs_and_nobody_is_held_up() {
+    let Some((farm, mut disk)) = farm_on_disk(2, 1).await else { return };
+    clips::make(&farm.path("plates/sh010"), 1..=12, 32, 20);
+    let mut asked = request("sh010", "resize-sharpen", "sh010");
+    asked.chunk_frames = 2;
+    let job = farm.client.submit(asked).await.expect("accepted").job.expect("a job").job_id;
+    disk.freeze();
+    let hindered = until(&farm.client, job, |job| job.failures.len() > 4).await;
+    assert!(hindered.failures.iter().all(|it| it.kind() == FailureKind::Storage), "{:?}", hindered.failures);
+    let told = &hindered.failures[0].message;
+    assert!(told.contains("within 1 s; look whether storage answers"), "{told}");
+    // What asks nothing of that disk is answered in time.
+    let answer = std::time::Duration::from_secs(20);
+    let listed = tokio::time::timeout(answer, farm.client.clips("plates/sh010"));
+    assert_eq!(listed.await.expect("in time").expect("a list").clips.len(), 1);
+    disk.thaw();
+    let (job, failures) = finish(&farm.client, job).await;
+    assert_eq!(job.state(), JobState::Done, "{failures:?}");
+    assert!(failures.iter().all(|failure| failure.kind() == FailureKind::Storage), "{failures:?}");
+    assert_eq!(clips::read(&farm.path("comps/sh010")).len(), 12);
     farm.stop().await;
 }

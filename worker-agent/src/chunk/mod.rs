@@ -23,7 +23,7 @@ use hearth_workflows::{
     split::ChunkPlan,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, info_span};
+use tracing::{Instrument as _, debug, info_span, warn};
 
 use crate::{
     comfy::{Client, PreviewPicture, PromptId, Socket},
@@ -217,7 +217,10 @@ pub async fn render(
         Ending::Cancelled { .. } => true,
     };
     let let_go = !stop || queue::stop(&bench.client, &task.prompt_id()).await;
-    sweep(bench, task, matches!(ending, Ending::Done { .. })).await;
+    let swept = sweep(bench, task, matches!(ending, Ending::Done { .. }));
+    if tokio::time::timeout(bench.stall.min(SWEEP), swept).await.is_err() {
+        warn!("what the attempt has left is not removed: storage does not answer");
+    }
     match ending {
         Ending::Cancelled { .. } => Ending::Cancelled { let_go },
         ending => ending,
@@ -273,7 +276,8 @@ async fn steps(
         frames: task.frames.clone(),
         passes,
     };
-    place.publish(task, manifest).await?;
+    let published = tokio::time::timeout(bench.stall, place.publish(task, manifest)).await;
+    published.unwrap_or_else(|_| Err(hangs("published", bench.stall)))?;
     Ok(seconds)
 }
 
@@ -286,25 +290,40 @@ fn hangs(done: &str, stall: Duration) -> Failure {
     Failure::new(FailureKind::Storage, message)
 }
 
+/// Longest that an attempt's end waits until what it has left is removed. What hangs by then goes on by itself.
+const SWEEP: Duration = Duration::from_secs(10);
+
 /// Removes what the attempt has left beside its result.
 async fn sweep(bench: &Workbench, task: &ChunkTask, done: bool) {
-    if let Ok(place) = collect::Place::of(bench, task) {
-        place.discard_part().await;
-    }
+    let discard = async {
+        if let Ok(place) = collect::Place::of(bench, task) {
+            place.discard_part().await;
+        }
+    };
     let remove = async |folder: PathBuf| {
         // What was never made cannot be removed, and what cannot be removed harms nobody.
         if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
             debug!(folder = %folder.display(), %error, "not removed");
         }
     };
-    remove(bench.stage.join(&task.attempt)).await;
-    if let Some(output) = &bench.output {
-        remove(output.join("hearth").join(&task.attempt)).await;
-    }
-    input::sweep(bench, &task.attempt).await;
-    if done && let Err(error) = bench.client.forget(&task.prompt_id()).await {
-        debug!(error = %hearth_telemetry::chain(&error), "the prompt stays in ComfyUI's history");
-    }
+    let saved = async {
+        if let Some(output) = &bench.output {
+            remove(output.join("hearth").join(&task.attempt)).await;
+        }
+    };
+    let forget = async {
+        if done && let Err(error) = bench.client.forget(&task.prompt_id()).await {
+            debug!(error = %hearth_telemetry::chain(&error), "the prompt stays in ComfyUI's history");
+        }
+    };
+    // Side by side: they lie on several storages, one of which may hang.
+    tokio::join!(
+        discard,
+        remove(bench.stage.join(&task.attempt)),
+        saved,
+        input::sweep(bench, &task.attempt),
+        forget
+    );
 }
 
 /// Letters, digits and dashes: nothing that could lead out of a folder.

@@ -96,13 +96,18 @@ async fn work_on(
             if cancel.is_cancelled() { Ending::Cancelled { let_go: true } } else { ending }
         }
         Work::Deliver(deliver) => {
-            let tell = teller(events, attempt);
+            let (tell, told) = (teller(events, attempt), AtomicU64::new(0));
+            let tell = |what| {
+                told.fetch_add(1, Ordering::Relaxed);
+                tell(what);
+            };
             let delivered = delivery::deliver(bench, attempt, &deliver, &tell);
             tokio::select! {
                 delivered = delivered => match delivered {
                     Ok(()) => Ending::Done { seconds: 0.0 },
                     Err(failure) => Ending::Failed(failure),
                 },
+                failure = stands_still(&told, bench.stall) => Ending::Failed(failure),
                 // ffmpeg is killed with it.
                 () = cancel.cancelled() => Ending::Cancelled { let_go: true },
             }
