@@ -32,6 +32,9 @@ const CALM_AT: u64 = 240_000;
 /// By then every job must have ended.
 const END_AT: u64 = 3_600_000;
 
+/// How long an agent waits for storage, in milliseconds.
+const STALL: u64 = 15_000;
+
 #[test]
 fn no_farm_loses_or_doubles_a_frame() {
     if let Ok(seed) = env::var("HEARTH_SEED") {
@@ -65,9 +68,31 @@ fn no_farm_loses_or_doubles_a_frame() {
     // A simulation in which nothing goes wrong proves nothing.
     assert!(sum.restarts > seeds / 4 && sum.lost > seeds && sum.late_used > 0 && sum.failed_jobs > 20);
     assert!(sum.losses > seeds / 5 && sum.found_again > 0 && sum.partial_jobs > 100);
-    assert!(sum.homeless > seeds * 5, "only {} pieces of work found no storage", sum.homeless);
+    assert!(
+        sum.homeless > seeds && sum.crowded > seeds && sum.hung > seeds / 2,
+        "storage was hardly in trouble"
+    );
     assert!(sum.followed > seeds, "only {} chunks of clips that were still being made", sum.followed);
     assert!(sum.done_jobs > seeds && sum.cancelled_jobs > 0 && sum.failed_commits > 0);
+}
+
+/// What ails storage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Trouble {
+    /// Found out before anything is rendered: it is not there, or another one is in its place.
+    Away,
+    /// Found out when the result is written.
+    Full,
+    /// Found out when it has not answered for [`STALL`].
+    Hangs,
+}
+
+/// When storage is in trouble, and for which node alone.
+#[derive(Debug)]
+struct Outage {
+    span: Range<u64>,
+    alone: Option<usize>,
+    trouble: Trouble,
 }
 
 #[derive(Debug, Default)]
@@ -76,8 +101,10 @@ struct Report {
     restarts: u64,
     failed_commits: u64,
     lost: u64,
-    /// Pieces of work that found no storage.
+    /// Pieces of work that found no storage, none that answered, and no room on it.
     homeless: u64,
+    hung: u64,
+    crowded: u64,
     losses: u64,
     found_again: u64,
     /// Chunks of clips that were still being made.
@@ -96,6 +123,8 @@ impl Report {
         self.failed_commits += other.failed_commits;
         self.lost += other.lost;
         self.homeless += other.homeless;
+        self.hung += other.hung;
+        self.crowded += other.crowded;
         self.losses += other.losses;
         self.found_again += other.found_again;
         self.followed += other.followed;
@@ -196,8 +225,9 @@ struct World {
     acknowledged: HashSet<JobId>,
     /// How often a chunk fails on this farm.
     failure_rate: f64,
-    /// When storage is away, and for which node alone.
-    outages: Vec<(Range<u64>, Option<usize>)>,
+    outages: Vec<Outage>,
+    /// Attempts that wait for storage that does not answer.
+    hanging: HashSet<AttemptId>,
     /// The frames that each attempt has ever published, and by whom.
     published: HashMap<AttemptId, (NodeName, FrameSet)>,
     /// Frames of a job whose files have gone bad since, and are to be made again.
@@ -263,6 +293,7 @@ impl World {
             acknowledged: HashSet::new(),
             failure_rate,
             outages: Vec::new(),
+            hanging: HashSet::new(),
             published: HashMap::new(),
             spoilt: HashMap::new(),
             assembled: HashSet::new(),
@@ -300,7 +331,8 @@ impl World {
             let until = from + self.rng.random_range(1_000..CALM_AT / 2);
             let node = self.rng.random_range(0..self.nodes.len());
             let alone = self.rng.random_bool(0.5).then_some(node);
-            self.outages.push((from..until, alone));
+            let trouble = [Trouble::Away, Trouble::Full, Trouble::Hangs][self.rng.random_range(0..3)];
+            self.outages.push(Outage { span: from..until, alone, trouble });
         }
         for submission in 0..self.submissions.len() {
             let at = self.rng.random_range(0..60_000);
@@ -584,7 +616,7 @@ impl World {
                 let (attempt, life) = (assignment.attempt, node.life);
                 node.held.insert(attempt, frames);
                 // What finds no storage gives up before it renders anything.
-                let time = if self.storage_is_away(index) { 100 } else { time };
+                let time = if self.trouble(index) == Some(Trouble::Away) { 100 } else { time };
                 self.at(self.now + time, What::Finishes(index, life, attempt));
             }
             ToNode::Cancel(attempt) => {
@@ -596,19 +628,36 @@ impl World {
         }
     }
 
-    fn storage_is_away(&self, node: usize) -> bool {
-        let hits = |alone: Option<usize>| alone.is_none_or(|alone| alone == node);
-        self.outages.iter().any(|(span, alone)| span.contains(&self.now) && hits(*alone))
+    /// What ails the storage of a node.
+    fn trouble(&self, node: usize) -> Option<Trouble> {
+        let hits = |outage: &&Outage| {
+            outage.span.contains(&self.now) && outage.alone.is_none_or(|alone| alone == node)
+        };
+        self.outages.iter().find(hits).map(|outage| outage.trouble)
     }
 
     fn finishes(&mut self, index: usize, life: u64, attempt: AttemptId) {
         if self.nodes[index].life != life {
             return;
         }
+        if !self.nodes[index].held.contains_key(&attempt) {
+            return;
+        }
+        let trouble = self.trouble(index);
+        let has_hung = self.hanging.remove(&attempt);
+        if trouble == Some(Trouble::Hangs) && !has_hung {
+            // It is held, and its node goes on beating, until the agent gives it up.
+            self.hanging.insert(attempt);
+            return self.at(self.now + STALL, What::Finishes(index, life, attempt));
+        }
         let Some(frames) = self.nodes[index].held.remove(&attempt) else { return };
         let failed = self.rng.random_bool(if self.calm() { 0.0 } else { self.failure_rate });
-        let outcome = if self.storage_is_away(index) {
-            self.report.homeless += 1;
+        let outcome = if has_hung || trouble.is_some() {
+            match trouble {
+                _ if has_hung => self.report.hung += 1,
+                Some(Trouble::Full) => self.report.crowded += 1,
+                _ => self.report.homeless += 1,
+            }
             let message = "there is no storage".to_owned();
             Outcome::Failed { kind: FailureKind::Storage, message, frames: FrameSet::new() }
         } else if failed {
