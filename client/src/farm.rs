@@ -55,6 +55,9 @@ pub struct FarmClient {
     answered: Arc<AtomicBool>,
     /// The coordinator that is asked at present.
     route: Arc<Mutex<Route>>,
+    /// How long the only coordinator may be away before somebody is told, and who is told that it is waited for.
+    patience: Duration,
+    waits: fn(&str),
 }
 
 #[derive(Debug, Clone)]
@@ -90,7 +93,14 @@ impl FarmClient {
             Route::to(url, 0)?;
         }
         let route = Arc::new(Mutex::new(Route::to(&coordinators[0], 1)?));
-        Ok(Self { coordinators, answered: Arc::default(), route })
+        Ok(Self { coordinators, answered: Arc::default(), route, patience: Duration::ZERO, waits: |_| {} })
+    }
+
+    /// Waits so long for the only coordinator that was named, which may be starting anew. `waits` is called once for
+    /// each question that has to wait, with the coordinator's address.
+    #[must_use]
+    pub fn patient(self, patience: Duration, waits: fn(&str)) -> Self {
+        Self { patience, waits, ..self }
     }
 
     /// Asks the coordinator that leads. One that follows says where that is; while none does, and when one has
@@ -113,6 +123,10 @@ impl FarmClient {
             };
             let error = self.error(&status, &route.url);
             let late = started.elapsed() >= TAKE_OVER;
+            if status.metadata().contains_key(LEADER) {
+                // It follows another, which may be dead by now: there is a farm, and it will have a leader.
+                self.answered.store(true, Ordering::Relaxed);
+            }
             match status.metadata().get(LEADER).map(|leader| leader.to_str().unwrap_or_default()) {
                 Some(_) if late => return Err(error),
                 Some("") => sleep(PAUSE).await,
@@ -133,14 +147,27 @@ impl FarmClient {
                     self.go_to(&self.coordinators[route.next % self.coordinators.len()], route.next + 1)?;
                 }
                 // With a single address there is nowhere else to go, unless it has sent us here.
-                None if late || (self.coordinators.len() < 2 && self.coordinators.contains(&route.url)) => {
-                    return Err(error);
+                None if self.coordinators.len() < 2 && self.coordinators.contains(&route.url) => {
+                    if started.elapsed() >= self.patience {
+                        return Err(error);
+                    }
+                    tried += 1;
+                    if tried == 1 {
+                        (self.waits)(&route.url);
+                    }
+                    sleep(PAUSE).await;
                 }
+                None if late => return Err(error),
                 None => {
                     tried += 1;
                     // None of them has ever answered: the addresses are wrong, or nothing runs.
                     if tried >= self.coordinators.len() && !self.has_answered() {
-                        return Err(error);
+                        if started.elapsed() >= self.patience {
+                            return Err(error);
+                        }
+                        if tried == self.coordinators.len() {
+                            (self.waits)(&route.url);
+                        }
                     }
                     self.go_to(&self.coordinators[route.next % self.coordinators.len()], route.next + 1)?;
                     if tried >= self.coordinators.len() {

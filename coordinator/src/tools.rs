@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use hearth_storage::RootsError;
 use hearth_workflows::WorkflowError;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,10 @@ pub enum ToolError {
     Broken { what: String },
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error(
+        "nothing was recovered; name the storage roots with --roots or HEARTH_ROOTS, as name=/path,name=/path"
+    )]
+    Roots(#[from] RootsError),
     #[error("no unfinished job lies in {folders}; are these the folders beside the jobs' outputs?")]
     NothingThere { folders: String },
     #[error(
@@ -272,6 +277,10 @@ async fn recover<S: Store>(
     }
     farm.apply(now(), Command::Distrust);
     for job in farm.to_survey() {
+        // Nothing would be found, which is not the same as nothing being there.
+        for path in [&job.work_dir, &job.output] {
+            config.roots.resolve(path)?;
+        }
         let (found, assembled) = survey(&config.roots, &farm.tag().clone(), &job);
         farm.apply(now(), Command::Surveyed { job: job.job, found, assembled });
     }

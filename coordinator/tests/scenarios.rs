@@ -181,7 +181,16 @@ impl Story {
             ),
             ["drain", node] => Command::Drain(node.into()),
             ["undrain", node] => Command::Undrain(node.into()),
-            [node, "connects", ref options @ ..] => self.connects(node, options),
+            [node, "connects", ref options @ ..] => {
+                let before = self.sessions.get(node).copied();
+                let command = self.connects(node, options);
+                let step = self.apply(command);
+                // Whoever is refused has no connection; the other one's goes on.
+                if let (Err(_), Some(session)) = (&step.answer, before) {
+                    self.sessions.insert(node.to_owned(), session);
+                }
+                return self.tell(&step);
+            }
             [node, ref event @ ..] => self.node_event(node, event, line),
             [] => return String::new(),
         };
@@ -205,6 +214,10 @@ impl Story {
                 }
                 ["on", host, rest @ ..] => {
                     about.host = (*host).to_owned();
+                    rest
+                }
+                ["as", instance, rest @ ..] => {
+                    about.instance = (*instance).to_owned();
                     rest
                 }
                 ["pool", pool, rest @ ..] => {

@@ -17,8 +17,9 @@ use std::{
 
 use hearth_coordinator::farm::invariants;
 use hearth_coordinator::farm::{
-    AssignedWork, Assignment, AttemptId, Command, Effect, FailureKind, FarmConfig, Found, Held, JobId,
-    JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Submission, Terms, Timestamp,
+    AssignedWork, Assignment, AttemptId, Command, Effect, FailureKind, FarmConfig, Found, Held, JobEvent,
+    JobId, JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Submission, Terms,
+    Timestamp,
 };
 use hearth_workflows::{FrameRange, FrameSet, Workflow, delivery::DeliveryFormat};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
@@ -72,6 +73,7 @@ fn no_farm_loses_or_doubles_a_frame() {
         sum.homeless > seeds && sum.crowded > seeds && sum.hung > seeds / 2,
         "storage was hardly in trouble"
     );
+    assert!(sum.lies > seeds, "only {} lies were told", sum.lies);
     assert!(sum.followed > seeds, "only {} chunks of clips that were still being made", sum.followed);
     assert!(sum.done_jobs > seeds && sum.cancelled_jobs > 0 && sum.failed_commits > 0);
 }
@@ -105,6 +107,8 @@ struct Report {
     homeless: u64,
     hung: u64,
     crowded: u64,
+    /// Results that a node has told of what it was never given.
+    lies: u64,
     losses: u64,
     found_again: u64,
     /// Chunks of clips that were still being made.
@@ -125,6 +129,7 @@ impl Report {
         self.homeless += other.homeless;
         self.hung += other.hung;
         self.crowded += other.crowded;
+        self.lies += other.lies;
         self.losses += other.losses;
         self.found_again += other.found_again;
         self.followed += other.followed;
@@ -234,6 +239,8 @@ struct World {
     spoilt: HashMap<JobId, FrameSet>,
     /// Jobs whose sequence lies in its place.
     assembled: HashSet<JobId>,
+    /// Jobs whose sequence, with or without gaps, or delivery a node has put into its place.
+    placed: HashSet<JobId>,
     /// What surveys have found: nobody may be given these frames again.
     found: HashMap<JobId, FrameSet>,
     /// Every attempt ever handed out.
@@ -297,6 +304,7 @@ impl World {
             published: HashMap::new(),
             spoilt: HashMap::new(),
             assembled: HashSet::new(),
+            placed: HashSet::new(),
             found: HashMap::new(),
             given: HashSet::new(),
             report: Report::default(),
@@ -431,6 +439,7 @@ impl World {
             panic!("invariant broken: {broken}");
         }
         self.check_assignments(&step);
+        self.check_done(&step);
         if late && step.changes.len() > 1 {
             self.report.late_used += 1;
         }
@@ -465,6 +474,16 @@ impl World {
                 AssignedWork::Delivery => assert_eq!(view.state, JobState::Delivering),
                 AssignedWork::CleanUp => assert_eq!(view.state, JobState::Cancelled),
             }
+        }
+    }
+
+    /// Done is what a node has put into its place.
+    fn check_done(&self, step: &Step) {
+        for effect in &step.effects {
+            let Effect::Job { job, event: JobEvent::Changed } = effect else { continue };
+            let Some(view) = self.kept.farm.job(*job) else { continue };
+            let is_done = matches!(view.state, JobState::Done | JobState::Partial);
+            assert!(!is_done || self.placed.contains(job), "job {job} is done, and nothing is there");
         }
     }
 
@@ -595,9 +614,34 @@ impl World {
         let attempts = node.held.keys().chain(node.outbox.keys()).copied().collect();
         let outbox = node.outbox.clone();
         self.to_farm(Command::Heartbeat { session, node: name.clone(), attempts });
+        if self.rng.random_bool(0.05) {
+            self.lie(index, session);
+        }
         for (attempt, (frames, outcome)) in outbox {
             self.to_farm(Command::Result { session, node: name.clone(), attempt, frames, outcome });
         }
+    }
+
+    /// The node says that it has done what another one is at, or what nobody is, and more than that.
+    fn lie(&mut self, index: usize, session: Session) {
+        let other = &self.nodes[(index + 1) % self.nodes.len()];
+        let theirs = other.held.keys().copied().rfind(|_| other.name != self.nodes[index].name);
+        let made_up = || {
+            let (jobs, _) = self.kept.farm.jobs(&hearth_coordinator::farm::JobFilter::default());
+            let attempt = AttemptId { job: jobs.first()?.id, number: 7 };
+            // Of what was once its own it is believed.
+            (!self.given.contains(&attempt)).then_some(attempt)
+        };
+        let Some(attempt) = theirs.or_else(made_up) else { return };
+        if self.nodes[index].held.contains_key(&attempt) || self.published.contains_key(&attempt) {
+            return;
+        }
+        self.report.lies += 1;
+        let frames =
+            if self.rng.random_bool(0.5) { FrameSet::new() } else { "1-40".parse().expect("frames") };
+        let node = self.nodes[index].name.clone();
+        let outcome = Outcome::Succeeded { seconds: 1.0 };
+        self.to_farm(Command::Result { session, node, attempt, frames, outcome });
     }
 
     fn node(&mut self, index: usize, message: ToNode) {
@@ -687,18 +731,17 @@ impl World {
             Outcome::Failed { kind, message: "so it was".to_owned(), frames: named }
         } else {
             let node = self.nodes[index].name.clone();
-            if !frames.is_empty() {
+            if frames.is_empty() {
+                self.placed.insert(attempt.job);
+                let is_whole = |job: &JobView| job.state == JobState::Assembling && job.failed.is_empty();
+                if self.kept.farm.job(attempt.job).as_ref().is_some_and(is_whole) {
+                    self.assembled.insert(attempt.job);
+                }
+            } else {
                 if let Some(spoilt) = self.spoilt.get_mut(&attempt.job) {
                     spoilt.remove_all(&frames);
                 }
                 self.published.insert(attempt, (node, frames.clone()));
-            } else if self
-                .kept
-                .farm
-                .job(attempt.job)
-                .is_some_and(|job| job.state == JobState::Assembling && job.failed.is_empty())
-            {
-                self.assembled.insert(attempt.job);
             }
             Outcome::Succeeded { seconds: frames.len() as f64 * 0.1 }
         };

@@ -80,6 +80,9 @@ pub struct SequenceManifest {
     /// Frames that have failed for good and are not here. The job's work folder stays until they are.
     #[serde(default, skip_serializing_if = "FrameSet::is_empty")]
     pub missing: FrameSet,
+    /// Frames of an earlier sequence at this place, which a job for others has left as they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptManifest>,
     pub chunks: Vec<SegmentManifest>,
     /// Of each pass, by frame.
     #[serde(default)]
@@ -109,6 +112,16 @@ pub struct TimesManifest {
     pub first: Frame,
     pub step: u32,
     pub multiplier: u32,
+}
+
+/// Frames that an earlier job has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptManifest {
+    /// Its work folder, as in [`SequenceManifest::job`].
+    pub job: String,
+    pub workflow: String,
+    pub parameters: BTreeMap<String, String>,
+    pub frames: FrameSet,
 }
 
 /// Which attempt made which frames, where.

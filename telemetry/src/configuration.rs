@@ -1,6 +1,6 @@
 //! Configuration: file < environment (`HEARTH_…`) < flags, as the twelve-factor app has it.
 
-use std::{collections::HashMap, env, path::PathBuf};
+use std::{env, path::PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
 use serde::{Serialize, de::DeserializeOwned};
@@ -30,11 +30,11 @@ pub fn configure<T: Default + Serialize + DeserializeOwned, F: Serialize>(
     let looked_at = format!("{}, HEARTH_* and flags", file.display());
     let failed = |source| ConfigurationError { looked_at: looked_at.clone(), source: Box::new(source) };
     let flags = Config::try_from(flags).map_err(failed)?;
-    let fields =
-        Config::try_from(&T::default()).and_then(Config::try_deserialize::<Fields>).map_err(failed)?;
+    let fields = serde_json::to_value(T::default()).unwrap_or_default();
     let ours = env::vars().filter(|(name, _)| {
         let field = name.strip_prefix("HEARTH_").map(str::to_lowercase);
-        field.is_some_and(|field| fields.contains_key(&field))
+        // Empty tables and absent values are fields as well.
+        field.is_some_and(|field| fields.get(&field).is_some())
     });
     let environment = Environment::with_prefix("HEARTH").prefix_separator("_").try_parsing(true);
     Config::builder()
@@ -45,8 +45,6 @@ pub fn configure<T: Default + Serialize + DeserializeOwned, F: Serialize>(
         .and_then(Config::try_deserialize)
         .map_err(failed)
 }
-
-type Fields = HashMap<String, config::Value>;
 
 /// What the system calls this host; the default of every setting that needs its name.
 pub fn host_name() -> String {

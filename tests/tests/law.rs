@@ -199,6 +199,7 @@ impl World {
                 name: NodeName::from(format!("n{node}")),
                 host: String::new(),
                 agent_version: String::new(),
+                instance: String::new(),
             };
             world.apply(Command::Hello {
                 session: Session(node + 1),

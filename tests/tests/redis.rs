@@ -409,6 +409,7 @@ async fn a_farm_whose_every_record_is_lost_is_recovered_from_storage() {
     let said = String::from_utf8_lossy(&recovered.stderr).into_owned();
     assert!(recovered.status.success(), "{said}");
     assert!(said.contains(&format!("job {}: ", work.job)) && said.contains("1 jobs recovered"), "{said}");
+    assert!(!said.contains(": 0 of "), "HEARTH_ROOTS is not heard: {said}");
     // Not twice over the same store.
     let again = work.facility.hearth(&["farm", "recover", "--store", &store, &comps]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("has a farm already"));

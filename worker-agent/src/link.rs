@@ -32,7 +32,7 @@ pub(crate) enum Heard {
 /// Keeps a stream open until the node has gone: to the coordinator that leads, found through any of those that
 /// `coordinators` names.
 pub(crate) async fn keep_linked(coordinators: Vec<Endpoint>, node: mpsc::Sender<Heard>) {
-    let (mut told, mut sent_on) = (false, 0_u32);
+    let (mut told, mut sent_on) = (String::new(), 0_u32);
     let mut retry = FIRST_RETRY;
     let mut leader: Option<Endpoint> = None;
     for at in (0..coordinators.len()).cycle() {
@@ -47,7 +47,8 @@ pub(crate) async fn keep_linked(coordinators: Vec<Endpoint>, node: mpsc::Sender<
         match ended {
             Ok(()) => {
                 debug!("the coordinator has closed the stream");
-                (retry, told, sent_on) = (FIRST_RETRY, false, 0);
+                (retry, sent_on) = (FIRST_RETRY, 0);
+                told.clear();
             }
             Err(Refused::Follows(Some(found))) => {
                 leader = Some(*found);
@@ -60,8 +61,9 @@ pub(crate) async fn keep_linked(coordinators: Vec<Endpoint>, node: mpsc::Sender<
             }
             // Another coordinator is about to lead.
             Err(Refused::Follows(None)) => retry = retry.min(FIRST_RETRY * 2),
-            Err(Refused::Because(error)) if !told => {
-                told = true;
+            // As often as it changes: the farm may not be there yet, and then refuse it.
+            Err(Refused::Because(error)) if error != told => {
+                told.clone_from(&error);
                 warn!(coordinator = %endpoint.uri(), error, "not linked; trying until it is");
             }
             Err(Refused::Because(_)) => {}

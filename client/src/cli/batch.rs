@@ -15,6 +15,7 @@ use hearth_workflows::SequencePath;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 
+use super::out::{complain, say};
 use super::{
     CliError, Outcome, deliver,
     flags::workflow_folder,
@@ -282,9 +283,9 @@ pub(super) async fn run(
 
 fn show(jobs: &[v1::Job], as_json: bool) {
     if as_json {
-        println!("{}", json::list(jobs.iter().map(json::job)));
+        say!("{}", json::list(jobs.iter().map(json::job)));
     } else {
-        println!("{}\n{}", tables::jobs(jobs), tables::batch(jobs));
+        say!("{}\n{}", tables::jobs(jobs), tables::batch(jobs));
     }
 }
 
@@ -312,7 +313,7 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
     } else {
         let (clips, links) = clips(client, &below_root(&roots, &flags.from)?).await?;
         if !links.is_empty() {
-            eprintln!("hearth: {} clips in {}{}", clips.len(), flags.from, left_out(&links));
+            complain!("hearth: {} clips in {}{}", clips.len(), flags.from, left_out(&links));
         }
         clips.into_iter().map(|clip| Entry { clip, ..flagged.clone() }).collect()
     };
@@ -321,9 +322,9 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
     if flags.dry_run {
         let responses = client.check_batch(jobs).await?;
         if as_json {
-            println!("{}", json::list(responses.iter().map(json::preflight)));
+            say!("{}", json::list(responses.iter().map(json::preflight)));
         } else {
-            println!("{}\nnothing was submitted", preflight::batch(&responses));
+            say!("{}\nnothing was submitted", preflight::batch(&responses));
         }
         return Ok(Outcome::Fine);
     }
@@ -335,7 +336,7 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
     }
     show(&response.jobs, as_json);
     if !as_json {
-        println!("follow it with: hearth batch watch {batch}");
+        say!("follow it with: hearth batch watch {batch}");
     }
     Ok(Outcome::Fine)
 }
@@ -412,9 +413,9 @@ async fn watch(client: &FarmClient, batch: u64, as_json: bool) -> Result<Outcome
             bar.set_message(line);
         } else if looks % LOOKS_A_LINE == 0 && !ended {
             if as_json {
-                println!("{}", serde_json::json!({ "event": "batch", "batch": batch, "state": line }));
+                say!("{}", serde_json::json!({ "event": "batch", "batch": batch, "state": line }));
             } else {
-                eprintln!("{line}");
+                complain!("{line}");
             }
         }
         if ended {

@@ -9,6 +9,7 @@ use std::{
 
 use hearth_proto::v1;
 
+use super::out::{complain, say};
 use super::{CliError, json, tables};
 use crate::FarmClient;
 
@@ -19,7 +20,7 @@ const OPENED: u32 = 6;
 pub(super) async fn open(client: &FarmClient, job: u64) -> Result<(), CliError> {
     let thumbnails = client.thumbnails(job, OPENED).await?;
     if thumbnails.is_empty() {
-        println!("job {job} has no pictures yet");
+        say!("job {job} has no pictures yet");
         return Ok(());
     }
     let folder = cache_home().join(format!("hearth/job-{job}"));
@@ -35,7 +36,7 @@ pub(super) async fn open(client: &FarmClient, job: u64) -> Result<(), CliError> 
     for thumbnail in &thumbnails {
         let file = folder.join(format!("{}.{}.jpg", thumbnail.pass, thumbnail.frame));
         fs::write(&file, &thumbnail.image).map_err(failed(&file))?;
-        println!("{}", file.display());
+        say!("{}", file.display());
     }
     let has_screen = cfg!(target_os = "macos")
         || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| env::var_os(name).is_some());
@@ -43,7 +44,7 @@ pub(super) async fn open(client: &FarmClient, job: u64) -> Result<(), CliError> 
         let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
         let opened = Command::new(opener).arg(&folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         if let Err(error) = opened {
-            eprintln!("hearth: {opener} cannot be run ({error}); open the files above by hand");
+            complain!("hearth: {opener} cannot be run ({error}); open the files above by hand");
         }
     }
     Ok(())
@@ -53,19 +54,19 @@ pub(super) async fn open(client: &FarmClient, job: u64) -> Result<(), CliError> 
 pub(super) async fn clips(client: &FarmClient, folder: &str, as_json: bool) -> Result<(), CliError> {
     let listed = client.clips(folder).await?;
     if as_json {
-        println!("{}", json::list(listed.clips.iter().map(json::clip)));
+        say!("{}", json::list(listed.clips.iter().map(json::clip)));
         return Ok(());
     }
     if listed.clips.is_empty() {
-        println!("no sequence of pictures in {folder}");
+        say!("no sequence of pictures in {folder}");
     } else {
-        println!("{}", tables::clips(&listed.clips));
+        say!("{}", tables::clips(&listed.clips));
     }
     for v1::Clip { pattern, message, .. } in listed.clips.iter().filter(|clip| !clip.message.is_empty()) {
-        println!("{pattern}: {message}");
+        say!("{pattern}: {message}");
     }
     for name in &listed.folders {
-        println!("{}/{name}/", folder.trim_end_matches('/'));
+        say!("{}/{name}/", folder.trim_end_matches('/'));
     }
     Ok(())
 }

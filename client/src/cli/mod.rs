@@ -8,6 +8,7 @@ mod deliver;
 mod flags;
 mod json;
 mod media;
+mod out;
 mod preflight;
 mod preset;
 mod progress;
@@ -15,7 +16,7 @@ mod submit;
 mod tables;
 mod workflow;
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory as _, Parser as _};
 use hearth_proto::v1::{
@@ -27,6 +28,7 @@ use tracing::Instrument as _;
 
 use crate::{ClientError, FarmClient};
 use flags::{Command, Flags, NodesCommand};
+use out::{complain, say};
 pub use progress::Progress;
 
 /// Why the command did not do what it was asked.
@@ -93,6 +95,9 @@ enum Outcome {
     Told(u8),
 }
 
+/// How long a command waits for its coordinator: one that starts anew, or takes the lead, needs some seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs the command line.
 pub async fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -106,9 +111,9 @@ pub async fn main() -> ExitCode {
         Err(error) => {
             let text = chain(&error);
             if json {
-                eprintln!("{}", serde_json::json!({ "error": text }));
+                complain!("{}", serde_json::json!({ "error": text }));
             } else {
-                eprintln!("hearth: {text}");
+                complain!("hearth: {text}");
             }
             match error {
                 CliError::Client(ClientError::Unreachable { .. }) => ExitCode::from(5),
@@ -121,7 +126,11 @@ pub async fn main() -> ExitCode {
 async fn run(flags: Flags) -> Result<Outcome, CliError> {
     let Flags { coordinator, json, otlp_endpoint, command } = flags;
     let _logs = Logs { service: "hearth", level: "warn", otlp_endpoint, ..Logs::default() }.install()?;
-    let client = FarmClient::new(&coordinator)?;
+    let client = FarmClient::new(&coordinator)?.patient(PATIENCE, |url| {
+        if std::io::stderr().is_terminal() {
+            complain!("no coordinator answers at {url}; trying for {} s", PATIENCE.as_secs());
+        }
+    });
     match command {
         Command::Submit(submit) => {
             let watch = submit.watch;
@@ -131,9 +140,9 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
             if dry_run {
                 let response = client.check(request).instrument(span).await?;
                 if json {
-                    println!("{}", json::preflight(&response));
+                    say!("{}", json::preflight(&response));
                 } else {
-                    println!("{}\nnothing was submitted", preflight::job(&response));
+                    say!("{}\nnothing was submitted", preflight::job(&response));
                 }
                 return Ok(Outcome::Fine);
             }
@@ -146,14 +155,14 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
             let request = v1::ListJobsRequest { limit, show, user, active_only: !all };
             let response = client.jobs(request).await?;
             if json {
-                println!("{}", json::list(response.jobs.iter().map(json::job)));
+                say!("{}", json::list(response.jobs.iter().map(json::job)));
             } else if response.jobs.is_empty() {
-                println!("no {}jobs; submit one with: hearth submit", if all { "" } else { "active " });
+                say!("no {}jobs; submit one with: hearth submit", if all { "" } else { "active " });
             } else {
-                println!("{}", tables::jobs(&response.jobs));
+                say!("{}", tables::jobs(&response.jobs));
                 let hidden = response.total.saturating_sub(response.jobs.len() as u64);
                 if hidden > 0 {
-                    println!("and {hidden} more; see them with --limit");
+                    say!("and {hidden} more; see them with --limit");
                 }
             }
         }
@@ -166,14 +175,14 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Job { job, open: true } => media::open(&client, job).await?,
         Command::Job { job, open: false } => {
             let job = client.job(job).await?;
-            show_job(&job, json, |job| println!("{}", tables::job(job)));
+            show_job(&job, json, |job| say!("{}", tables::job(job)));
         }
         Command::Why { job } => {
             let sentence = client.explain(job).await?;
             if json {
-                println!("{}", serde_json::json!({ "job": job, "why": sentence }));
+                say!("{}", serde_json::json!({ "job": job, "why": sentence }));
             } else {
-                println!("job {job}: {sentence}");
+                say!("job {job}: {sentence}");
             }
         }
         Command::Watch { job } => return follow(&client, job, json).await,
@@ -190,11 +199,11 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Nodes { command: None } => {
             let nodes = client.nodes().await?;
             if json {
-                println!("{}", json::list(nodes.iter().map(json::node)));
+                say!("{}", json::list(nodes.iter().map(json::node)));
             } else if nodes.is_empty() {
-                println!("no nodes; start hearth-agent beside a ComfyUI");
+                say!("no nodes; start hearth-agent beside a ComfyUI");
             } else {
-                println!("{}", tables::nodes(&nodes));
+                say!("{}", tables::nodes(&nodes));
             }
         }
         Command::Drain { node } => {
@@ -224,7 +233,7 @@ async fn submitted(
     let mut unfinished = Vec::new();
     for job in jobs {
         if let Some(awaited) = job.after_job_ids.iter().find(|awaited| unfinished.contains(*awaited)) {
-            println!("job {} waits for job {awaited}", job.job_id);
+            say!("job {} waits for job {awaited}", job.job_id);
             continue;
         }
         if watch {
@@ -236,11 +245,11 @@ async fn submitted(
             continue;
         }
         show_job(job, json, |job| {
-            println!("job {}: {} of {} frames, {}", job.job_id, job.name, total(job), tables::what(job));
+            say!("job {}: {} of {} frames, {}", job.job_id, job.name, total(job), tables::what(job));
         });
     }
     if let (Some(job), false, false) = (jobs.first(), watch, json) {
-        println!("watch it with: hearth watch {}", job.job_id);
+        say!("watch it with: hearth watch {}", job.job_id);
     }
     Ok(outcome)
 }
@@ -262,7 +271,7 @@ async fn follow(client: &FarmClient, job_id: u64, json: bool) -> Result<Outcome,
     let mut last = v1::Job::default();
     while let Some(update) = watch.next().await? {
         match (&mut progress, &update) {
-            (None, update) => println!("{}", json::update(update)),
+            (None, update) => say!("{}", json::update(update)),
             (Some(progress), Update::Job(job)) => progress.job(job),
             (Some(progress), Update::Failure(failure)) => progress.failure(failure),
             (Some(_), Update::ChunkFinished(_) | Update::Preview(_)) => {}
@@ -273,7 +282,7 @@ async fn follow(client: &FarmClient, job_id: u64, json: bool) -> Result<Outcome,
     }
     if let Some(progress) = progress {
         progress.finish();
-        println!("{}", tables::ending(&last));
+        say!("{}", tables::ending(&last));
     }
     Ok(match last.state() {
         JobState::Failed => Outcome::JobFailed,
@@ -286,7 +295,7 @@ async fn follow(client: &FarmClient, job_id: u64, json: bool) -> Result<Outcome,
 async fn control(client: &FarmClient, job: u64, action: Action, json: bool) -> Result<(), CliError> {
     let job = client.control(job, action).await?;
     show_job(&job, json, |job| {
-        println!("job {} ({}) is {}", job.job_id, job.name, tables::state_name(job.state()));
+        say!("job {} ({}) is {}", job.job_id, job.name, tables::state_name(job.state()));
     });
     Ok(())
 }
@@ -299,16 +308,16 @@ async fn control_node(
 ) -> Result<(), CliError> {
     let node = client.control_node(name, action).await?;
     if json {
-        println!("{}", json::node(&node));
+        say!("{}", json::node(&node));
     } else {
-        println!("node {} is {}", node.name, tables::node_state_name(node.state()));
+        say!("node {} is {}", node.name, tables::node_state_name(node.state()));
     }
     Ok(())
 }
 
 fn show_job(job: &v1::Job, json: bool, people: impl FnOnce(&v1::Job)) {
     if json {
-        println!("{}", json::job(job));
+        say!("{}", json::job(job));
     } else {
         people(job);
     }

@@ -11,6 +11,7 @@ use hearth_proto::v1::{self, change_preset_request::Change, preset_name::Owner};
 use hearth_storage::Roots;
 use serde::{Deserialize, Serialize};
 
+use super::out::say;
 use super::{CliError, Outcome, json, submit::parameters, tables};
 use crate::FarmClient;
 
@@ -164,23 +165,23 @@ pub(super) async fn run(
             };
             let v1::ListPresetsResponse { presets, total } = client.presets(request).await?;
             if as_json {
-                println!("{}", json::list(presets.iter().map(json::preset)));
+                say!("{}", json::list(presets.iter().map(json::preset)));
             } else if presets.is_empty() {
-                println!("no presets; save one with: hearth preset save NAME -w WORKFLOW -p name=value");
+                say!("no presets; save one with: hearth preset save NAME -w WORKFLOW -p name=value");
             } else {
-                println!("{}", tables::presets(&presets, &whose.user));
+                say!("{}", tables::presets(&presets, &whose.user));
                 let hidden = total.saturating_sub(presets.len() as u64);
                 if hidden > 0 {
-                    println!("and {hidden} more; name a workflow to see fewer");
+                    say!("and {hidden} more; name a workflow to see fewer");
                 }
             }
         }
         PresetCommand::Show { preset, whose } => {
             let (preset, version) = version(client, &whose, &preset).await?;
             if as_json {
-                println!("{}", json::preset(&preset));
+                say!("{}", json::preset(&preset));
             } else {
-                println!("{}", tables::preset(&preset, &version));
+                say!("{}", tables::preset(&preset, &version));
             }
         }
         PresetCommand::Save { preset, whose, workflow, parameters: texts, job, note, roots } => {
@@ -223,7 +224,7 @@ pub(super) async fn run(
             let request = v1::ChangePresetRequest { name: Some(name(&whose, &preset)), change: Some(change) };
             client.change_preset(request).await?;
             if !as_json {
-                println!("preset {preset} is deleted");
+                say!("preset {preset} is deleted");
             }
         }
         PresetCommand::Favourite { preset, off, whose } => {
@@ -270,8 +271,8 @@ fn read(path: &Path) -> Result<File, CliError> {
 
 fn told(changed: Option<v1::Preset>, as_json: bool, text: &str) {
     match changed {
-        Some(preset) if as_json => println!("{}", json::preset(&preset)),
-        _ => println!("{text}"),
+        Some(preset) if as_json => say!("{}", json::preset(&preset)),
+        _ => say!("{text}"),
     }
 }
 
@@ -334,13 +335,13 @@ async fn diff(
         let changed = changed.iter().map(|(name, before, after)| {
             serde_json::json!({ "parameter": name, "before": before, "after": after })
         });
-        println!("{}", json::list(changed));
+        say!("{}", json::list(changed));
     } else if changed.is_empty() {
-        println!("they set the same");
+        say!("they set the same");
     } else {
         for (name, before, after) in changed {
             let shown = |value: Option<&String>| value.map_or("not set".to_owned(), Clone::clone);
-            println!("{name}: {} -> {}", shown(before), shown(after));
+            say!("{name}: {} -> {}", shown(before), shown(after));
         }
     }
     Ok(())

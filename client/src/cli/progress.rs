@@ -8,6 +8,7 @@ use std::{
 use hearth_proto::v1::{self, JobState};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::out::{clean, complain};
 use super::tables;
 
 /// Between two lines where there is no terminal.
@@ -47,7 +48,7 @@ impl Progress {
                 let due = self.line_at.is_none_or(|at| at.elapsed() >= LINE);
                 if changed || due {
                     self.line_at = Some(Instant::now());
-                    eprintln!("job {} {}: {}", job.job_id, tables::state_name(job.state()), numbers(job));
+                    complain!("job {} {}: {}", job.job_id, tables::state_name(job.state()), numbers(job));
                 }
             }
         }
@@ -58,8 +59,8 @@ impl Progress {
         let line = format!("{} on {}: {}", tables::failure_of(failure), failure.node, failure.message);
         match &self.bars {
             // A terminal that is gone is no reason to stop watching.
-            Some(bars) => drop(bars.all.println(line)),
-            None => eprintln!("{line}"),
+            Some(bars) => drop(bars.all.println(clean(&line))),
+            None => complain!("{line}"),
         }
     }
 
@@ -76,7 +77,7 @@ impl Progress {
 impl Bars {
     fn show(&mut self, job: &v1::Job) {
         let counts = job.counts.unwrap_or_default();
-        self.job.set_prefix(job.name.clone());
+        self.job.set_prefix(clean(&job.name).into_owned());
         self.job.set_length(counts.total.max(1));
         self.job.set_position(counts.done);
         self.job.set_message(numbers(job));
@@ -92,13 +93,13 @@ impl Bars {
         for (node, attempt) in &busy {
             let bar = self.nodes.entry((*node).to_owned()).or_insert_with(|| {
                 let style = style("  {prefix:18!} {bar:30.cyan} {msg}");
-                self.all.add(ProgressBar::new(100).with_style(style).with_prefix((*node).to_owned()))
+                self.all.add(ProgressBar::new(100).with_style(style).with_prefix(clean(node).into_owned()))
             });
             let fraction = attempt.progress.as_ref().map_or(0.0, |progress| progress.fraction);
             bar.set_position((fraction * 100.0) as u64);
             let frames =
                 if attempt.frames.is_empty() { String::new() } else { format!("{}: ", attempt.frames) };
-            bar.set_message(format!("{frames}{}", tables::progress(attempt)));
+            bar.set_message(clean(&format!("{frames}{}", tables::progress(attempt))).into_owned());
         }
         for (node, bar) in &self.nodes {
             if !busy.contains_key(node.as_str()) {

@@ -18,6 +18,7 @@ use hearth_workflows::{
 };
 use serde_json::Value;
 
+use super::out::{complain, say};
 use super::{CliError, Outcome, json, tables};
 use crate::FarmClient;
 
@@ -80,12 +81,12 @@ pub(super) async fn run(
         WorkflowCommand::List => {
             let response = client.workflows().await?;
             if as_json {
-                println!("{}", json::list(response.workflows.iter().map(json::workflow)));
+                say!("{}", json::list(response.workflows.iter().map(json::workflow)));
             } else {
-                println!("{}", tables::workflows(&response.workflows));
+                say!("{}", tables::workflows(&response.workflows));
             }
             for error in &response.errors {
-                eprintln!("hearth: {error}");
+                complain!("hearth: {error}");
             }
         }
         WorkflowCommand::Show { name } => show(client, &name, as_json).await?,
@@ -107,9 +108,9 @@ async fn show(client: &FarmClient, name: &str, as_json: bool) -> Result<(), CliE
         .find(|workflow| workflow.name == name)
         .ok_or_else(|| CliError::NoWorkflow { name: name.to_owned(), known: known().join(", ") })?;
     if as_json {
-        println!("{}", json::workflow(workflow));
+        say!("{}", json::workflow(workflow));
     } else {
-        println!("{}", tables::workflow(workflow));
+        say!("{}", tables::workflow(workflow));
     }
     Ok(())
 }
@@ -153,11 +154,11 @@ fn found(
 fn report(workflow: &Workflow, wrong: &[String], fine: &str, as_json: bool) {
     let name = workflow.name();
     if as_json {
-        println!("{}", serde_json::json!({ "workflow": name, "wrong": wrong }));
+        say!("{}", serde_json::json!({ "workflow": name, "wrong": wrong }));
     } else if wrong.is_empty() {
-        println!("{name}: {fine}");
+        say!("{name}: {fine}");
     } else {
-        println!("{name}:\n  {}", wrong.join("\n  "));
+        say!("{name}:\n  {}", wrong.join("\n  "));
     }
 }
 
@@ -180,17 +181,17 @@ async fn imported(
     write(&folder, &draft)?;
     if as_json {
         let told = serde_json::json!({ "folder": folder, "notes": draft.notes });
-        println!("{told}");
+        say!("{told}");
         return Ok(());
     }
-    println!("{} written; guessed:", folder.join(MANIFEST_FILE).display());
+    say!("{} written; guessed:", folder.join(MANIFEST_FILE).display());
     for note in &draft.notes {
-        println!("  {note}");
+        say!("  {note}");
     }
     if signatures.is_none() {
-        println!("  ranges, choices and packages are unknown: with --node they come from a ComfyUI");
+        say!("  ranges, choices and packages are unknown: with --node they come from a ComfyUI");
     }
-    println!("finish it by hand, then: hearth workflow check {}", folder.display());
+    say!("finish it by hand, then: hearth workflow check {}", folder.display());
     Ok(())
 }
 
@@ -235,7 +236,7 @@ async fn signatures(declared: &Declared) -> Result<Option<Signatures>, CliError>
 fn luts(folder: &Path) -> Result<(), CliError> {
     for look in &LOOKS {
         keep(folder, look.file, &look.cube())?;
-        println!("{}", folder.join(look.file).display());
+        say!("{}", folder.join(look.file).display());
     }
     Ok(())
 }

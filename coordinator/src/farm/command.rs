@@ -56,6 +56,7 @@ pub enum Command {
         node: NodeName,
     },
     Progress {
+        session: Session,
         node: NodeName,
         attempt: AttemptId,
         progress: Progress,
@@ -212,6 +213,10 @@ pub enum Refusal {
     OutputTaken { other: JobId, output: String },
     #[error("two jobs of one submission would write to {output}; give each its own output")]
     OutputTwice { output: String },
+    #[error(
+        "node {node} is connected already, by an agent on {host}; yours is on {own}: give each its own name, with --host"
+    )]
+    NodeTaken { node: NodeName, host: String, own: String },
     #[error("no preset {0}; `hearth preset list` lists them")]
     NoSuchPreset(String),
     #[error("the farm has {limit} presets, its limit; delete some")]

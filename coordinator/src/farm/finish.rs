@@ -16,7 +16,8 @@ use super::{
 const TOLD_REASONS: usize = 3;
 
 impl Farm {
-    /// An attempt has ended, well or not. The report may be late (its lease has run out) or come twice.
+    /// An attempt has ended, well or not. The report may be late (its lease has run out) or come twice. It counts from
+    /// the node that was handed the attempt, over that node's present connection, and for the frames that it was handed.
     pub(super) fn result(
         &mut self,
         now: Timestamp,
@@ -27,9 +28,23 @@ impl Farm {
         outcome: Outcome,
         step: &mut Step,
     ) {
+        // From an earlier connection: it comes again over the present one.
+        if self.current(session, name).is_none() {
+            return;
+        }
         // Whatever it means, it must not be reported for ever.
         step.effects.push(Effect::Acknowledge { session, attempt: id });
-        let ours = self.attempts.get(&id).is_some_and(|attempt| attempt.node == *name);
+        let ours = self.attempts.get(&id).filter(|attempt| attempt.node == *name);
+        let handed = match ours {
+            Some(attempt) => attempt.work.rendered().cloned(),
+            None => match self.jobs.get(&id.job).and_then(|job| job.was_handed(id.number, name)) {
+                Some(handed) => handed.frames.clone(),
+                None => return,
+            },
+        };
+        let ours = ours.is_some();
+        let is_chore = handed.is_none();
+        let frames = &handed.map(|handed| handed.intersection(frames)).unwrap_or_default();
         match outcome {
             Outcome::Failed { kind, message, frames: named } => {
                 if ours {
@@ -43,12 +58,12 @@ impl Farm {
                     Some(Work::Assembly | Work::Delivery | Work::CleanUp) => {
                         self.chore_done(now, id.job, step);
                     }
-                    None if frames.is_empty() => {
+                    None if is_chore => {
                         // A late one has put its result in its place; a late clean-up is done again.
-                        let wanted = self.jobs.get(&id.job).is_some_and(|job| {
-                            matches!(job.phase, Phase::Assembling | Phase::Delivering)
-                                && id.number < job.next_attempt
-                        });
+                        let wanted = self
+                            .jobs
+                            .get(&id.job)
+                            .is_some_and(|job| matches!(job.phase, Phase::Assembling | Phase::Delivering));
                         if wanted {
                             self.chore_done(now, id.job, step);
                         }

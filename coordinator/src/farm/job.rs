@@ -159,7 +159,20 @@ pub struct Job {
     pub(super) led: (u64, bool),
     /// Its frames among those of its class that wait. Not durable.
     pub(super) counted_waiting: u64,
+    /// Attempts that nobody holds any more: who was handed what. Their results may still come. Not durable.
+    pub(super) handed: BTreeMap<u32, Handed>,
 }
+
+/// What an attempt was, for results that come late.
+#[derive(Debug, Clone)]
+pub(super) struct Handed {
+    node: NodeName,
+    /// `None` for a chore; none of them, where others have done all of them since.
+    pub(super) frames: Option<FrameSet>,
+}
+
+/// Attempts of a job whose results may come late. What comes even later is rendered again.
+const MOST_HANDED: usize = 256;
 
 impl Job {
     pub(super) fn new(spec: JobSpec, priority: Priority, now: Timestamp) -> Self {
@@ -199,7 +212,21 @@ impl Job {
             shortest: 0,
             led: (0, false),
             counted_waiting: 0,
+            handed: BTreeMap::new(),
         }
+    }
+
+    /// Keeps in mind who had an attempt that is over.
+    pub(super) fn remember_handed(&mut self, number: u32, node: &NodeName, frames: Option<&FrameSet>) {
+        self.handed.insert(number, Handed { node: node.clone(), frames: frames.cloned() });
+        while self.handed.len() > MOST_HANDED {
+            self.handed.pop_first();
+        }
+    }
+
+    /// What an attempt was that is over, if this node had it.
+    pub(super) fn was_handed(&self, number: u32, node: &NodeName) -> Option<&Handed> {
+        self.handed.get(&number).filter(|handed| handed.node == *node)
     }
 
     /// Whether chunks may be carved from it.

@@ -8,7 +8,7 @@ use hearth_workflows::FrameSet;
 use super::{
     Farm,
     attempt::{Attempt, Estimate, Progress, Work},
-    command::{Effect, Held, JobEvent, Step},
+    command::{Effect, Held, JobEvent, Refusal, Step},
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
     job::{FailureKind, Phase},
     node::{Capabilities, Node, NodeAbout},
@@ -16,7 +16,8 @@ use super::{
 };
 
 impl Farm {
-    /// A node's agent has connected, for the first time or again.
+    /// A node's agent has connected, for the first time or again. It is refused while another agent works under the
+    /// same name: of two GPUs that take turns, one idles.
     pub(super) fn hello(
         &mut self,
         now: Timestamp,
@@ -26,11 +27,20 @@ impl Farm {
         (slots, reason): (usize, String),
         held: Vec<Held>,
         step: &mut Step,
-    ) {
+    ) -> Result<(), Refusal> {
         let name = about.name.clone();
+        let lease = self.config.lease;
         let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(about.clone(), now));
         if node.session.is_some_and(|newer| newer > session) {
-            return;
+            return Ok(());
+        }
+        // Who has not been heard of for so long may have lost its host, and somebody has replaced that.
+        let is_heard = node.session.is_some() && now.since(node.last_seen) < lease;
+        let is_other = node.about.instance != about.instance
+            && !node.about.instance.is_empty()
+            && !about.instance.is_empty();
+        if is_heard && is_other {
+            return Err(Refusal::NodeTaken { node: name, host: node.about.host.clone(), own: about.host });
         }
         node.about = about;
         node.capabilities = capabilities;
@@ -59,9 +69,10 @@ impl Farm {
         self.reopen(&name);
         self.fill_chores(now, step);
         self.fill_open(now, step);
+        Ok(())
     }
 
-    /// Keeps an attempt that the node goes on with, or tells it to stop.
+    /// Keeps an attempt that the node goes on with, or tells it to stop. Only what it was handed is its to keep.
     fn adopt(
         &mut self,
         now: Timestamp,
@@ -77,7 +88,10 @@ impl Farm {
         let wanted = !self.attempts.contains_key(&id)
             && self.jobs.get(&id.job).is_some_and(|job| {
                 job.phase == Phase::Rendering
-                    && id.number < job.next_attempt
+                    && job
+                        .was_handed(id.number, name)
+                        .and_then(|handed| handed.frames.as_ref())
+                        .is_some_and(|handed| frames.is_subset(handed))
                     && !job.pieces.contains_key(&id.number)
                     && !frames.is_empty()
                     && frames.is_subset(&job.waiting)
@@ -186,11 +200,15 @@ impl Farm {
     pub(super) fn progress(
         &mut self,
         now: Timestamp,
+        session: Session,
         name: &NodeName,
         id: AttemptId,
         progress: Progress,
         step: &mut Step,
     ) {
+        if self.current(session, name).is_none() {
+            return;
+        }
         if self.attempts.get(&id).is_none_or(|attempt| attempt.node != *name) {
             return;
         }
@@ -236,7 +254,7 @@ impl Farm {
     }
 
     /// The node, if this session of it is the present one.
-    fn current(&mut self, session: Session, name: &NodeName) -> Option<&mut Node> {
+    pub(super) fn current(&mut self, session: Session, name: &NodeName) -> Option<&mut Node> {
         self.nodes.get_mut(name).filter(|node| node.session == Some(session))
     }
 
@@ -264,6 +282,7 @@ impl Farm {
         self.behind.remove(&id);
         if let Some(job) = self.jobs.get_mut(&id.job) {
             job.running.remove(&id);
+            job.remember_handed(id.number, &attempt.node, attempt.work.rendered());
         }
         if let Some(node) = self.nodes.get_mut(&attempt.node) {
             node.chunks.remove(&id);

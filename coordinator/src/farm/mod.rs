@@ -315,10 +315,9 @@ impl Farm {
             Command::Drain(node) => self.set_drained(now, &node, true, &mut step),
             Command::Undrain(node) => self.set_drained(now, &node, false, &mut step),
             Command::ChangePreset(id, change) => self.change_preset(now, id, change, &mut step),
-            Command::Hello { session, about, capabilities, slots, reason, held } => {
-                self.hello(now, session, *about, *capabilities, (slots, reason), held, &mut step);
-                Ok(Answer::Done)
-            }
+            Command::Hello { session, about, capabilities, slots, reason, held } => self
+                .hello(now, session, *about, *capabilities, (slots, reason), held, &mut step)
+                .map(|()| Answer::Done),
             Command::Readiness { session, node, slots, reason, capabilities } => {
                 self.readiness(now, session, &node, (slots, reason), capabilities, &mut step);
                 Ok(Answer::Done)
@@ -331,8 +330,8 @@ impl Farm {
                 self.gone(now, session, &node, &mut step);
                 Ok(Answer::Done)
             }
-            Command::Progress { node, attempt, progress } => {
-                self.progress(now, &node, attempt, progress, &mut step);
+            Command::Progress { session, node, attempt, progress } => {
+                self.progress(now, session, &node, attempt, progress, &mut step);
                 Ok(Answer::Done)
             }
             Command::Result { session, node, attempt, frames, outcome } => {

@@ -23,6 +23,8 @@ pub struct NodeAbout {
     pub name: NodeName,
     pub host: String,
     pub agent_version: String,
+    /// Which start of an agent this is; empty: it does not say.
+    pub instance: String,
 }
 
 /// What a node can do; told in its hello.

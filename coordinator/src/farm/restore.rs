@@ -280,7 +280,12 @@ impl Farm {
 
     fn absorbed_node(&mut self, now: Timestamp, name: &NodeName) -> &mut Node {
         self.nodes.entry(name.clone()).or_insert_with(|| {
-            let about = NodeAbout { name: name.clone(), host: String::new(), agent_version: String::new() };
+            let about = NodeAbout {
+                name: name.clone(),
+                host: String::new(),
+                agent_version: String::new(),
+                instance: String::new(),
+            };
             Node::new(about, now)
         })
     }

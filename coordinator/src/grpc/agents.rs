@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{
-    SharedNames, convert,
+    SharedNames, convert, door,
     questions::{Call, Question, Questions},
     unavailable,
 };
@@ -80,6 +80,10 @@ impl v1::agents_server::Agents for AgentsService {
         if hello.node.is_empty() {
             return Err(Status::invalid_argument("the node has no name"));
         }
+        if hello.node.len() > door::NAME {
+            let told = format!("the node's name has {} bytes, more than {}", hello.node.len(), door::NAME);
+            return Err(Status::invalid_argument(told));
+        }
         if hello.node.chars().any(char::is_control) {
             return Err(Status::invalid_argument("the node's name has control characters"));
         }
@@ -102,8 +106,12 @@ impl v1::agents_server::Agents for AgentsService {
             last_asked: 0,
         };
         let questions = self.questions.subscribe();
-        let hello = connection.hello(hello);
-        self.driver.tell(hello).await.map_err(|error| unavailable(&error))?;
+        let hello = connection.hello(door::hello(hello));
+        // It is refused where another agent works under this name.
+        self.driver.command(hello).await.map_err(|error| match error {
+            DriverError::Refused(refusal) => Status::already_exists(chain(&refusal)),
+            error => unavailable(&error),
+        })?;
         info!(parent: &span, "connected");
         tokio::spawn(async move { connection.read(incoming, questions).await }.instrument(span));
         Ok(Response::new(Box::pin(stream)))
@@ -293,6 +301,7 @@ impl Connection {
                 name: self.name.clone(),
                 host: hello.host,
                 agent_version: hello.agent_version,
+                instance: hello.instance,
             }),
             capabilities: Box::new(capabilities),
             slots,
@@ -403,7 +412,7 @@ impl Connection {
                 let attempts = attempt_ids.iter().filter_map(|id| self.tag.attempt_of(id)).collect();
                 Command::Heartbeat { session, node, attempts }
             }
-            Message::Readiness(readiness) => match self.readiness(readiness) {
+            Message::Readiness(readiness) => match self.readiness(door::readiness(readiness)) {
                 Some(command) => command,
                 None => return Ok(()),
             },
@@ -420,10 +429,13 @@ impl Connection {
                 let (Some(attempt), Some(progress)) = (self.tag.attempt_of(&attempt_id), progress) else {
                     return Ok(());
                 };
-                Command::Progress { node, attempt, progress: convert::progress_from(progress) }
+                let progress = convert::progress_from(door::progress(progress));
+                Command::Progress { session, node, attempt, progress }
             }
             Message::Preview(preview) => {
-                if let Some(AttemptId { job, .. }) = self.tag.attempt_of(&preview.attempt_id) {
+                if let Some(AttemptId { job, .. }) = self.tag.attempt_of(&preview.attempt_id)
+                    && let Some(preview) = door::preview(preview, node.as_str())
+                {
                     // Nobody may be watching.
                     let _ = self.previews.0.send((job, preview));
                 }
@@ -448,11 +460,13 @@ impl Connection {
             }
         };
         let outcome = match result.outcome? {
-            Told::Succeeded(v1::Succeeded { seconds }) => Outcome::Succeeded { seconds },
+            Told::Succeeded(v1::Succeeded { seconds }) => {
+                Outcome::Succeeded { seconds: door::seconds(seconds) }
+            }
             Told::Failed(failed) => Outcome::Failed {
                 kind: convert::failure_kind_from(failed.kind()),
                 frames: read(&failed.frames)?,
-                message: failed.message,
+                message: door::sentence(failed.message),
             },
         };
         Some(Command::Result { session, node, attempt, frames: read(&result.frames)?, outcome })

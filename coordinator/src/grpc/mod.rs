@@ -4,6 +4,7 @@
 mod agents;
 mod clients;
 mod convert;
+mod door;
 mod media;
 mod preflight;
 mod presets;

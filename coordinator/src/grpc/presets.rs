@@ -9,7 +9,7 @@ use hearth_workflows::{library::Library, parameters};
 
 use crate::{
     farm::{Owner, Preset, PresetChange, PresetId, PresetVersion, WrongName},
-    submission::{NAME, PARAMETERS, SubmissionError, check_length},
+    submission::{PARAMETERS, SubmissionError, check_length, check_text},
 };
 
 /// Presets in one answer.
@@ -91,13 +91,13 @@ pub(super) fn change(change: Change, folders: &[impl AsRef<Path>]) -> Result<Pre
     Ok(match change {
         Change::Delete(_) => PresetChange::Delete,
         Change::Mark(mark) => {
-            check_length("user", mark.user.len(), NAME)?;
+            check_text("user", &mark.user)?;
             PresetChange::Favourite { user: mark.user, on: mark.favourite }
         }
         Change::Save(v1::SavePreset { workflow, parameters, note, by }) => {
             let values = parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
             check_length("note", note.len(), NOTE)?;
-            check_length("name of who saves it", by.len(), NAME)?;
+            check_text("name of who saves it", &by)?;
             check_length("parameter list", values, PARAMETERS)?;
             let library = Library::read(folders);
             let known = library.get(&workflow)?;

@@ -10,7 +10,7 @@ use hearth_workflows::{
     format::ColourSpace,
 };
 
-use super::{SubmissionError, check_text, free_output};
+use super::{SubmissionError, check_text, overwrite as replace};
 use crate::farm::{Deliver, JobId, JobSpec, PassFiles, Priority, Submission, Submitted, Task, Terms, Tile};
 
 /// Deliveries in one request.
@@ -239,7 +239,7 @@ fn one(
         given => given.parse(),
     }
     .map_err(SubmissionError::OutputPath)?;
-    free_output(&output, overwrite, roots)?;
+    replace::check(&output, overwrite, roots)?;
     if !delivery.frame_rate.is_empty() {
         delivery.frame_rate.parse::<Rate>().map_err(SubmissionError::FrameRate)?;
     }

@@ -3,6 +3,7 @@
 
 mod chain;
 mod delivery;
+mod overwrite;
 mod places;
 mod room;
 mod storage;
@@ -16,9 +17,7 @@ use std::{
 
 use hearth_pictures::{NoRate, Picture};
 use hearth_proto::v1;
-use hearth_storage::{
-    CallError, Clip, ClipError, Roots, RootsError, manifest::SequenceManifest, marker::MARKER_FILE,
-};
+use hearth_storage::{CallError, Clip, ClipError, Roots, RootsError, marker::MARKER_FILE};
 use hearth_workflows::{
     FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowError,
     format::{ColourSpace, Encoding, PictureFormat, UnknownName},
@@ -47,6 +46,8 @@ pub enum SubmissionError {
     Workflow(Box<WorkflowError>),
     #[error("the {what} is {length} bytes long; at most {limit} are taken")]
     TooLong { what: &'static str, length: usize, limit: usize },
+    #[error("the {what} has control characters; leave them out")]
+    Control { what: &'static str },
     #[error("priority {0} is out of range; give 0 to 100")]
     Priority(u32),
     #[error("clip path")]
@@ -65,6 +66,10 @@ pub enum SubmissionError {
     OutputExists { output: RootPath },
     #[error("output {output} is a folder that Hearth has not made; it is not overwritten")]
     OutputForeign { output: RootPath },
+    #[error(
+        "output {output} has frames {frames} of another workflow, or under other names, which would be lost; give another output, or render all frames"
+    )]
+    OutputOther { output: RootPath, frames: FrameSet },
     #[error("workflow {workflow} makes its frames out of nothing; leave out the {what}")]
     NoClipWanted { workflow: String, what: &'static str },
     #[error("workflow {workflow} has no preset '{preset}'; it has {known}")]
@@ -186,7 +191,7 @@ pub fn check(
             let output = format!("{output}/{folder}");
             (format!("{name} {label}"), output.parse().map_err(SubmissionError::OutputPath)?)
         };
-        free_output(&output, request.overwrite, roots)?;
+        overwrite::check(&output, request.overwrite, roots)?;
         let pictures = places::check(&request, &workflow, parameters, roots)?;
         let render = Render {
             workflow: workflow.id().clone(),
@@ -214,6 +219,7 @@ pub fn check(
             traceparent: traceparent.clone(),
             request_id: if index == 0 { request.request_id.clone() } else { String::new() },
         };
+        overwrite::check_frames(&request, &spec, &workflow, roots)?;
         let source = delivery::Source { spec: &spec, workflow: &workflow };
         let ordered = delivery::ordered(&request, &workflow);
         let deliveries = delivery::of_job(&ordered, &source, request.overwrite, roots)?;
@@ -369,20 +375,11 @@ fn colour_of(given: &str, format: PictureFormat) -> Result<ColourSpace, Submissi
     }
 }
 
-/// Nothing is there that must not be replaced.
-fn free_output(output: &RootPath, overwrite: bool, roots: &Roots) -> Result<(), SubmissionError> {
-    let place = roots.resolve(output).map_err(SubmissionError::Output)?;
-    let Ok(found) = place.symlink_metadata() else { return Ok(()) };
-    if !overwrite {
-        return Err(SubmissionError::OutputExists { output: output.clone() });
+/// A text that stands in tables and in names of files.
+pub(crate) fn check_text(what: &'static str, text: &str) -> Result<(), SubmissionError> {
+    if text.chars().any(char::is_control) {
+        return Err(SubmissionError::Control { what });
     }
-    if found.is_dir() && SequenceManifest::read(&place).is_none() {
-        return Err(SubmissionError::OutputForeign { output: output.clone() });
-    }
-    Ok(())
-}
-
-fn check_text(what: &'static str, text: &str) -> Result<(), SubmissionError> {
     check_length(what, text.len(), NAME)
 }
 
@@ -399,19 +396,25 @@ fn check_sizes(request: &v1::SubmitJobRequest) -> Result<(), SubmissionError> {
     let wedge =
         |wedge: &v1::Wedge| wedge.parameter.len() + wedge.values.iter().map(String::len).sum::<usize>();
     let wedges = request.wedges.iter().map(wedge).sum();
-    let source = match &request.workflow {
+    let (workflow, source) = match &request.workflow {
         Some(v1::submit_job_request::Workflow::WorkflowSource(source)) => {
-            source.manifest.len() + source.graph.len()
+            (source.name.as_str(), source.manifest.len() + source.graph.len())
         }
-        _ => 0,
+        Some(v1::submit_job_request::Workflow::WorkflowName(name)) => (name.as_str(), 0),
+        None => ("", 0),
     };
+    for (what, text) in [
+        ("name", request.name.as_str()),
+        ("show", &request.show),
+        ("user", &request.user),
+        ("pool", &request.pool),
+        ("request id", &request.request_id),
+        ("preset", &request.preset),
+        ("workflow's name", workflow),
+    ] {
+        check_text(what, text)?;
+    }
     for (what, length, limit) in [
-        ("name", request.name.len(), NAME),
-        ("show", request.show.len(), NAME),
-        ("user", request.user.len(), NAME),
-        ("pool", request.pool.len(), NAME),
-        ("request id", request.request_id.len(), NAME),
-        ("preset", request.preset.len(), NAME),
         ("clip path", request.clip.len(), PATH),
         ("output path", request.output.len(), PATH),
         ("parameter list", parameters, PARAMETERS),

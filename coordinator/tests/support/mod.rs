@@ -236,7 +236,12 @@ pub(crate) fn deliver(submission: &mut Submission, format: DeliveryFormat) {
 }
 
 pub(crate) fn about(name: &str) -> Box<NodeAbout> {
-    Box::new(NodeAbout { name: name.into(), host: "host".to_owned(), agent_version: "0".to_owned() })
+    Box::new(NodeAbout {
+        name: name.into(),
+        host: "host".to_owned(),
+        agent_version: "0".to_owned(),
+        instance: String::new(),
+    })
 }
 
 /// A node that can run the shipped workflows.

@@ -19,6 +19,9 @@ use crate::{
 /// Length, type and checksum of the chunk that ends every PNG.
 const END: &[u8; 12] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 
+/// Bytes of signature and header.
+const HEADER: i64 = 33;
+
 pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, Metadata), PictureError> {
     let mut head = [0; 33];
     file.read_exact(&mut head).map_err(PictureError::read(path))?;
@@ -30,13 +33,15 @@ pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, 
     if end < (head.len() + tail.len()) as u64 {
         return Err(PictureError::Truncated { path: path.to_owned() });
     }
+    // Before the end is looked at: what has been read of the file serves for it, too.
+    let said = said(path, file);
     file.seek(SeekFrom::End(-12)).map_err(PictureError::read(path))?;
     file.read_exact(&mut tail).map_err(PictureError::read(path))?;
     if &tail != END {
         return Err(PictureError::Truncated { path: path.to_owned() });
     }
     let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let said = said(path, file)?;
+    let said = said?;
     let channels = match (head[25], said.transparent) {
         (0, false) => 1,
         (0, true) | (4, _) => 2,
@@ -63,12 +68,11 @@ const MOST_CHUNKS: usize = 1_000;
 /// Longest EXIF data that is read.
 const MOST_EXIF: u64 = 1 << 16;
 
-/// Reads the chunks between the header and the pixels. Refuses what codes colours in a way that no colour space here
+/// Reads the chunks between the header, behind which `file` stands, and the pixels. Refuses what codes colours in a way that no colour space here
 /// has. `gAMA` is left alone: tools write it without a thought, and whoever submits says what the numbers mean.
 fn said(path: &Path, file: &mut BufReader<File>) -> Result<Said, PictureError> {
     let read = PictureError::read(path);
     let mut said = Said::default();
-    file.seek(SeekFrom::Start(33)).map_err(&read)?;
     for _ in 0..MOST_CHUNKS {
         let mut head = [0; 8];
         file.read_exact(&mut head).map_err(&read)?;
@@ -113,6 +117,7 @@ pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureErr
 }
 
 pub(crate) fn read(path: &Path, mut file: BufReader<File>) -> Result<Raster, PictureError> {
+    file.seek_relative(HEADER).map_err(PictureError::read(path))?;
     let orientation = said(path, &mut file)?.orientation;
     file.rewind().map_err(PictureError::read(path))?;
     let damaged = |error: png::DecodingError| PictureError::damaged(path, error);

@@ -372,6 +372,7 @@ fn name_proxies(order: &Order, part: &Path) -> io::Result<()> {
         submission: None,
         times: None,
         missing: FrameSet::new(),
+        kept: Vec::new(),
         chunks: Vec::new(),
         files: std::collections::BTreeMap::new(),
     };

@@ -88,6 +88,8 @@ struct Held {
 struct Node {
     config: NodeConfig,
     host: String,
+    /// Which start of the agent this is.
+    instance: String,
     slots: u32,
     bench: Arc<Workbench>,
     outbox: Outbox,
@@ -149,6 +151,7 @@ pub(crate) async fn run(
     let span = info_span!("node", node = %config.name);
     let mut node = Node {
         host: agent.host_name(),
+        instance: format!("{:016x}", rand::random::<u64>()),
         slots: config.slots.unwrap_or(agent.slots).max(1),
         bench,
         meters,
@@ -267,6 +270,7 @@ impl Node {
             node: self.config.name.clone(),
             host: self.host.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.clone(),
             capabilities: self.offer.as_ref().map(|offer| offer.capabilities.clone()),
             readiness: Some(self.readiness(None)),
             held: held.chain(reported).collect(),

@@ -4,6 +4,7 @@
 //! of the same job finds the first one's result and is content.
 
 mod fade;
+mod keep;
 mod pass;
 
 use std::{
@@ -143,7 +144,13 @@ fn put_together(
     let output = resolve(roots, &assembly.output)?;
     let chunks = chunks(assembly)?;
     let frames: u64 = chunks.iter().map(|chunk| chunk.frames.len()).sum();
-    watched.all = frames * assembly.passes.len() as u64;
+    let missing = frames_of(&assembly.missing)?;
+    let mut own = missing.clone();
+    chunks.iter().for_each(|chunk| own.insert_all(&chunk.frames));
+    // An earlier try may have made room at the output, and got no further.
+    let earlier = if output.symlink_metadata().is_ok() { output.clone() } else { replaced(&work) };
+    let kept = keep::Kept::find(&earlier, assembly, &own);
+    watched.all = frames * assembly.passes.len() as u64 + kept.count();
     let part = work.join(format!("assembly-{attempt}"));
     match fs::remove_dir_all(&part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -156,6 +163,7 @@ fn put_together(
     for pass in &assembly.passes {
         files.insert(pass.name.clone(), pass::assemble(&work, &part, &chunks, pass, fade, watched)?);
     }
+    let kept = kept.place(&earlier, &part, &mut files, watched)?;
     keep_thumbnails(&work, &part, &chunks);
     let manifest =
         SequenceManifest {
@@ -169,7 +177,8 @@ fn put_together(
             times: assembly.interpolation.map(|v1::Interpolation { first, multiplier, step }| {
                 TimesManifest { first: Frame(first), step, multiplier }
             }),
-            missing: frames_of(&assembly.missing)?,
+            missing,
+            kept,
             chunks,
             files,
         };
@@ -195,9 +204,18 @@ fn put_together(
     let_go(roots, assembly)
 }
 
+/// Where a sequence goes that is replaced.
+fn replaced(work: &Path) -> PathBuf {
+    work.join("replaced")
+}
+
 /// Makes room at `output`: what lies there goes with the job's work folder.
 pub(crate) fn set_aside(output: &Path, work: &Path) -> Result<(), Failure> {
-    let replaced = work.join("replaced");
+    if output.symlink_metadata().is_err() {
+        // What an earlier try has set aside may be all that is left of it.
+        return Ok(());
+    }
+    let replaced = replaced(work);
     let failed = |error: io::Error| Failure::storage(format!("cannot replace {}", output.display()), &error);
     let removed = if replaced.is_dir() { fs::remove_dir_all(&replaced) } else { fs::remove_file(&replaced) };
     for done in [removed, fs::rename(output, &replaced)] {

@@ -115,6 +115,7 @@ pub(crate) fn hello(index: u64, workflow: &Workflow) -> Command {
             name: node_name(session.0),
             host: "host".to_owned(),
             agent_version: "0".to_owned(),
+            instance: String::new(),
         }),
         capabilities: Box::new(capabilities),
         slots: 2,

@@ -59,7 +59,8 @@ fn half_finished() -> Group {
         ..Capabilities::default()
     };
     let (name, session) = ("node".into(), Session(1));
-    let about = NodeAbout { name, host: "host".to_owned(), agent_version: "0".to_owned() };
+    let about =
+        NodeAbout { name, host: "host".to_owned(), agent_version: "0".to_owned(), instance: String::new() };
     let node = about.name.clone();
     let hello = Told::Hello {
         session,

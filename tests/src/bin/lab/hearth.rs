@@ -161,7 +161,12 @@ impl Scheduler for Hearth<'_> {
             device: self.workload.gpus[node].kind.to_owned(),
             ..Capabilities::default()
         };
-        let about = NodeAbout { name: name(node), host: String::new(), agent_version: String::new() };
+        let about = NodeAbout {
+            name: name(node),
+            host: String::new(),
+            agent_version: String::new(),
+            instance: String::new(),
+        };
         self.apply(
             now,
             Command::Hello {
