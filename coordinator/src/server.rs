@@ -22,7 +22,7 @@ use crate::{
     Config,
     driver::{self, Driver, DriverOptions},
     farm::FarmTag,
-    grpc::{AgentsService, FarmService},
+    grpc::{AgentsService, FarmService, Proof},
     store::{Embedded, Redis, RedisAddress, Store, StoreAddress, StoreError},
     survey::survey,
     telemetry::Meters,
@@ -82,16 +82,18 @@ impl Coordinator {
 
         let previews = crate::grpc::Previews::default();
         let questions = crate::grpc::Questions::default();
+        let calls = Calls::new(STORAGE_CALLS, STORAGE_PATIENCE);
         let clients = FarmService {
             driver: driver.clone(),
-            roots,
-            calls: Calls::new(STORAGE_CALLS, STORAGE_PATIENCE),
+            roots: roots.clone(),
+            calls: calls.clone(),
             folders: Arc::new(config.workflows.clone()),
             previews: previews.clone(),
             questions: questions.clone(),
         };
         let agents = AgentsService {
             driver: driver.clone(),
+            proof: Proof { driver: driver.clone(), calls, roots: roots.clone() },
             heartbeat_ms: config.heartbeat_ms,
             previews,
             names: crate::grpc::SharedNames::default(),

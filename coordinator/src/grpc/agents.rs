@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{
-    SharedNames, convert, door,
+    Proof, SharedNames, convert, door,
     questions::{Call, Question, Questions},
     unavailable,
 };
@@ -57,6 +57,7 @@ const MAX_SLOTS: u32 = 64;
 #[derive(Debug, Clone)]
 pub struct AgentsService {
     pub driver: Driver,
+    pub proof: Proof,
     pub heartbeat_ms: u32,
     pub previews: Previews,
     pub names: SharedNames,
@@ -95,6 +96,7 @@ impl v1::agents_server::Agents for AgentsService {
         let stream = ToAgent::new(tag.clone(), messages, self.heartbeat_ms);
         let mut connection = Connection {
             driver: self.driver.clone(),
+            proof: self.proof.clone(),
             previews: self.previews.clone(),
             names: self.names.clone(),
             tag,
@@ -126,6 +128,7 @@ fn room(slots: u32) -> usize {
 /// One node's stream.
 struct Connection {
     driver: Driver,
+    proof: Proof,
     previews: Previews,
     names: SharedNames,
     tag: FarmTag,
@@ -442,6 +445,22 @@ impl Connection {
                 return Ok(());
             }
             Message::Result(result) => match self.result(session, node, result) {
+                Some(Command::Result {
+                    frames,
+                    outcome: outcome @ Outcome::Succeeded { .. },
+                    attempt,
+                    ..
+                }) if frames.is_empty() => {
+                    // Heartbeats do not wait for storage.
+                    let (session, node) = (self.session, self.name.clone());
+                    let result = Command::Result { session, node, attempt, frames, outcome };
+                    let telling = self.proof.clone().tell(self.tag.clone(), result);
+                    tokio::spawn(async move {
+                        // It is told again over the next connection.
+                        let _ = telling.await;
+                    });
+                    return Ok(());
+                }
                 Some(command) => command,
                 None => return Ok(()),
             },

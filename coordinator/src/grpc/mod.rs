@@ -8,6 +8,7 @@ mod door;
 mod media;
 mod preflight;
 mod presets;
+mod proof;
 mod questions;
 mod requests;
 mod shared;
@@ -19,6 +20,7 @@ use tonic::{Status, metadata::MetadataValue};
 use crate::driver::DriverError;
 pub use agents::{AgentsService, Previews};
 pub use clients::FarmService;
+pub use proof::Proof;
 pub use questions::Questions;
 pub use shared::SharedNames;
 

@@ -25,6 +25,7 @@ use hearth_storage::{
         SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest, THUMBNAIL_FOLDER,
         TimesManifest, flush,
     },
+    marker::MARKER_FILE,
 };
 use hearth_workflows::{Frame, FrameSet, RootPath};
 use tokio_util::sync::CancellationToken;
@@ -150,6 +151,13 @@ fn put_together(
     // An earlier try may have made room at the output, and got no further.
     let earlier = if output.symlink_metadata().is_ok() { output.clone() } else { replaced(&work) };
     let kept = keep::Kept::find(&earlier, assembly, &own);
+    if !work.is_dir() && is_marked(roots, &assembly.work_dir) {
+        // The storage is there, and nothing on it was made for the job, whoever has said so.
+        let message = format!("nothing lies at {}; its frames are rendered again", assembly.work_dir);
+        let mut frames = FrameSet::new();
+        chunks.iter().for_each(|chunk| frames.insert_all(&chunk.frames));
+        return Err(Failure { frames, ..Failure::new(FailureKind::BadOutput, message) });
+    }
     watched.all = frames * assembly.passes.len() as u64 + kept.count();
     let part = work.join(format!("assembly-{attempt}"));
     match fs::remove_dir_all(&part) {
@@ -202,6 +210,12 @@ fn put_together(
     // Only what is certain to stay there lets the chunks go.
     output.parent().map_or(Ok(()), flush).map_err(show)?;
     let_go(roots, assembly)
+}
+
+/// Whether the root of `path` has its marker: an empty mount point has none.
+fn is_marked(roots: &Roots, path: &str) -> bool {
+    let root = path.parse::<RootPath>().ok().and_then(|path| roots.root(path.root()).ok());
+    root.is_some_and(|root| root.join(MARKER_FILE).is_file())
 }
 
 /// Where a sequence goes that is replaced.
