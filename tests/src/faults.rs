@@ -290,7 +290,7 @@ async fn fault(facility: &mut Facility, rng: &mut SmallRng, under_way: &[(Instan
         }
         20..32 => {
             let Some(leader) = leader.filter(|leader| !busy(*leader)) else { return ("", 0, None) };
-            signal("-STOP", facility.coordinators[leader].process.pid());
+            facility.coordinators[leader].process.signal("-STOP");
             let back = LEADER_LEASE + milliseconds(rng, 300..2_000);
             ("paused leaders", all, Some((back, Repair::Continue(leader))))
         }
@@ -365,7 +365,7 @@ fn link_at(facility: &Facility, index: usize) -> &crate::proxy::Proxy {
 async fn repair(facility: &mut Facility, due: Repair) {
     match due {
         Repair::Coordinator(index) => facility.restart_coordinator(index),
-        Repair::Continue(index) => signal("-CONT", facility.coordinators[index].process.pid()),
+        Repair::Continue(index) => facility.coordinators[index].process.signal("-CONT"),
         Repair::Redis => facility.redis.restart().await,
         Repair::Agent(index) => facility.restart_agent(index),
         Repair::Simulator(index) => facility.restart_simulator(index),
@@ -400,9 +400,4 @@ fn bring_back(facility: &mut Facility, root: &str) {
 
 fn away(root: &str) -> String {
     format!("{root}.away")
-}
-
-fn signal(name: &str, pid: u32) {
-    let sent = std::process::Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs");
-    assert!(sent.success(), "kill {name} {pid}");
 }

@@ -40,6 +40,13 @@ impl Process {
         self.child.id()
     }
 
+    /// `-STOP`: it stands still, and keeps its connections; `-CONT`: it goes on.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "kill {name} {pid}");
+    }
+
     /// What it has said, for messages of failing tests.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -1,8 +1,12 @@
 //! Real processes, killed in the middle of a job. Each job ends with the right pixels, no gap, no duplicate.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use hearth_client::v1::JobState;
+use hearth_client::v1::{JobState, NodeState};
 use hearth_tests::{
     clips,
     farm::{assert_right, finish, request, until},
@@ -50,6 +54,27 @@ async fn a_killed_comfyui_loses_no_frame() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_comfyui_that_comes_back_empty_loses_no_frame() {
     survives(async |farm| farm.restart_simulator(0)).await;
+}
+
+/// It takes connections and says nothing, as one whose host swaps does: known after the agent's `dead_seconds` (2 here),
+/// however patient single requests are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comfyui_that_stands_still_loses_no_frame() {
+    survives(async |farm| {
+        farm.simulators[1].signal("-STOP");
+        let stopped = Instant::now();
+        let name = format!("host:{}", farm.port(1));
+        loop {
+            let nodes = farm.client.nodes().await.expect("nodes");
+            let node = nodes.into_iter().find(|node| node.name == name).expect("known");
+            if node.state() == NodeState::Unready && node.attempts.is_empty() {
+                break;
+            }
+            assert!(stopped.elapsed() < Duration::from_secs(30), "nobody notices: {node:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

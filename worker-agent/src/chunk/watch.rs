@@ -76,11 +76,12 @@ pub(super) async fn watch(
             continue;
         }
         poll_at = Instant::now() + if blind { BLIND_POLL } else { POLL };
+        let asked = Instant::now();
         match bench.client.status(prompt_id).await {
             Ok(Status::Ended) => match bench.client.history(prompt_id).await {
                 Ok(Some(entry)) => return Ok(entry),
                 Ok(None) => return Err(lost()),
-                Err(error) => away.note(bench, &error)?,
+                Err(error) => away.note(bench, &error, asked)?,
             },
             Ok(Status::Unknown) => return Err(lost()),
             Ok(Status::Running) => {
@@ -97,7 +98,7 @@ pub(super) async fn watch(
                     ahead.note(bench.stall, running)?;
                 }
             }
-            Err(error) => away.note(bench, &error)?,
+            Err(error) => away.note(bench, &error, asked)?,
         }
     }
 }
@@ -112,9 +113,9 @@ struct Away {
 
 impl Away {
     /// ComfyUI did not answer. It has died once nobody listens at its address, or once the silence lasts too long: a
-    /// busy one may answer late.
-    fn note(&mut self, bench: &Workbench, error: &ComfyError) -> Result<(), Failure> {
-        let since = *self.since.get_or_insert_with(Instant::now);
+    /// busy one may answer late. `asked`: since when it has been waited for this answer.
+    fn note(&mut self, bench: &Workbench, error: &ComfyError, asked: Instant) -> Result<(), Failure> {
+        let since = *self.since.get_or_insert(asked);
         self.refused = if error.is_refused() { self.refused + 1 } else { 0 };
         if self.refused >= REFUSALS || since.elapsed() >= bench.dead {
             return Err(Failure::died(error));

@@ -57,12 +57,15 @@ pub struct ImageRef {
 pub struct Client {
     url: String,
     http: reqwest::Client,
+    /// How long it may take to say how it is.
+    patience: Duration,
 }
 
 impl Client {
-    /// For the server at `url` (`http://host:port`).
-    pub fn new(url: &str, http: reqwest::Client) -> Self {
-        Self { url: url.trim_end_matches('/').to_owned(), http }
+    /// For the server at `url` (`http://host:port`). A server that does not answer within `patience` how it is, and
+    /// how a prompt is, counts as away.
+    pub fn new(url: &str, http: reqwest::Client, patience: Duration) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), http, patience }
     }
 
     pub fn url(&self) -> &str {
@@ -111,7 +114,7 @@ impl Client {
 
     /// Where the prompt is. Queue before history: the other way round loses what ends in between.
     pub async fn status(&self, prompt: &PromptId) -> Result<Status, ComfyError> {
-        let queue = self.get("GET /queue", "/queue").await?;
+        let queue = self.ask("GET /queue", "/queue").await?;
         let has =
             |list: &str| queue[list].as_array().into_iter().flatten().any(|item| item[1] == prompt.as_str());
         if has("queue_running") {
@@ -125,7 +128,7 @@ impl Client {
 
     /// The running prompts.
     pub async fn running(&self) -> Result<Vec<Running>, ComfyError> {
-        let queue = self.get("GET /queue", "/queue").await?;
+        let queue = self.ask("GET /queue", "/queue").await?;
         let items = queue["queue_running"].as_array().into_iter().flatten();
         let running = items.filter_map(|item| {
             let attempt = item[3]["hearth"]["attempt"].as_str().map(str::to_owned);
@@ -136,7 +139,7 @@ impl Client {
 
     /// The prompt's entry in the history.
     pub async fn history(&self, prompt: &PromptId) -> Result<Option<Value>, ComfyError> {
-        let mut all = self.get("GET /history", &format!("/history/{prompt}")).await?;
+        let mut all = self.ask("GET /history", &format!("/history/{prompt}")).await?;
         Ok(all.get_mut(prompt.as_str()).map(Value::take))
     }
 
@@ -162,7 +165,7 @@ impl Client {
 
     /// Answers at once while the server lives.
     pub async fn ping(&self) -> Result<(), ComfyError> {
-        self.get("GET /prompt", "/prompt").await.map(drop)
+        self.ask("GET /prompt", "/prompt").await.map(drop)
     }
 
     pub async fn system_stats(&self) -> Result<Value, ComfyError> {
@@ -250,8 +253,22 @@ impl Client {
         Ok(url)
     }
 
+    /// What it answers from memory.
+    async fn ask(&self, what: &'static str, path: &str) -> Result<Value, ComfyError> {
+        self.get_within(what, path, self.patience).await
+    }
+
     async fn get(&self, what: &'static str, path: &str) -> Result<Value, ComfyError> {
-        let (status, body) = self.send(self.http.get(self.at(path)).timeout(SLOW)).await?;
+        self.get_within(what, path, SLOW).await
+    }
+
+    async fn get_within(
+        &self,
+        what: &'static str,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Value, ComfyError> {
+        let (status, body) = self.send(self.http.get(self.at(path)).timeout(patience)).await?;
         if status == 200 { self.json(what, &body) } else { Err(self.status_error(what, status, &body)) }
     }
 

@@ -61,6 +61,11 @@ impl Obstacle {
 }
 
 impl ComfyError {
+    /// Whether it took the request, or the connection, and said nothing for as long as it was waited for.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Away { source, .. } if source.is_timeout())
+    }
+
     /// Returns whether the host has refused the connection: no process listens there. A time-out says less.
     pub fn is_refused(&self) -> bool {
         let Self::Away { source, .. } = self else { return false };

@@ -77,7 +77,8 @@ pub async fn watch_health(client: Client, refresh: Arc<Notify>, changes: mpsc::S
                     }
                 }
                 Err(error) => {
-                    misses += 1;
+                    // One that was waited for so long is no slip.
+                    misses += if error.is_silence() { MISSES } else { 1 };
                     if misses >= MISSES {
                         up = None;
                         reported_down = true;

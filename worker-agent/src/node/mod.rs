@@ -127,7 +127,7 @@ pub(crate) async fn run(
     (darkroom, encoder, calls): (Darkroom, Encoder, Calls),
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let client = Client::new(&config.comfyui, http);
+    let client = Client::new(&config.comfyui, http, agent.dead());
     let (socket, connection) = Socket::open(client.clone());
     let bench = Arc::new(Workbench {
         node: config.name.clone(),
