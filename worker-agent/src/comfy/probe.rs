@@ -113,6 +113,8 @@ pub async fn watch_health(client: Client, refresh: Arc<Notify>, changes: mpsc::S
 
 /// What the server says of itself. Pools, roots, ffmpeg and what both see are the agent's to add.
 async fn offer(client: &Client) -> Result<Offer, ComfyError> {
+    // What follows may take its time, with thousands of files; whether anybody is there must not.
+    client.ping().await?;
     let stats = client.system_stats().await?;
     let object_info = client.object_info().await?;
     let classes: Vec<String> =

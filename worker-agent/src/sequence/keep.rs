@@ -55,7 +55,8 @@ impl Kept {
             };
             let kept: Vec<_> = of_pass
                 .iter()
-                .filter(|(frame, _)| stays(**frame))
+                // A name that leads elsewhere is none of ours.
+                .filter(|(frame, file)| stays(**frame) && !file.name.contains('/') && file.name != "..")
                 .map(|(frame, file)| (*frame, PathBuf::from(folder), file.clone()))
                 .collect();
             all.insert_all(&kept.iter().map(|(frame, ..)| *frame).collect());
