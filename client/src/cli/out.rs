@@ -1,4 +1,4 @@
-//! What is written for people and programs. Names, texts and messages come from other people and their files: on a
+//! Output for people and programs. Names, texts and messages come from other people and their files: on a
 //! terminal none of them may do more than be read. Nobody may read any more (`hearth jobs | head`).
 
 use std::{

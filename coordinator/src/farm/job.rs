@@ -163,7 +163,7 @@ pub struct Job {
     pub(super) handed: BTreeMap<u32, Handed>,
 }
 
-/// What an attempt was, for results that come late.
+/// An attempt that is over, for results that come late.
 #[derive(Debug, Clone)]
 pub(super) struct Handed {
     node: NodeName,
@@ -224,7 +224,7 @@ impl Job {
         }
     }
 
-    /// What an attempt was that is over, if this node had it.
+    /// The attempt that is over, if this node had it.
     pub(super) fn was_handed(&self, number: u32, node: &NodeName) -> Option<&Handed> {
         self.handed.get(&number).filter(|handed| handed.node == *node)
     }

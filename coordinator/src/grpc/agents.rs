@@ -13,7 +13,7 @@ use std::{
 use hearth_proto::{REMEMBERED_JOBS, v1};
 use hearth_telemetry::chain;
 use hearth_workflows::{Workflow, WorkflowId};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
@@ -49,6 +49,9 @@ impl Previews {
 
 /// Questions of a node that wait for its answer.
 const QUESTIONS: usize = 16;
+
+/// Results of a node's chores that are looked for at a time.
+const LOOKS: usize = 4;
 
 /// Chunks that a node may hold, whatever it says.
 const MAX_SLOTS: u32 = 64;
@@ -97,6 +100,7 @@ impl v1::agents_server::Agents for AgentsService {
         let mut connection = Connection {
             driver: self.driver.clone(),
             proof: self.proof.clone(),
+            looks: Arc::new(Semaphore::new(LOOKS)),
             previews: self.previews.clone(),
             names: self.names.clone(),
             tag,
@@ -129,6 +133,8 @@ fn room(slots: u32) -> usize {
 struct Connection {
     driver: Driver,
     proof: Proof,
+    /// Chores of the node whose result is looked for at a time.
+    looks: Arc<Semaphore>,
     previews: Previews,
     names: SharedNames,
     tag: FarmTag,
@@ -451,13 +457,15 @@ impl Connection {
                     attempt,
                     ..
                 }) if frames.is_empty() => {
-                    // Heartbeats do not wait for storage.
+                    // Heartbeats do not wait for storage, unless a node tells of more chores than it can have had.
+                    let Ok(place) = self.looks.clone().acquire_owned().await else { return Ok(()) };
                     let (session, node) = (self.session, self.name.clone());
                     let result = Command::Result { session, node, attempt, frames, outcome };
                     let telling = self.proof.clone().tell(self.tag.clone(), result);
                     tokio::spawn(async move {
                         // It is told again over the next connection.
                         let _ = telling.await;
+                        drop(place);
                     });
                     return Ok(());
                 }

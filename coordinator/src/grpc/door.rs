@@ -1,4 +1,4 @@
-//! What agents say, as the farm takes it: every text of a length that can be told to everybody, every number finite and
+//! The words of agents, as the farm takes them: every text of a length that can be told to everybody, every number finite and
 //! in range. An agent may be broken, of another make, or no agent at all.
 
 use hearth_proto::v1;

@@ -1,4 +1,4 @@
-//! Whether what a node says that it has put in its place is there. A job is done when its sequence lies on storage, not
+//! Looks for what a node says that it has put in its place. A job is done when its sequence lies on storage, not
 //! when somebody says so.
 
 use std::{sync::Arc, time::Duration};
@@ -15,7 +15,7 @@ use crate::{
 const LOOKS: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is needed to look.
+/// The means to look.
 #[derive(Debug, Clone)]
 pub struct Proof {
     pub driver: Driver,
@@ -28,7 +28,7 @@ pub struct Proof {
 struct Place {
     root: String,
     output: hearth_workflows::RootPath,
-    /// Of a sequence: what its manifest calls the job.
+    /// The job in a sequence's manifest; `None` for a delivery.
     job: Option<String>,
 }
 

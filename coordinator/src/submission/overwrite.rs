@@ -1,4 +1,4 @@
-//! What lies at an output already: whether it may be replaced, and whether anything would be lost that nobody named.
+//! The sequence that lies at an output already: whether it may be replaced, and whether anything would be lost that nobody named.
 
 use std::collections::BTreeMap;
 

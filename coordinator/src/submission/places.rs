@@ -1,4 +1,4 @@
-//! What parameters name on storage: a style reference, a background, the first frame of a shot, a show's own table.
+//! Pictures and files on storage that parameters name: a style reference, a background, the first frame of a shot, a show's own table.
 
 use std::{fs, path::Path};
 

@@ -68,8 +68,8 @@ const MOST_CHUNKS: usize = 1_000;
 /// Longest EXIF data that is read.
 const MOST_EXIF: u64 = 1 << 16;
 
-/// Reads the chunks between the header, behind which `file` stands, and the pixels. Refuses what codes colours in a way that no colour space here
-/// has. `gAMA` is left alone: tools write it without a thought, and whoever submits says what the numbers mean.
+/// Reads the chunks between the header, behind which `file` stands, and the pixels. Refuses what codes colours in a way
+/// that no colour space here has. `gAMA` is left alone: tools write it without a thought, and whoever submits says what the numbers mean.
 fn said(path: &Path, file: &mut BufReader<File>) -> Result<Said, PictureError> {
     let read = PictureError::read(path);
     let mut said = Said::default();

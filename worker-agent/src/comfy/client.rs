@@ -253,7 +253,7 @@ impl Client {
         Ok(url)
     }
 
-    /// What it answers from memory.
+    /// Asks for what it answers from memory.
     async fn ask(&self, what: &'static str, path: &str) -> Result<Value, ComfyError> {
         self.get_within(what, path, self.patience).await
     }

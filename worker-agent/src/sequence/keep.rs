@@ -13,12 +13,12 @@ use hearth_workflows::{Frame, FrameSet, SequencePath};
 use super::{Watched, link_or_copy};
 use crate::chunk::Failure;
 
-/// What stays of the sequence at an assembly's output.
+/// The part that stays of the sequence at an assembly's output.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// Who made it.
+    /// Its makers.
     pub(super) manifests: Vec<KeptManifest>,
-    /// Of each pass, by frame: the file as it lies, the folder of the pass below the output, and what it is.
+    /// By pass and frame: the file as it lies, the folder of the pass below the output, and what it is.
     files: BTreeMap<String, Vec<(Frame, PathBuf, FileManifest)>>,
 }
 
@@ -30,7 +30,7 @@ fn names_frames(assembly: &v1::Assembly) -> bool {
 }
 
 impl Kept {
-    /// Of the sequence at `place`, the frames that are not among `own`. Nothing, if the whole sequence is to be
+    /// Finds, of the sequence at `place`, the frames that are not among `own`. Nothing, if the whole sequence is to be
     /// replaced, or if its files are named otherwise: the coordinator has refused that where frames would be lost.
     pub(super) fn find(place: &Path, assembly: &v1::Assembly, own: &FrameSet) -> Self {
         let Some(old) = SequenceManifest::read(place) else { return Self::default() };
