@@ -6,10 +6,12 @@
 use std::{
     fmt,
     fs::{self, File},
-    io::{self, ErrorKind, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
+    os::fd::AsFd,
     path::Path,
 };
 
+use rustix::fs::{Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
 /// The marker's name in a root.
@@ -40,11 +42,24 @@ impl From<String> for StorageId {
 /// # Errors
 /// When the storage does not answer, or what lies there is no marker.
 pub fn read(root: &Path) -> io::Result<Option<StorageId>> {
-    let text = match fs::read(root.join(MARKER_FILE)) {
-        Ok(text) => text,
+    id_in(File::open(root.join(MARKER_FILE)))
+}
+
+/// The same of a root that is open.
+pub(crate) fn read_in(root: impl AsFd) -> io::Result<Option<StorageId>> {
+    let opened = openat(root, MARKER_FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    id_in(opened.map(File::from).map_err(io::Error::from))
+}
+
+fn id_in(marker: io::Result<File>) -> io::Result<Option<StorageId>> {
+    let marker = match marker {
+        Ok(marker) => marker,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let mut text = Vec::new();
+    // One byte more than is right tells that it is no id.
+    marker.take(LONGEST as u64 + 2).read_to_end(&mut text)?;
     match std::str::from_utf8(&text).map(str::trim) {
         Ok(id) if !id.is_empty() && id.len() <= LONGEST => Ok(Some(StorageId(id.to_owned()))),
         _ => Err(io::Error::new(ErrorKind::InvalidData, format!("{MARKER_FILE} holds no id; remove it"))),

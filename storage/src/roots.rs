@@ -3,11 +3,16 @@
 use std::{
     collections::BTreeMap,
     io,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use hearth_workflows::{RootPath, SequencePath};
+use rustix::{
+    fs::{CWD, Mode, OFlags, mkdirat, openat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::marker::{self, MARKER_FILE, StorageId};
@@ -34,8 +39,12 @@ pub enum RootsError {
 /// The roots of this host, by name. Read from a table (`plates = "/mnt/plates"`) or from text
 /// (`plates=/mnt/plates,comps=/mnt/comps`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "RootsText")]
-pub struct Roots(BTreeMap<String, PathBuf>);
+#[serde(try_from = "RootsText", into = "BTreeMap<String, PathBuf>")]
+pub struct Roots {
+    paths: BTreeMap<String, PathBuf>,
+    /// By root, the storage that must be there before anything is made below it.
+    storage: BTreeMap<String, StorageId>,
+}
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -50,22 +59,34 @@ impl TryFrom<RootsText> for Roots {
     fn try_from(text: RootsText) -> Result<Self, RootsError> {
         match text {
             RootsText::Text(text) => text.parse(),
-            RootsText::Table(table) => Ok(Self(table)),
+            RootsText::Table(paths) => Ok(Self { paths, storage: BTreeMap::new() }),
         }
     }
 }
 
+impl From<Roots> for BTreeMap<String, PathBuf> {
+    fn from(roots: Roots) -> Self {
+        roots.paths
+    }
+}
+
 impl Roots {
+    /// The same roots for a job that was submitted to this storage: nothing is made where another one is.
+    #[must_use]
+    pub fn on_storage(&self, storage: BTreeMap<String, StorageId>) -> Self {
+        Self { paths: self.paths.clone(), storage }
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.paths.keys().map(String::as_str)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.paths.is_empty()
     }
 
     pub fn insert(&mut self, name: &str, path: impl Into<PathBuf>) {
-        self.0.insert(name.to_owned(), path.into());
+        self.paths.insert(name.to_owned(), path.into());
     }
 
     /// Where `path` lies on this host. It need not exist; what of it exists must lie inside the root.
@@ -83,42 +104,45 @@ impl Roots {
         self.inside(name, "", name)
     }
 
-    /// Makes a folder below its root, and what is missing above it. Never makes the root: an empty mount point would
-    /// take what belongs on storage.
+    /// Makes a folder below its root, and what is missing above it. Never makes the root, and makes nothing where
+    /// another storage is than the job's: an empty mount point would take what belongs on storage.
     ///
     /// # Errors
-    /// When the folder is in no root of this host, or its root is not there.
+    /// When the folder is in no root of this host, or its root is not there, or is another storage.
     pub fn make_folder(&self, folder: &Path) -> io::Result<()> {
-        let base =
-            self.0.values().filter(|base| folder.starts_with(base)).max_by_key(|base| base.as_os_str().len());
-        let base =
-            base.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is in no storage root"))?;
-        make_below(base, folder)
+        let roots = self.paths.iter().filter(|(_, base)| folder.starts_with(base));
+        let (root, base) = roots
+            .max_by_key(|(_, base)| base.as_os_str().len())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is in no storage root"))?;
+        // Looked at and written through one handle: a mount that drops in between takes the handle with it.
+        let opened = open_folder(CWD, base)?;
+        if let Some(id) = self.storage.get(root) {
+            is_storage(root, base, id, marker::read_in(&opened)).map_err(io::Error::other)?;
+        }
+        make_in(opened, below(base, folder)?)
     }
 
-    /// Proves that each of these roots is the storage with this id, and not an empty mount point or another disk.
+    /// Proves that each root that the job uses is the storage that it was submitted to, and not an empty mount point
+    /// or another disk.
     ///
     /// # Errors
     /// When a root cannot be reached, or is another storage.
-    pub fn prove(&self, storage: &BTreeMap<String, StorageId>) -> Result<(), RootsError> {
-        for (root, id) in storage {
+    pub fn prove(&self) -> Result<(), RootsError> {
+        self.storage.iter().try_for_each(|(root, id)| {
             let path = self.root(root)?;
-            let found = marker::read(&path).map_err(|source| RootsError::Unreachable {
-                root: root.clone(),
-                path: path.clone(),
-                source,
-            })?;
-            if found.as_ref() != Some(id) {
-                return Err(RootsError::OtherStorage { root: root.clone(), path });
-            }
-        }
-        Ok(())
+            is_storage(root, &path, id, marker::read(&path))
+        })
+    }
+
+    /// The roots that [`prove`](Self::prove) looks at.
+    pub fn proven(&self) -> impl Iterator<Item = &str> {
+        self.storage.keys().map(String::as_str)
     }
 
     fn inside(&self, root: &str, below: &str, shown: &str) -> Result<PathBuf, RootsError> {
-        let base = self.0.get(root).ok_or_else(|| RootsError::Unknown {
+        let base = self.paths.get(root).ok_or_else(|| RootsError::Unknown {
             root: root.to_owned(),
-            known: if self.0.is_empty() {
+            known: if self.paths.is_empty() {
                 "none".to_owned()
             } else {
                 self.names().collect::<Vec<_>>().join(", ")
@@ -144,7 +168,7 @@ impl Roots {
             return Ok(());
         }
         let inside = file.canonicalize().is_ok_and(|real| {
-            self.0.values().any(|base| base.canonicalize().is_ok_and(|base| real.starts_with(base)))
+            self.paths.values().any(|base| base.canonicalize().is_ok_and(|base| real.starts_with(base)))
         });
         let outside = || RootsError::LinksOut { path: file.to_owned() };
         if inside { Ok(()) } else { Err(outside()) }
@@ -152,7 +176,7 @@ impl Roots {
 
     /// The root-relative name of an absolute path on this host; `None` when it lies in no root.
     pub fn name_of(&self, path: &Path) -> Option<String> {
-        self.0.iter().find_map(|(name, base)| {
+        self.paths.iter().find_map(|(name, base)| {
             let below = path.strip_prefix(base).ok()?;
             Some(format!("{name}/{}", below.to_str()?))
         })
@@ -178,24 +202,55 @@ impl FromStr for Roots {
     }
 }
 
+fn is_storage(
+    root: &str,
+    path: &Path,
+    id: &StorageId,
+    found: io::Result<Option<StorageId>>,
+) -> Result<(), RootsError> {
+    let (root, path) = (root.to_owned(), path.to_owned());
+    match found {
+        Ok(Some(found)) if found == *id => Ok(()),
+        Ok(_) => Err(RootsError::OtherStorage { root, path }),
+        Err(source) => Err(RootsError::Unreachable { root, path, source }),
+    }
+}
+
 /// Makes `folder` and what is missing above it, down from `base`, which is never made.
 ///
 /// # Errors
 /// When `base` is not there, or a folder cannot be made.
 pub fn make_below(base: &Path, folder: &Path) -> io::Result<()> {
-    let below = folder.strip_prefix(base).map_err(io::Error::other)?;
-    if !base.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", base.display())));
-    }
-    let mut path = base.to_owned();
+    make_in(open_folder(CWD, base)?, below(base, folder)?)
+}
+
+fn below<'a>(base: &Path, folder: &'a Path) -> io::Result<&'a Path> {
+    folder.strip_prefix(base).map_err(io::Error::other)
+}
+
+/// Makes what is missing of `below`, folder by folder.
+fn make_in(mut folder: OwnedFd, below: &Path) -> io::Result<()> {
     for part in below.components() {
-        path.push(part);
-        match std::fs::create_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        match mkdirat(&folder, part.as_os_str(), Mode::from_raw_mode(0o777)) {
+            Err(Errno::EXIST) => {}
             made => made?,
         }
+        folder = open_folder(&folder, Path::new(part.as_os_str()))?;
     }
     Ok(())
+}
+
+/// For what lies in it, which takes no right to list it where the system can do without.
+fn open_folder(at: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const ENTER: OFlags = OFlags::PATH;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const ENTER: OFlags = OFlags::RDONLY;
+    let opened = openat(at, path, ENTER | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    opened.map_err(|error| match error {
+        Errno::NOENT => io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", path.display())),
+        error => error.into(),
+    })
 }
 
 #[cfg(test)]
@@ -241,9 +296,15 @@ mod tests {
         let mut roots = Roots::default();
         roots.insert("comps", dir.path());
         let id = crate::marker::read_or_make(dir.path()).expect("marked");
-        let storage = BTreeMap::from([("comps".to_owned(), id)]);
-        roots.prove(&storage).expect("the same");
+        let roots = roots.on_storage(BTreeMap::from([("comps".to_owned(), id)]));
+        roots.prove().expect("the same");
+        roots.make_folder(&dir.path().join("sh010/v001")).expect("made on it");
+        // As when another disk is mounted there, or none.
+        std::fs::remove_dir_all(dir.path().join("sh010")).expect("removed");
         std::fs::remove_file(dir.path().join(MARKER_FILE)).expect("removed");
-        assert!(matches!(roots.prove(&storage), Err(RootsError::OtherStorage { .. })));
+        assert!(matches!(roots.prove(), Err(RootsError::OtherStorage { .. })));
+        let refused = roots.make_folder(&dir.path().join("sh010/v001")).expect_err("another storage");
+        assert!(refused.to_string().contains("comps"), "{refused}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("folder").count(), 0, "nothing is made there");
     }
 }

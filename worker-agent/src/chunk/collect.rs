@@ -10,9 +10,7 @@ use std::{
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_pictures::{Picture, PictureError, verify};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::manifest::{
-    CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, THUMBNAIL_FOLDER, flush, write_whole,
-};
+use hearth_storage::manifest::{CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, flush, write_whole};
 use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, Workbench, convert::Finish, source};
@@ -128,13 +126,10 @@ pub(super) async fn collect(
             return Err(Failure::new(FailureKind::BadOutput, message));
         }
         let folder = place.part.join(pass);
-        let (roots, storage, made) = (bench.roots.clone(), task.storage.clone(), folder.clone());
-        let made = blocking(move || {
-            // Rendering took its time: the mount may have dropped meanwhile, and its empty folder would take everything.
-            roots.prove(&storage)?;
-            Ok::<_, Failure>(roots.make_folder(&made))
-        });
-        made.await?.map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
+        let (roots, made) = (bench.roots.clone(), folder.clone());
+        // Rendering took its time: the mount may have dropped meanwhile, and its empty folder would take everything.
+        let made = blocking(move || roots.make_folder(&made));
+        made.await.map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
         let fetches: Vec<_> = plan
             .kept
             .iter()
@@ -156,9 +151,9 @@ pub(super) async fn collect(
         let files = checked.into_iter().map(|(frame, (_, file))| (frame, file)).collect();
         passes.insert(pass.clone(), files);
         if let Some(frame) = task.frames.first() {
-            let (file, thumbnails) = (folder.join(finish.file(frame)), place.part.join(THUMBNAIL_FOLDER));
+            let (file, chunk) = (folder.join(finish.file(frame)), place.part.clone());
             let pass = pass.clone();
-            let kept = bench.darkroom.run(move || finish.keep_thumbnail(&file, &thumbnails, &pass, frame));
+            let kept = bench.darkroom.run(move || finish.keep_thumbnail(&file, &chunk, &pass, frame));
             // A picture that cannot be made small is still a picture.
             let _ = kept.await;
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use hearth_pictures::{Converter, Effort, Metadata, PictureError, look, read, thumbnail, write};
+use hearth_storage::{make_below, manifest::THUMBNAIL_FOLDER};
 use hearth_workflows::{Frame, FrameRange, FrameSet, Split, format::Encoding};
 use tracing::debug;
 
@@ -92,12 +93,13 @@ impl Finish {
         if matches!(self.split, Split::Overlap { .. }) && !inside { Effort::Fast } else { Effort::Small }
     }
 
-    /// A small picture of the result at `file`, kept in `folder`. Nothing depends on it.
-    pub(super) fn keep_thumbnail(&self, file: &Path, folder: &Path, pass: &str, frame: Frame) {
+    /// Keeps a small picture of the result at `file` in the chunk's folder, which is never made. Nothing depends on it.
+    pub(super) fn keep_thumbnail(&self, file: &Path, chunk: &Path, pass: &str, frame: Frame) {
         let kept = || -> io::Result<()> {
             let picture = read(file).map_err(io::Error::other)?;
             let Some(jpeg) = thumbnail(&picture, self.result, THUMBNAIL_SIZE) else { return Ok(()) };
-            fs::create_dir_all(folder)?;
+            let folder = chunk.join(THUMBNAIL_FOLDER);
+            make_below(chunk, &folder)?;
             fs::write(folder.join(format!("{pass}.{frame}.jpg")), jpeg)
         };
         if let Err(error) = kept() {

@@ -60,6 +60,14 @@ pub struct Workbench {
     pub dead: Duration,
 }
 
+impl Workbench {
+    /// The bench of an attempt whose job was submitted to this storage, by root: nothing is written to another one.
+    #[must_use]
+    pub fn on_storage(&self, storage: BTreeMap<String, StorageId>) -> Self {
+        Self { roots: Arc::new(self.roots.on_storage(storage)), ..self.clone() }
+    }
+}
+
 /// A chunk to render.
 #[derive(Debug, Clone)]
 pub struct ChunkTask {
@@ -72,8 +80,6 @@ pub struct ChunkTask {
     pub clip_range: FrameRange,
     pub frames: FrameSet,
     pub work_dir: RootPath,
-    /// By root, the storage that the job was submitted to.
-    pub storage: BTreeMap<String, StorageId>,
     /// The job's own description, kept beside its results; empty when it was not sent.
     pub job_manifest: Arc<str>,
 }
@@ -98,7 +104,6 @@ impl ChunkTask {
         chunk: &v1::Chunk,
         job: &v1::JobDefinition,
         workflow: Arc<Workflow>,
-        storage: BTreeMap<String, StorageId>,
     ) -> Result<Self, Failure> {
         let unreadable = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(FailureKind::Internal, format!("the assignment's {what} cannot be read: {error}"))
@@ -137,7 +142,6 @@ impl ChunkTask {
                 .ok_or_else(|| unreadable("clip range", &"it ends before it starts"))?,
             frames: chunk.frames.parse().map_err(|error| unreadable("frames", &error))?,
             work_dir: job.work_dir.parse().map_err(|error| unreadable("work folder", &error))?,
-            storage,
             job_manifest: job.manifest.as_str().into(),
         })
     }

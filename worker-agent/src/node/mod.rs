@@ -348,7 +348,6 @@ impl Node {
             return;
         }
         let Some(work) = assignment.work.clone() else { return };
-        let storage = assignment.storage.clone().into_iter().map(|(root, id)| (root, id.into())).collect();
         // It names folders and files.
         if !is_plain(&attempt) {
             warn!(attempt, "an attempt with an impossible name is ignored");
@@ -370,7 +369,9 @@ impl Node {
         self.held.insert(attempt.clone(), held);
         self.meters.held.get_or_create(&self.label()).set(self.held.len() as i64);
 
-        let (bench, events, name) = (self.bench.clone(), self.events.clone(), attempt.clone());
+        let storage = assignment.storage.iter().map(|(root, id)| (root.clone(), id.clone().into()));
+        let bench = self.bench.on_storage(storage.collect());
+        let (events, name) = (self.events.clone(), attempt.clone());
         if let (Work::Chunk(_), Some(workflow), Some(job), false) =
             (&work, &brief.workflow, &brief.job, adopt)
         {
@@ -383,7 +384,7 @@ impl Node {
             self.outbox.keep_chunk(&KeptChunk { assignment, source, job });
         }
         let task = async move {
-            let ending = perform(&bench, &attempt, (work, storage), brief, adopt, &events, &cancel).await;
+            let ending = perform(&bench, &attempt, work, brief, adopt, &events, &cancel).await;
             // The node is gone only when the agent ends.
             let _ = events.send(Event::Ended { attempt, ending }).await;
         };

@@ -1,7 +1,6 @@
 //! The work of one assignment, whatever it is.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +9,6 @@ use std::{
 };
 
 use hearth_proto::v1::{self, FailureKind, assignment::Work};
-use hearth_storage::StorageId;
 use hearth_telemetry::chain;
 use hearth_workflows::Workflow;
 use tokio::sync::mpsc;
@@ -23,9 +21,6 @@ use crate::{
     delivery, sequence,
 };
 
-/// By root, the storage that a job was submitted to.
-pub(super) type StorageIds = BTreeMap<String, StorageId>;
-
 /// What a chunk needs to be understood, beside the assignment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Brief {
@@ -35,27 +30,27 @@ pub(super) struct Brief {
     pub(super) job: Option<Arc<v1::JobDefinition>>,
 }
 
-/// Does it; never fails but with an [`Ending`]. `storage`: what the job's roots must be, before and after.
+/// Does it; never fails but with an [`Ending`]. The bench's roots must be the job's storage, before and after.
 pub(super) async fn perform(
     bench: &Workbench,
     attempt: &str,
-    (work, storage): (Work, StorageIds),
+    work: Work,
     brief: Brief,
     adopt: bool,
     events: &mpsc::Sender<Event>,
     cancel: &CancellationToken,
 ) -> Ending {
     let proven = tokio::select! {
-        proven = prove(bench, &storage) => proven,
+        proven = prove(bench) => proven,
         () = cancel.cancelled() => return Ending::Cancelled { let_go: true },
     };
     if let Err(failure) = proven {
         info!("there is no storage for it; nothing is made of it");
         return Ending::Failed(failure);
     }
-    let ending = work_on(bench, attempt, (work, &storage), brief, adopt, events, cancel).await;
+    let ending = work_on(bench, attempt, work, brief, adopt, events, cancel).await;
     if matches!(ending, Ending::Done { .. })
-        && let Err(failure) = prove(bench, &storage).await
+        && let Err(failure) = prove(bench).await
     {
         // What was published may lie below a mount point.
         return Ending::Failed(failure);
@@ -64,23 +59,24 @@ pub(super) async fn perform(
 }
 
 /// Proves that the roots are the storage that the job was submitted to.
-async fn prove(bench: &Workbench, storage: &StorageIds) -> Result<(), Failure> {
-    let (roots, ids) = (bench.roots.clone(), storage.clone());
-    let proven = bench.calls.run(storage.keys().cloned(), move || roots.prove(&ids)).await;
+async fn prove(bench: &Workbench) -> Result<(), Failure> {
+    let roots = bench.roots.clone();
+    let asked: Vec<String> = roots.proven().map(str::to_owned).collect();
+    let proven = bench.calls.run(asked, move || roots.prove()).await;
     Ok(proven.map_err(|error| Failure::new(FailureKind::Storage, chain(&error)))??)
 }
 
 async fn work_on(
     bench: &Workbench,
     attempt: &str,
-    (work, storage): (Work, &StorageIds),
+    work: Work,
     brief: Brief,
     adopt: bool,
     events: &mpsc::Sender<Event>,
     cancel: &CancellationToken,
 ) -> Ending {
     match work {
-        Work::Chunk(chunk) => render(bench, attempt, (&chunk, storage), brief, adopt, events, cancel).await,
+        Work::Chunk(chunk) => render(bench, attempt, &chunk, brief, adopt, events, cancel).await,
         Work::Assembly(assembly) => {
             let (roots, id, events) = (bench.roots.clone(), attempt.to_owned(), events.clone());
             let (stop, done) = (cancel.clone(), Arc::new(AtomicU64::new(0)));
@@ -144,7 +140,7 @@ async fn stands_still(done: &AtomicU64, stall: Duration) -> Failure {
 async fn render(
     bench: &Workbench,
     attempt: &str,
-    (chunk, storage): (&v1::Chunk, &StorageIds),
+    chunk: &v1::Chunk,
     brief: Brief,
     adopt: bool,
     events: &mpsc::Sender<Event>,
@@ -154,7 +150,7 @@ async fn render(
         let message = "the chunk's job or workflow was not sent, or cannot be used";
         return Ending::Failed(Failure::new(FailureKind::Internal, message));
     };
-    let task = match ChunkTask::read(attempt, chunk, &job, workflow, storage.clone()) {
+    let task = match ChunkTask::read(attempt, chunk, &job, workflow) {
         Ok(task) => Arc::new(task),
         Err(failure) => return Ending::Failed(failure),
     };

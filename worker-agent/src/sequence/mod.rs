@@ -20,7 +20,7 @@ use std::{
 
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{
-    Roots,
+    Roots, make_below,
     manifest::{
         SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest, THUMBNAIL_FOLDER,
         TimesManifest, flush,
@@ -250,8 +250,8 @@ fn keep_thumbnails(work: &Path, part: &Path, chunks: &[SegmentManifest]) {
     for chunk in chunks.iter().step_by(step) {
         let from = work.join(&chunk.attempt).join(THUMBNAIL_FOLDER);
         for entry in fs::read_dir(from).into_iter().flatten().flatten() {
-            let copied = fs::create_dir_all(&to)
-                .and_then(|()| link_or_copy(&entry.path(), &to.join(entry.file_name())));
+            let copied =
+                make_below(part, &to).and_then(|()| link_or_copy(&entry.path(), &to.join(entry.file_name())));
             if let Err(error) = copied {
                 debug!(%error, "a thumbnail is not kept");
             }
