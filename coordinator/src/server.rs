@@ -4,25 +4,34 @@ use std::{
     future::IntoFuture as _,
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, atomic::AtomicU64},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use hearth_proto::{MAX_MESSAGE_BYTES, v1};
 use hearth_storage::Calls;
-use hearth_telemetry::serve_metrics;
+use hearth_telemetry::{Connection, Limits, Listener, metrics_limits, serve_metrics};
 use prometheus_client::registry::Registry;
 use rand::RngExt as _;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_stream::Stream;
+use tonic::transport::{
+    Server,
+    server::{Connected, TcpConnectInfo},
+};
 use tracing::info;
 
 use crate::{
     Config,
-    driver::{self, Driver, DriverOptions},
+    driver::{self, Clock, ClockError, Driver, DriverOptions, Standing},
     farm::FarmTag,
-    grpc::{AgentsService, FarmService, Proof},
+    grpc::{AgentsService, FarmService, MOST_WATCHERS, Proof},
     store::{Embedded, Redis, RedisAddress, Store, StoreAddress, StoreError},
     survey::survey,
     telemetry::Meters,
@@ -33,6 +42,12 @@ use crate::{
 const STORAGE_CALLS: usize = 16;
 const STORAGE_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Requests of one connection at a time: an agent has one, a page a few.
+const STREAMS: u32 = 256;
+
+/// How often a peer must show that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
 /// Why a coordinator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -40,6 +55,8 @@ pub enum ServerError {
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     #[error("gRPC has stopped")]
     Grpc(#[from] tonic::transport::Error),
     #[error("reflection cannot be served")]
@@ -63,8 +80,8 @@ pub struct Coordinator {
 impl Coordinator {
     /// Starts listening; it serves from then on.
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
-        let listener = listen(config.listen).await?;
-        let metrics_listener = listen(config.metrics_listen).await?;
+        let listener = listen(config.listen, Limits::of_process()).await?;
+        let metrics_listener = listen(config.metrics_listen, metrics_limits()).await?;
         let address = local(&listener, config.listen)?;
         let metrics_address = local(&metrics_listener, config.metrics_listen)?;
 
@@ -72,11 +89,14 @@ impl Coordinator {
         let meters = Arc::new(Meters::register(&mut registry));
         let roots = Arc::new(config.roots.clone());
         let mut tasks = JoinSet::new();
+        let clock = Clock::start()?;
         let driver = match &config.store {
-            StoreAddress::File(path) => drive(Embedded::open(path)?, config, &meters, &mut tasks).await?,
+            StoreAddress::File(path) => {
+                drive(Embedded::open(path)?, config, clock, &meters, &mut tasks).await?
+            }
             StoreAddress::Redis(redis) => {
                 let store = Redis::new(RedisAddress::clone(redis), config.redis(address))?;
-                drive(store, config, &meters, &mut tasks).await?
+                drive(store, config, clock, &meters, &mut tasks).await?
             }
         };
 
@@ -90,6 +110,7 @@ impl Coordinator {
             folders: Arc::new(config.workflows.clone()),
             previews: previews.clone(),
             questions: questions.clone(),
+            watchers: Arc::new(Semaphore::new(MOST_WATCHERS)),
         };
         let agents = AgentsService {
             driver: driver.clone(),
@@ -116,13 +137,13 @@ impl Coordinator {
 
         let (stop, stopped) = watch::channel(false);
         let server = Server::builder()
-            .tcp_nodelay(true)
-            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+            .max_concurrent_streams(Some(STREAMS))
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
             .add_service(clients)
             .add_service(agents)
             .add_service(health)
             .add_service(reflection)
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .serve_with_incoming(connections(listener));
         let ended = when(stopped.clone());
         // Streams of agents and watchers never end by themselves: on stop they are cut, and come back to
         // the next coordinator.
@@ -133,8 +154,15 @@ impl Coordinator {
             }
         });
         let registry = Arc::new(registry);
+        let standing = driver.standing();
+        let healthy = move || match &*standing.borrow() {
+            Standing::Away { why } => Err(format!("the farm's store is away: {why}")),
+            Standing::Leading | Standing::Following { .. } => Ok(()),
+        };
         tasks.spawn(async move {
-            serve_metrics(metrics_listener, registry, when(stopped)).await.map_err(ServerError::Metrics)
+            serve_metrics(metrics_listener, registry, healthy, when(stopped))
+                .await
+                .map_err(ServerError::Metrics)
         });
         info!(%address, metrics = %metrics_address, "the coordinator is up");
         Ok(Self { address, metrics_address, driver, stop, tasks })
@@ -164,6 +192,7 @@ impl Coordinator {
 async fn drive<S: Store>(
     store: S,
     config: &Config,
+    clock: Clock,
     meters: &Arc<Meters>,
     tasks: &mut JoinSet<Result<(), ServerError>>,
 ) -> Result<Driver, StoreError> {
@@ -175,7 +204,7 @@ async fn drive<S: Store>(
         meters: meters.clone(),
         survey: Arc::new(move |tag, job| survey(&roots, tag, job)),
     };
-    let (driver, engine) = driver::start(store, options).await?;
+    let (driver, engine) = driver::start(store, options, clock).await?;
     tasks.spawn(async move {
         engine.await;
         Ok(())
@@ -196,11 +225,69 @@ async fn when(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+/// A connection, as tonic wants it.
+struct Incoming(Connection);
+
+impl Connected for Incoming {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        TcpConnectInfo { local_addr: None, remote_addr: self.0.peer_addr().ok() }
+    }
 }
 
-fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, ServerError> {
+impl AsyncRead for Incoming {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Incoming {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+fn connections(listener: Listener) -> impl Stream<Item = io::Result<Incoming>> {
+    futures_util::stream::unfold(listener, async |listener| {
+        let (connection, _) = listener.accept().await;
+        Some((Ok(Incoming(connection)), listener))
+    })
+}
+
+async fn listen(address: SocketAddr, limits: Limits) -> Result<Listener, ServerError> {
+    Listener::bind(address, limits).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+fn local(listener: &Listener, address: SocketAddr) -> Result<SocketAddr, ServerError> {
     listener.local_addr().map_err(|source| ServerError::Listen { address, source })
 }
 

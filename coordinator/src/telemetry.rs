@@ -30,6 +30,7 @@ enum State {
     busy,
     drained,
     unready,
+    quarantined,
     offline,
 }
 
@@ -37,6 +38,15 @@ enum State {
 struct ReasonLabel {
     reason: String,
 }
+
+const STATES: [(NodeState, State); 6] = [
+    (NodeState::Idle, State::idle),
+    (NodeState::Busy, State::busy),
+    (NodeState::Drained, State::drained),
+    (NodeState::Unready, State::unready),
+    (NodeState::Quarantined, State::quarantined),
+    (NodeState::Offline, State::offline),
+];
 
 /// The coordinator's meters.
 #[derive(Debug)]
@@ -93,6 +103,9 @@ impl Meters {
     }
 
     pub(crate) fn stands(&self, standing: &Standing) {
+        if *standing != Standing::Leading {
+            self.stop_observing();
+        }
         self.leading.set(i64::from(*standing == Standing::Leading));
         self.store_up.set(i64::from(!matches!(standing, Standing::Away { .. })));
     }
@@ -108,15 +121,28 @@ impl Meters {
         self.failures.get_or_create(&ReasonLabel { reason: reason.unwrap_or_default() }).inc();
     }
 
-    /// Takes the gauges from the farm as it stands.
-    pub(crate) fn observe(&self, farm: &Farm) {
-        let depth = farm.queue_depth();
+    /// Whoever does not lead has nothing to tell of the farm: its leader does.
+    fn stop_observing(&self) {
         let Ok(mut told) = self.told.lock() else { return };
+        self.forget_queue(&mut told);
+        for (_, state) in STATES {
+            self.nodes.get_or_create(&StateLabel { state }).set(0);
+        }
+    }
+
+    fn forget_queue(&self, told: &mut Vec<u32>) {
         for priority in told.drain(..) {
             let label = PriorityLabel { priority };
             self.waiting_jobs.get_or_create(&label).set(0);
             self.waiting_frames.get_or_create(&label).set(0);
         }
+    }
+
+    /// Takes the gauges from the farm as it stands.
+    pub(crate) fn observe(&self, farm: &Farm) {
+        let depth = farm.queue_depth();
+        let Ok(mut told) = self.told.lock() else { return };
+        self.forget_queue(&mut told);
         for (priority, jobs, frames) in depth {
             let label = PriorityLabel { priority: priority.into() };
             self.waiting_jobs.get_or_create(&label).set(jobs as i64);
@@ -124,13 +150,7 @@ impl Meters {
             told.push(priority.into());
         }
         let states = farm.node_states();
-        for (state, label) in [
-            (NodeState::Idle, State::idle),
-            (NodeState::Busy, State::busy),
-            (NodeState::Drained, State::drained),
-            (NodeState::Unready, State::unready),
-            (NodeState::Offline, State::offline),
-        ] {
+        for (state, label) in STATES {
             let count = states.iter().filter(|found| **found == state).count();
             self.nodes.get_or_create(&StateLabel { state: label }).set(count as i64);
         }

@@ -6,7 +6,7 @@
 //! ```text
 //! after 30s                                   time passes
 //! NODE connects [slots N] [on HOST] [pool P] [lacks CLASS] [without ffmpeg] [holding ATTEMPT FRAMES]…
-//! NODE disconnects | NODE beats [ATTEMPT…] | NODE is not ready: REASON | NODE is ready
+//! NODE disconnects | NODE beats [ATTEMPT…] | NODE beats TIME behind | NODE is not ready: REASON | NODE is ready
 //! submit JOB FRAMES [priority N] [workflow NAME] [pool P] [chunk N] [deliver FORMAT] [show S] [user U] [urgent]
 //!     [at-least N] [at-most N] [uses LIMIT] [first FRAMES] [within TIME] [of JOB] [behind JOB]
 //!                                             the shows `double` (weight 2), `narrow` (one node) and `patient`
@@ -255,9 +255,14 @@ impl Story {
         let name: NodeName = node.into();
         match event {
             ["disconnects"] => Command::Gone { session, node: name },
+            ["beats", behind, "behind"] => {
+                let behind = seconds(behind).as_millis() as u64;
+                let clock = Some(Timestamp(self.now.0.saturating_sub(behind)));
+                Command::Heartbeat { session, node: name, attempts: Vec::new(), clock }
+            }
             ["beats", attempts @ ..] => {
                 let attempts = attempts.iter().map(|a| a.parse().expect("attempt")).collect();
-                Command::Heartbeat { session, node: name, attempts }
+                Command::Heartbeat { session, node: name, attempts, clock: Some(self.now) }
             }
             ["is", "ready"] => Command::Readiness {
                 session,

@@ -613,7 +613,12 @@ impl World {
         let name = node.name.clone();
         let attempts = node.held.keys().chain(node.outbox.keys()).copied().collect();
         let outbox = node.outbox.clone();
-        self.to_farm(Command::Heartbeat { session, node: name.clone(), attempts });
+        self.to_farm(Command::Heartbeat {
+            session,
+            node: name.clone(),
+            attempts,
+            clock: Some(Timestamp(self.now)),
+        });
         if self.rng.random_bool(0.05) {
             self.lie(index, session);
         }

@@ -44,6 +44,27 @@ impl std::fmt::Display for Picture {
     }
 }
 
+/// Pixels of a picture, such as 16,384 by 16,384. A header says any size in a few bytes, and memory is made for it.
+const MOST_PIXELS: u64 = 1 << 28;
+
+/// Pixels of a side: rows are read one at a time.
+const LONGEST_SIDE: u64 = 1 << 20;
+
+/// Bytes of a file that is read.
+const LARGEST_FILE: u64 = 8 << 30;
+
+/// Refuses a picture that no camera, scanner or renderer makes, before anything is made for it.
+pub(crate) fn check_size(path: &Path, width: u64, height: u64) -> Result<(), PictureError> {
+    let is_picture = (1..=LONGEST_SIDE).contains(&width)
+        && (1..=LONGEST_SIDE).contains(&height)
+        && width * height <= MOST_PIXELS;
+    if is_picture {
+        return Ok(());
+    }
+    let reason = format!("it says it is {width}x{height}, and more than {MOST_PIXELS} pixels are not read");
+    Err(PictureError::damaged(path, reason))
+}
+
 /// What the first bytes of a file say about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -61,6 +82,9 @@ pub(crate) fn open(path: &Path) -> Result<(BufReader<File>, Kind), PictureError>
     let metadata = std::fs::metadata(path).map_err(read)?;
     if !metadata.is_file() {
         return Err(PictureError::NoFile { path: path.to_owned() });
+    }
+    if metadata.len() > LARGEST_FILE {
+        return Err(PictureError::damaged(path, format!("no picture has {} bytes", metadata.len())));
     }
     let mut file = File::open(path).map_err(read)?;
     let mut head = Vec::with_capacity(8);

@@ -126,6 +126,52 @@ fn held_against_openimageio(variants: &[Variant], folder: &Path) -> Vec<(usize, 
         .collect()
 }
 
+/// Memory is made for what a header says: it has to be a size that pictures have.
+#[test]
+fn a_header_that_says_too_much_is_refused_before_memory_is_made_for_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let refused = |path: &Path| {
+        for told in [inspect(path).map(drop), read(path).map(drop), verify(path).map(drop)] {
+            let told = told.expect_err("refused").to_string();
+            assert!(told.contains("damaged"), "{told}");
+        }
+    };
+    let png = dir.path().join("a.png");
+    for (width, height) in [(1_000_000, 4_000_000_000), (1 << 20 | 1, 1), (1 << 14, (1 << 14) + 1)] {
+        png::bomb(&png, width, height);
+        refused(&png);
+    }
+    // An EXR's windows, and a TIFF's size, overwritten in good files.
+    let patched = |name: &str, patch: &dyn Fn(&mut Vec<u8>)| {
+        let path = dir.path().join(name);
+        oiiotool(&["--create", "16x16", "3", "-d", "half", "-o", &path.display().to_string()]);
+        let mut bytes = std::fs::read(&path).expect("written");
+        patch(&mut bytes);
+        std::fs::write(&path, bytes).expect("written");
+        refused(&path);
+    };
+    patched("a.exr", &|bytes| {
+        for window in [&b"dataWindow\0box2i\0"[..], b"displayWindow\0box2i\0"] {
+            let at = bytes.windows(window.len()).position(|found| found == window).expect("a window");
+            // Behind the size of the attribute and the corner that is first: the width.
+            let at = at + window.len() + 4 + 8;
+            bytes[at..at + 4].copy_from_slice(&999_999_999_i32.to_le_bytes());
+        }
+    });
+    patched("a.tif", &|bytes| {
+        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let first = number(4) as usize;
+        for entry in 0..usize::from(bytes[first]) {
+            let at = first + 2 + entry * 12;
+            // Width and height, as words of 32 bits.
+            if matches!(u16::from_le_bytes([bytes[at], bytes[at + 1]]), 256 | 257) {
+                bytes[at + 2..at + 4].copy_from_slice(&4_u16.to_le_bytes());
+                bytes[at + 8..at + 12].copy_from_slice(&(1_u32 << 19).to_le_bytes());
+            }
+        }
+    });
+}
+
 #[test]
 fn every_variant_is_read_right_or_refused_by_name() {
     let folder = tempfile::tempdir().expect("tempdir");

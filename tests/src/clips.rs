@@ -151,6 +151,6 @@ pub fn read(folder: &Path) -> BTreeMap<String, image::DynamicImage> {
 pub fn leftovers(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("folder");
     let names = entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned());
-    // The marker of a storage root stays.
-    names.filter(|name| name.starts_with(".hearth-") && name != MARKER_FILE).collect()
+    // The marker of a storage root stays; so does the one that a coordinator was killed over.
+    names.filter(|name| name.starts_with(".hearth-") && !name.starts_with(MARKER_FILE)).collect()
 }

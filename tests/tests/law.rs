@@ -287,7 +287,7 @@ impl World {
                     let node = self.nodes[&attempt].clone();
                     let session = Session(node.to_string()[1..].parse::<u64>().expect("a number") + 1);
                     let attempts = if attempt == silent { Vec::new() } else { vec![attempt] };
-                    self.apply(Command::Heartbeat { session, node, attempts });
+                    self.apply(Command::Heartbeat { session, node, attempts, clock: None });
                 }
                 self.lose(silent);
                 self.apply(Command::Tick);

@@ -24,6 +24,12 @@ pub(crate) struct KeptChunk {
 pub(crate) struct Outbox {
     chunks: PathBuf,
     results: PathBuf,
+    /// By attempt, how many lives of the agent have ended over it.
+    deaths: PathBuf,
+    /// There while the agent lives, and when it did not end by itself.
+    alive: PathBuf,
+    /// The life before did not end by itself.
+    died: bool,
 }
 
 impl Outbox {
@@ -33,10 +39,39 @@ impl Outbox {
             .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' })
             .collect();
         let base = state.join(plain);
-        let outbox = Self { chunks: base.join("chunks"), results: base.join("results") };
-        fs::create_dir_all(&outbox.chunks)?;
-        fs::create_dir_all(&outbox.results)?;
+        let alive = base.join("alive");
+        let outbox = Self {
+            chunks: base.join("chunks"),
+            results: base.join("results"),
+            deaths: base.join("deaths"),
+            died: alive.exists(),
+            alive,
+        };
+        for folder in [&outbox.chunks, &outbox.results, &outbox.deaths] {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(&outbox.alive, b"")?;
         Ok(outbox)
+    }
+
+    /// The agent ends because somebody wants it to.
+    pub(crate) fn close(&self) {
+        if let Err(error) = fs::remove_file(&self.alive) {
+            warn!(file = %self.alive.display(), %error, "cannot note that the agent ended by itself");
+        }
+    }
+
+    /// How many lives of the agent have ended while it had this chunk in hand, the last one included. To be asked once
+    /// a life.
+    pub(crate) fn count_deaths(&self, attempt: &str) -> u32 {
+        let file = self.deaths.join(attempt);
+        let before =
+            fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0_u32);
+        let deaths = before.saturating_add(u32::from(self.died));
+        if deaths > before {
+            keep(&self.deaths, attempt, deaths.to_string().as_bytes());
+        }
+        deaths
     }
 
     pub(crate) fn keep_chunk(&self, kept: &KeptChunk) {
@@ -54,6 +89,7 @@ impl Outbox {
     pub(crate) fn drop_chunk(&self, attempt: &str) {
         // Chores were never kept.
         let _ = fs::remove_file(self.chunks.join(attempt));
+        let _ = fs::remove_file(self.deaths.join(attempt));
     }
 
     pub(crate) fn drop_result(&self, attempt: &str) {
@@ -126,5 +162,20 @@ mod tests {
         assert_eq!(again.results(), [result]);
         again.drop_result("t-1-2");
         assert!(again.results().is_empty());
+    }
+
+    #[test]
+    fn deaths_are_counted_and_ends_are_not() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let life = || Outbox::open(dir.path(), "n").expect("open");
+        let first = life();
+        assert_eq!(first.count_deaths("t-1-2"), 0);
+        first.close();
+        assert_eq!(life().count_deaths("t-1-2"), 0);
+        assert_eq!(life().count_deaths("t-1-2"), 1);
+        let third = life();
+        assert_eq!(third.count_deaths("t-1-2"), 2);
+        third.drop_chunk("t-1-2");
+        assert_eq!(life().count_deaths("t-1-2"), 1, "another chunk of that name begins anew");
     }
 }

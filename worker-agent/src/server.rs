@@ -3,9 +3,9 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hearth_storage::Calls;
-use hearth_telemetry::serve_metrics;
+use hearth_telemetry::{Listener, metrics_limits, serve_metrics};
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -74,11 +74,11 @@ impl Agent {
         }
         // Another part of the program may have chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http =
-            reqwest::Client::builder().no_proxy().tcp_nodelay(true).build().map_err(AgentError::Http)?;
+        let http = http().map_err(AgentError::Http)?;
         let address = config.metrics_listen;
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| AgentError::Listen { address, source })?;
+        let listener = Listener::bind(address, metrics_limits())
+            .await
+            .map_err(|source| AgentError::Listen { address, source })?;
         let metrics_address =
             listener.local_addr().map_err(|source| AgentError::Listen { address, source })?;
 
@@ -102,7 +102,7 @@ impl Agent {
         }
         let stopped = stop.clone().cancelled_owned();
         tasks.spawn(async move {
-            serve_metrics(listener, Arc::new(registry), stopped).await.map_err(AgentError::Metrics)
+            serve_metrics(listener, Arc::new(registry), || Ok(()), stopped).await.map_err(AgentError::Metrics)
         });
         info!(coordinator = config.coordinator, metrics = %metrics_address, "the agent is up");
         Ok(Self { metrics_address, stop, tasks })
@@ -124,6 +124,13 @@ impl Agent {
             Some(task) = self.tasks.join_next() => task.unwrap_or_else(|error| Err(AgentError::Ended(error))),
         }
     }
+}
+
+/// What talks to ComfyUI.
+pub(crate) fn http() -> reqwest::Result<reqwest::Client> {
+    // Where ComfyUI is, the configuration says, and nobody who answers for it.
+    let nowhere = reqwest::redirect::Policy::none();
+    reqwest::Client::builder().redirect(nowhere).no_proxy().tcp_nodelay(true).build()
 }
 
 /// Runs an agent until `stop` resolves.

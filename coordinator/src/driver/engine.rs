@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::{
     DriverError, DriverOptions, Message, Opened, REMEMBERED_EVENTS, Reading, SESSION_QUEUE, Standing, ToNode,
-    Watch, now, standing::Role,
+    Watch, clock::Clock, standing::Role,
 };
 use crate::{
     farm::{Answer, Command, Effect, Farm, JobEvent, JobId, Key, Refusal, Session, Step},
@@ -70,6 +70,7 @@ pub(super) struct Engine<S> {
     pub(super) cursor: u64,
     pub(super) standing: watch::Sender<Standing>,
     pub(super) messages: mpsc::WeakSender<Message>,
+    pub(super) clock: Clock,
 }
 
 type Waiting = (oneshot::Sender<Result<Answer, DriverError>>, Result<Answer, Refusal>);
@@ -157,7 +158,14 @@ impl<S: Store> Engine<S> {
         let mut pending = Pending::default();
         if matches!(self.role, Role::Leading { .. }) {
             waiting.drain(..).for_each(|message| {
-                stop |= take(&mut self.farm, &mut self.sessions, &self.options.meters, &mut pending, message);
+                stop |= take(
+                    &mut self.farm,
+                    &mut self.sessions,
+                    &self.options.meters,
+                    &mut self.clock,
+                    &mut pending,
+                    message,
+                );
             });
         } else {
             waiting.drain(..).for_each(|message| self.answer(message));
@@ -170,6 +178,7 @@ impl<S: Store> Engine<S> {
                 &mut self.farm,
                 &mut self.sessions,
                 &self.options.meters,
+                &mut self.clock,
                 &mut pending,
                 Message::Command(Command::Tick, None),
             );
@@ -197,6 +206,7 @@ impl<S: Store> Engine<S> {
                 &mut self.farm,
                 &mut self.sessions,
                 &self.options.meters,
+                &mut self.clock,
                 &mut pending,
                 Message::Command(command, None),
             );
@@ -284,7 +294,7 @@ impl<S: Store> Engine<S> {
                                     *stop = true;
                                 }
                                 for message in waiting.drain(..) {
-                                    *stop |= take(&mut self.farm, &mut self.sessions, &self.options.meters, &mut next, message);
+                                    *stop |= take(&mut self.farm, &mut self.sessions, &self.options.meters, &mut self.clock, &mut next, message);
                                 }
                             }
                         }
@@ -385,6 +395,7 @@ fn take(
     farm: &mut Option<Farm>,
     sessions: &mut HashMap<Session, mpsc::Sender<ToNode>>,
     meters: &Meters,
+    clock: &mut Clock,
     pending: &mut Pending,
     message: Message,
 ) -> bool {
@@ -395,7 +406,7 @@ fn take(
             }
             let Some(farm) = farm else { return false };
             let started = Instant::now();
-            let Step { changes, effects, answer: told } = farm.apply(now(), command);
+            let Step { changes, effects, answer: told } = farm.apply(clock.now(), command);
             meters.decision_seconds.observe(started.elapsed().as_secs_f64());
             pending.commands += 1;
             pending.changes.extend(changes);

@@ -6,6 +6,7 @@
 //!
 //! `engine` drives, `standing` finds out who leads and what to do when the store is away or has lost something.
 
+mod clock;
 mod engine;
 mod standing;
 
@@ -31,6 +32,7 @@ use standing::Role;
 pub(crate) use standing::{difference, write_all};
 
 pub use crate::store::Happened;
+pub use clock::{Clock, ClockError};
 
 /// Commands that wait for the driver; those who send more wait themselves.
 const QUEUE: usize = 8_192;
@@ -226,6 +228,7 @@ impl std::fmt::Debug for DriverOptions {
 pub async fn start<S: Store>(
     store: S,
     options: DriverOptions,
+    clock: Clock,
 ) -> Result<(Driver, impl Future<Output = ()> + Send), StoreError> {
     let (messages, inbox) = mpsc::channel(QUEUE);
     let (events, _) = broadcast::channel(REMEMBERED_EVENTS);
@@ -249,12 +252,13 @@ pub async fn start<S: Store>(
         cursor: 0,
         standing,
         messages: messages.downgrade(),
+        clock,
     };
     engine.begin().await?;
     Ok((Driver { messages, standing: told }, engine.run(inbox)))
 }
 
-/// The present time.
+/// What the system's clock says, for programs that look at a farm once.
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since.as_millis() as u64)

@@ -10,7 +10,7 @@ use std::{
 use hearth_telemetry::chain;
 use tracing::{error, info, warn};
 
-use super::{DriverError, Message, Standing, engine::Engine, now};
+use super::{DriverError, Message, Standing, engine::Engine};
 use crate::{
     farm::{Command, Farm, JobFilter, Key, Record},
     store::{Changed, Epoch, Group, Lead, News, Store, StoreError, Trust},
@@ -60,7 +60,7 @@ impl Role {
 impl<S: Store> Engine<S> {
     /// The first look at the store. Fails when no waiting will help.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
-        self.cursor = now().0 << 20;
+        self.cursor = self.clock.now().0 << 20;
         match self.try_to_lead().await {
             Err(failure) if !failure.may_pass() => Err(failure),
             Err(failure) => {
@@ -129,7 +129,7 @@ impl<S: Store> Engine<S> {
                 None => records.remove(&key),
             };
         }
-        self.farm = Farm::restore(now(), self.options.farm.clone(), &records)?;
+        self.farm = self.restored(&records)?;
         if let Some(farm) = &self.farm {
             let jobs: Vec<_> = farm.jobs(&JobFilter { limit: usize::MAX, ..JobFilter::default() }).0;
             jobs.into_iter().for_each(|job| self.changed(job.id));
@@ -137,9 +137,23 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
+    /// The farm in the store, but for what of it cannot be read.
+    fn restored(&mut self, records: &BTreeMap<Key, Record>) -> Result<Option<Farm>, StoreError> {
+        let now = self.clock.now();
+        let (farm, aside) = Farm::restore_readable(now, &self.options.farm, records)?;
+        for failure in aside {
+            error!(
+                error = %chain(&failure),
+                "set aside, with all of its job; it stays in the store, and `hearth farm export` shows it"
+            );
+        }
+        Ok(farm)
+    }
+
     fn absorb(&mut self, group: &Group) -> Result<(), StoreError> {
         let Some(farm) = &mut self.farm else { return Ok(()) };
-        let touched = farm.absorb(now(), group.changes.iter().map(|(key, record)| (key, record.as_ref())))?;
+        let touched =
+            farm.absorb(self.clock.now(), group.changes.iter().map(|(key, record)| (key, record.as_ref())))?;
         for happened in &group.events {
             self.cursor = self.cursor.max(happened.cursor);
             self.publish(happened.clone());
@@ -174,7 +188,7 @@ impl<S: Store> Engine<S> {
         } else {
             self.farm = None;
             let config = self.options.farm.clone();
-            let farm = match Farm::restore(now(), config.clone(), &records)? {
+            let farm = match self.restored(&records)? {
                 Some(farm) => farm,
                 None => {
                     let farm = Farm::new(config, self.options.tag.clone());
@@ -184,7 +198,7 @@ impl<S: Store> Engine<S> {
             };
             self.farm = Some(farm);
         }
-        self.cursor = self.cursor.max(now().0 << 20) + 1;
+        self.cursor = self.cursor.max(self.clock.now().0 << 20) + 1;
         self.settled = trust == Trust::Whole;
         self.ahead = false;
         self.stand(Role::Leading { epoch });
@@ -232,7 +246,7 @@ impl<S: Store> Engine<S> {
             Ok(()) if self.ahead && !self.settled => return self.take_over(epoch, Trust::Suspect).await,
             Ok(()) if self.ahead => {
                 let records = self.store.load().await?;
-                self.farm = Farm::restore(now(), self.options.farm.clone(), &records)?;
+                self.farm = self.restored(&records)?;
                 epoch
             }
             Ok(()) => epoch,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     attempt::Progress,
     follow::Source,
-    ids::{AttemptId, JobId, NodeName, Priority, Session},
+    ids::{AttemptId, JobId, NodeName, Priority, Session, Timestamp},
     job::{Failure, FailureKind},
     node::{Capabilities, NodeAbout},
     presets::{PresetChange, PresetId},
@@ -49,7 +49,11 @@ pub enum Command {
         session: Session,
         node: NodeName,
         attempts: Vec<AttemptId>,
+        /// What its agent's clock says.
+        clock: Option<Timestamp>,
     },
+    /// What was too much for a node's memory is tried again, on all of its kind; `None`: on every node.
+    TryMemory(Option<NodeName>),
     /// Its agent's connection ended.
     Gone {
         session: Session,

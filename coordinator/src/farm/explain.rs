@@ -10,7 +10,7 @@ use hearth_workflows::{Requirements, WorkflowId};
 
 use super::{
     Farm,
-    ids::{JobId, Session, Timestamp},
+    ids::{JobId, NodeName, Session, Timestamp},
     job::{Ended, Job, Phase},
     limits::Bar,
     node::{Lack, Node},
@@ -63,17 +63,20 @@ impl Farm {
         let known = self.workflows.get(job.spec.workflow()?)?;
         let base = known.pace.base(job.variant)?;
         let kinds = self.ready_kinds.iter();
-        let capacity: f64 = kinds.map(|(kind, count)| known.pace.kind_speed(kind) * *count as f64).sum();
+        let all: f64 = kinds.map(|(kind, count)| known.pace.kind_speed(kind) * *count as f64).sum();
+        let capacity = all * self.usable_part(job);
         if capacity <= 0.0 {
             return None;
         }
+        // The job's frames may take more or less than those before, all of them.
+        let scatter = known.pace.scatter(job.variant);
         // What runs ends when its nodes are through with it; on average half of it is done.
         let running: u64 =
             job.running.iter().filter_map(|id| Some(self.attempts.get(id)?.work.frames()?.len())).sum();
         let own = base * (job.waiting.len() as f64 + running as f64 / 2.0);
         let longest = job.running.iter().map(|id| self.seconds_left(self.now, *id)).fold(0.0, f64::max);
-        let earliest = (own / capacity).max(longest);
-        let latest = earliest.max((own + self.work_beside(job)) / capacity);
+        let earliest = (own / capacity).max(longest) / scatter;
+        let latest = ((own + self.work_beside(job)) / capacity).max(longest) * scatter;
         let at_pace = job.frames_per_second().filter(|pace| *pace > 0.0);
         let expected = match at_pace.filter(|_| !job.running.is_empty()) {
             Some(pace) => (job.waiting.len() + running) as f64 / pace,
@@ -87,6 +90,16 @@ impl Farm {
             earliest: seconds(earliest),
             latest: seconds(latest),
         })
+    }
+
+    /// The part of the ready nodes that can run the job, as many as it may have.
+    fn usable_part(&self, job: &Job) -> f64 {
+        let ready: usize = self.ready_kinds.values().sum();
+        let mut usable = self.classes.able(job.class).unwrap_or(ready).min(ready);
+        for most in [job.spec.terms.max_nodes, self.policy(&job.spec.show).max_nodes] {
+            usable = if most == 0 { usable } else { usable.min(most) };
+        }
+        if ready == 0 { 0.0 } else { usable as f64 / ready as f64 }
     }
 
     /// Seconds that everything else that waits would take a node of usual speed, as far as it was ever measured.
@@ -179,7 +192,23 @@ impl Farm {
             if nodes.len() > TOLD { format!(" and {} more", nodes.len() - TOLD) } else { String::new() };
         let bar = self.bars(job).into_keys().next();
         let bar = bar.filter(|_| !job.waiting.is_empty()).map_or(String::new(), |bar| format!("; {bar}"));
-        format!("it runs on {}{more}{bar}", named.join(", "))
+        format!("it runs on {}{more}{bar}{}", named.join(", "), self.short_of_memory(job, &nodes))
+    }
+
+    /// Which of the nodes get fewer frames at a time than others would.
+    fn short_of_memory(&self, job: &Job, nodes: &[&NodeName]) -> String {
+        let known = job.spec.workflow().and_then(|workflow| self.workflows.get(workflow));
+        let kinds: BTreeSet<&str> = nodes
+            .iter()
+            .filter_map(|name| Some(self.nodes.get(*name)?.capabilities.device.as_str()))
+            .collect();
+        let caps = known.into_iter().flat_map(|known| known.pace.caps());
+        let told = caps.filter(|(kind, _)| kinds.contains(kind)).take(TOLD).map(|(kind, frames)| {
+            format!(
+                "; {kind} gets at most {frames} frames at a time, since more were too much for its memory (`hearth nodes refresh` has it tried again)"
+            )
+        });
+        told.collect()
     }
 
     /// Why no node runs it.
@@ -215,11 +244,15 @@ impl Farm {
         if let Some(until) = job.suspects.until().filter(|_| job.waiting.is_subset(&job.suspects.frames())) {
             return again(until);
         }
-        let bars = self.bars(job);
-        if bars.values().sum::<usize>() == able.len()
-            && let Some(bar) = bars.into_keys().next()
-        {
-            return bar;
+        // Limits bind where nobody with room may take it: those that may are busy.
+        let bars: BTreeSet<String> = able
+            .iter()
+            .filter_map(|node| self.has_room(job, node).err())
+            .map(|bar| bar.to_string())
+            .collect();
+        let may_begin = able.iter().any(|node| node.is_open() && self.has_room(job, node).is_ok());
+        if !may_begin && !bars.is_empty() {
+            return bars.into_iter().take(TOLD).collect::<Vec<_>>().join("; ");
         }
         let busy = able.iter().filter(|node| !node.chunks.is_empty()).count();
         if busy < able.len() {
@@ -286,6 +319,10 @@ impl Farm {
             Ok(()) if node.drained => Err("drained".to_owned()),
             Ok(()) if node.quarantine.is_some() => Err("in quarantine".to_owned()),
             Ok(()) => Err(format!("not ready: {}", node.reason)),
+            // It has not said yet what it has.
+            Err(_) if node.capabilities.classes.is_empty() && node.slots == 0 => {
+                Err(format!("not ready: {}", node.reason))
+            }
             Err(lack) => Err(lack.to_string()),
         }
     }

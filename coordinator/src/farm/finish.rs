@@ -71,13 +71,13 @@ impl Farm {
                     Some(Work::Spare { .. }) => {
                         self.chunk_done(now, name, id, (frames, seconds), &FrameSet::new(), step);
                         if let Some((estimate, spent)) = measured {
-                            self.learn(now, name, id.job, seconds, estimate, spent);
+                            self.learn(now, name, id.job, (frames.len(), seconds), (estimate, spent), step);
                         }
                     }
                     Some(Work::Chunk(left)) => {
                         self.chunk_done(now, name, id, (frames, seconds), &left, step);
                         if let Some((estimate, spent)) = measured {
-                            self.learn(now, name, id.job, seconds, estimate, spent);
+                            self.learn(now, name, id.job, (frames.len(), seconds), (estimate, spent), step);
                         }
                         // What the node answered for but did not bring. Nothing, from an honest agent.
                         let Some(job) = self.jobs.get_mut(&id.job) else { return };
@@ -154,9 +154,9 @@ impl Farm {
         now: Timestamp,
         name: &NodeName,
         id: JobId,
-        seconds: f64,
-        estimate: Estimate,
-        spent: f64,
+        (frames, seconds): (u64, f64),
+        (estimate, spent): (Estimate, f64),
+        step: &mut Step,
     ) {
         let (Some(job), Some(node)) = (self.jobs.get(&id), self.nodes.get(name)) else { return };
         let spec = job.spec.clone();
@@ -165,6 +165,11 @@ impl Farm {
         if let Some(known) = known {
             let loading = (!estimate.loaded).then(|| known.load());
             known.pace.measure(job.variant, runner, estimate.rendered, seconds, loading);
+            if known.pace.did_fit(runner.kind, frames)
+                && let Some(workflow) = spec.workflow()
+            {
+                self.keep_pace(workflow, step);
+            }
         }
         let who = (spec.show.as_str(), spec.user.as_str());
         self.shares.charge(now, self.config.half_life, who, seconds - spent);

@@ -1,7 +1,7 @@
 //! Who holds what, and until when. A node that is not heard of in time loses its attempts; a node that
 //! comes back keeps what is still wanted.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use hearth_workflows::FrameSet;
 
@@ -14,6 +14,9 @@ use super::{
     node::{Capabilities, Node, NodeAbout},
     records::Key,
 };
+
+/// Clocks that differ more are not of one mind about what is old.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(3_600);
 
 impl Farm {
     /// A node's agent has connected, for the first time or again. It is refused while another agent works under the
@@ -178,9 +181,11 @@ impl Farm {
         session: Session,
         name: &NodeName,
         attempts: &[AttemptId],
+        clock: Option<Timestamp>,
     ) {
         let Some(node) = self.current(session, name) else { return };
         node.last_seen = now;
+        node.agrees = clock.is_some_and(|clock| clock.since(now).max(now.since(clock)) <= CLOCKS_DIFFER);
         for attempt in attempts {
             if self.attempts.get(attempt).is_some_and(|held| held.node == *name) {
                 self.renew(now, *attempt);

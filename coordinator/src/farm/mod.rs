@@ -294,6 +294,23 @@ impl Farm {
         }
     }
 
+    /// Forgets what was too much for the memory of these nodes' kinds of GPU.
+    fn try_memory(&mut self, node: Option<&NodeName>, step: &mut Step) {
+        let kinds: BTreeSet<String> = match node {
+            Some(name) => {
+                self.nodes.get(name).map(|node| node.capabilities.device.clone()).into_iter().collect()
+            }
+            None => self.nodes.values().map(|node| node.capabilities.device.clone()).collect(),
+        };
+        let workflows: Vec<WorkflowId> = self.workflows.keys().cloned().collect();
+        for workflow in workflows {
+            let Some(known) = self.workflows.get_mut(&workflow) else { continue };
+            if kinds.iter().filter(|kind| known.pace.forget_cap(kind)).count() > 0 {
+                self.keep_pace(&workflow, step);
+            }
+        }
+    }
+
     /// How a show is treated.
     fn policy(&self, show: &str) -> &ShowPolicy {
         const USUAL: &ShowPolicy =
@@ -322,8 +339,12 @@ impl Farm {
                 self.readiness(now, session, &node, (slots, reason), capabilities, &mut step);
                 Ok(Answer::Done)
             }
-            Command::Heartbeat { session, node, attempts } => {
-                self.heartbeat(now, session, &node, &attempts);
+            Command::Heartbeat { session, node, attempts, clock } => {
+                self.heartbeat(now, session, &node, &attempts, clock);
+                Ok(Answer::Done)
+            }
+            Command::TryMemory(node) => {
+                self.try_memory(node.as_ref(), &mut step);
                 Ok(Answer::Done)
             }
             Command::Gone { session, node } => {

@@ -101,6 +101,8 @@ pub struct Node {
     /// An assembly, a delivery or a clean-up; it takes no slot, since it needs no GPU.
     pub chore: Option<AttemptId>,
     pub last_seen: Timestamp,
+    /// Its agent's clock says about the same as the coordinator's.
+    pub agrees: bool,
     pub frames_done: u64,
     pub chunks_done: u64,
     pub chunks_failed: u64,
@@ -132,6 +134,7 @@ impl Node {
             chunks: BTreeSet::new(),
             chore: None,
             last_seen: now,
+            agrees: false,
             frames_done: 0,
             chunks_done: 0,
             chunks_failed: 0,

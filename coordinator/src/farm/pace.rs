@@ -26,6 +26,18 @@ const LEAST_RENDERING: f64 = 0.2;
 /// Kinds of jobs whose base is remembered for one workflow.
 const KEPT_BASES: usize = 256;
 
+/// How far measurements are taken to scatter until they tell, as the logarithm of a factor; and weight of the newest.
+const USUAL_SCATTER: f64 = 0.25;
+const NEWEST_SCATTER: f64 = 0.2;
+
+/// After so many chunks that went well a kind of GPU is tried with more frames again; twice as many after every lack of
+/// memory, up to the last.
+const FIRST_PATIENCE: u32 = 8;
+const LAST_PATIENCE: u32 = 512;
+
+/// A chunk of so many frames needs no limit any more.
+const NO_CAP: u64 = 1 << 20;
+
 /// What makes frames of one workflow cost more or less: parameters and size of the picture.
 pub(super) type Variant = u64;
 
@@ -39,7 +51,22 @@ pub(super) struct Pace {
     kinds: HashMap<String, (f64, u32)>,
     load: Option<f64>,
     /// Most frames of a chunk by kind of GPU, after one ran out of memory.
-    caps: HashMap<String, u64>,
+    caps: HashMap<String, Cap>,
+}
+
+/// How many frames fit into the memory of a kind of GPU, as far as that was tried.
+#[derive(Debug, Clone, Copy)]
+struct Cap {
+    frames: u64,
+    /// Chunks of so many that went well since, and after how many of them a few more frames are tried.
+    well: u32,
+    patience: u32,
+}
+
+impl Cap {
+    fn of(frames: u64) -> Self {
+        Self { frames, well: 0, patience: FIRST_PATIENCE }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +74,8 @@ struct Base {
     seconds_per_frame: f64,
     /// Models were loaded in that time, too: the next measurement knows better.
     rough: bool,
+    /// Mean distance of a measurement from what was expected, as the logarithm of a factor.
+    scatter: f64,
 }
 
 /// What is kept of a workflow's pace.
@@ -74,18 +103,20 @@ impl Pace {
             bases: sure.map(|(variant, base)| (*variant, base.seconds_per_frame)).collect(),
             kinds: self.kinds.clone().into_iter().collect(),
             load: self.load,
-            caps: self.caps.clone().into_iter().collect(),
+            caps: self.caps.iter().map(|(kind, cap)| (kind.clone(), cap.frames)).collect(),
         }
     }
 
     pub(super) fn restored(record: PaceRecord) -> Self {
-        let base = |(variant, seconds_per_frame)| (variant, Base { seconds_per_frame, rough: false });
+        let base = |(variant, seconds_per_frame)| {
+            (variant, Base { seconds_per_frame, rough: false, scatter: USUAL_SCATTER })
+        };
         Self {
             bases: record.bases.into_iter().map(base).collect(),
             slowness: HashMap::default(),
             kinds: record.kinds.into_iter().collect(),
             load: record.load,
-            caps: record.caps.into_iter().collect(),
+            caps: record.caps.into_iter().map(|(kind, frames)| (kind, Cap::of(frames))).collect(),
         }
     }
 
@@ -97,6 +128,11 @@ impl Pace {
     /// Seconds a frame on a node as fast as those that were measured first.
     pub(super) fn base(&self, variant: Variant) -> Option<f64> {
         self.bases.get(&variant).map(|base| base.seconds_per_frame)
+    }
+
+    /// By which factor, up or down, the time of a frame may be off.
+    pub(super) fn scatter(&self, variant: Variant) -> f64 {
+        self.bases.get(&variant).map_or(USUAL_SCATTER, |base| base.scatter).exp()
     }
 
     /// Whether a chunk's time is known well enough to say that one is late.
@@ -134,7 +170,7 @@ impl Pace {
     }
 
     pub(super) fn cap(&self, kind: &str) -> Option<u64> {
-        self.caps.get(kind).copied()
+        self.caps.get(kind).map(|cap| cap.frames)
     }
 
     /// A chunk of `frames` rendered frames, handles among them, took `seconds`. `loading`: the models were not
@@ -175,7 +211,7 @@ impl Pace {
                     self.bases.clear();
                 }
                 let seconds_per_frame = newest / slowness.unwrap_or(1.0);
-                self.bases.insert(variant, Base { seconds_per_frame, rough });
+                self.bases.insert(variant, Base { seconds_per_frame, rough, scatter: USUAL_SCATTER });
                 if slowness.is_none() {
                     self.learn(runner, 1.0);
                 }
@@ -184,7 +220,9 @@ impl Pace {
             (Some(base), Some(slowness)) => {
                 let off = newest / (base * slowness);
                 let seconds_per_frame = base * off.powf(NEWEST_BASE);
-                self.bases.insert(variant, Base { seconds_per_frame, rough });
+                let before = self.bases.get(&variant).map_or(USUAL_SCATTER, |base| base.scatter);
+                let scatter = before + NEWEST_SCATTER * (off.ln().abs().min(2.0) - before);
+                self.bases.insert(variant, Base { seconds_per_frame, rough, scatter });
                 self.learn(runner, slowness * off.powf(NEWEST_SLOWNESS));
             }
         }
@@ -201,8 +239,36 @@ impl Pace {
     /// A chunk of `frames` was too much for the memory of this kind of GPU.
     pub(super) fn too_much(&mut self, kind: &str, frames: u64) {
         let half = (frames / 2).max(1);
-        let cap = self.caps.entry(kind.to_owned()).or_insert(half);
-        *cap = half.min(*cap);
+        let cap = self.caps.entry(kind.to_owned()).or_insert(Cap { patience: 0, ..Cap::of(half) });
+        cap.frames = half.min(cap.frames);
+        cap.well = 0;
+        cap.patience = (cap.patience * 2).clamp(FIRST_PATIENCE, LAST_PATIENCE);
+    }
+
+    /// A chunk of `frames` did fit. What else lay in that memory may be gone by now: after a while, a few more are
+    /// tried. True when that has changed what is kept.
+    pub(super) fn did_fit(&mut self, kind: &str, frames: u64) -> bool {
+        let Some(cap) = self.caps.get_mut(kind).filter(|cap| frames >= cap.frames) else { return false };
+        cap.well += 1;
+        if cap.well < cap.patience {
+            return false;
+        }
+        cap.well = 0;
+        cap.frames += (cap.frames / 2).max(1);
+        if cap.frames >= NO_CAP {
+            self.caps.remove(kind);
+        }
+        true
+    }
+
+    /// Kinds of GPU that get fewer frames at a time than others, since more were too much for their memory.
+    pub(super) fn caps(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.caps.iter().map(|(kind, cap)| (kind.as_str(), cap.frames))
+    }
+
+    /// Memory is tried anew on this kind of GPU. True when there was a limit.
+    pub(super) fn forget_cap(&mut self, kind: &str) -> bool {
+        self.caps.remove(kind).is_some()
     }
 
     /// The node is not there any more.
@@ -214,6 +280,21 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_tried_again_ever_more_rarely() {
+        let mut pace = Pace::default();
+        pace.too_much("A5000", 16);
+        assert_eq!(pace.cap("A5000"), Some(8));
+        // Smaller chunks tell nothing.
+        assert!(!(0..100).any(|_| pace.did_fit("A5000", 7)));
+        let tries = |pace: &mut Pace| (1..1_000).take_while(|_| !pace.did_fit("A5000", 100)).count() + 1;
+        assert_eq!((tries(&mut pace), pace.cap("A5000")), (8, Some(12)));
+        pace.too_much("A5000", 12);
+        assert_eq!(pace.cap("A5000"), Some(6));
+        assert_eq!((tries(&mut pace), pace.cap("A5000")), (16, Some(9)));
+        assert!(pace.forget_cap("A5000") && pace.cap("A5000").is_none());
+    }
 
     #[test]
     fn one_measurement_tells_of_every_node_that_is_known() {

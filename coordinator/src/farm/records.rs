@@ -108,6 +108,42 @@ pub enum RecordError {
     Workflow { key: String, source: Box<hearth_workflows::WorkflowError> },
 }
 
+impl RecordError {
+    /// The record that can be set aside; `None`: without it there is no farm.
+    pub(super) fn key(&self) -> Option<Key> {
+        let key = match self {
+            Self::Broken { key, .. } | Self::Missing { key, .. } | Self::Workflow { key, .. } => key,
+            Self::UnknownKey { .. } | Self::NewerSchema { .. } => return None,
+        };
+        key.parse().ok().filter(|key| *key != Key::Meta)
+    }
+}
+
+impl Key {
+    fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Spec(job) | Self::Job(job) => Some(*job),
+            Self::Piece(attempt) | Self::Attempt(attempt) => Some(attempt.job),
+            Self::Meta
+            | Self::Shares
+            | Self::Workflow(_)
+            | Self::Pace(_)
+            | Self::Node(_)
+            | Self::Preset(_) => None,
+        }
+    }
+
+    /// Whether the other record makes no sense without this one.
+    pub(super) fn carries(&self, other: &Self, record: &Record) -> bool {
+        let of_workflow = match (self, other) {
+            // Its id is a digest, which nothing else has.
+            (Self::Workflow(id), Self::Spec(_)) => record.0.contains(&id.0),
+            _ => false,
+        };
+        self == other || of_workflow || self.job().is_some() && self.job() == other.job()
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 pub(super) struct MetaRecord {
     pub(super) schema: u32,

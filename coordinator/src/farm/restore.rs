@@ -23,6 +23,9 @@ use super::{
     spec::JobSpec,
 };
 
+/// Records that are set aside at most. More are no accident to a record, but to the store.
+const MOST_ASIDE: usize = 100;
+
 impl Farm {
     /// The farm that `records` describe, at the time `now`, as the coordinator that wrote them has it: whoever
     /// takes over from it applies [`super::Command::Disconnected`] first. `None` when there are no records: a
@@ -38,6 +41,30 @@ impl Farm {
         let mut farm = Farm::new(config, FarmTag(String::new()));
         farm.absorb(now, records.iter().map(|(key, record)| (key, Some(record))))?;
         Ok(Some(farm))
+    }
+
+    /// The same, but what cannot be read is set aside, with all of the job that it belongs to: one broken record does
+    /// not keep everybody else waiting. It stays in the store as it is. The errors name it.
+    ///
+    /// # Errors
+    /// When the farm's own record cannot be read, or a newer Hearth has written it, or very much is broken.
+    pub fn restore_readable(
+        now: Timestamp,
+        config: &FarmConfig,
+        records: &BTreeMap<Key, Record>,
+    ) -> Result<(Option<Self>, Vec<RecordError>), RecordError> {
+        let mut aside = Vec::new();
+        let mut readable = None;
+        loop {
+            let error = match Self::restore(now, config.clone(), readable.as_ref().unwrap_or(records)) {
+                Ok(farm) => return Ok((farm, aside)),
+                Err(error) => error,
+            };
+            let Some(key) = error.key().filter(|_| aside.len() < MOST_ASIDE) else { return Err(error) };
+            let readable = readable.get_or_insert_with(|| records.clone());
+            readable.retain(|other, record| !key.carries(other, record));
+            aside.push(error);
+        }
     }
 
     /// Takes over what has changed, in the order of keys; `None`: the record is gone. That order brings
@@ -288,5 +315,48 @@ impl Farm {
             };
             Node::new(about, now)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::farm::{Capabilities, Command};
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_set_aside() {
+        let mut farm = Farm::new(FarmConfig::default(), FarmTag("abcd".to_owned()));
+        let mut records = BTreeMap::new();
+        for (session, name) in [(Session(1), "a"), (Session(2), "b")] {
+            let about = Box::new(NodeAbout {
+                name: name.into(),
+                host: name.to_owned(),
+                agent_version: String::new(),
+                instance: String::new(),
+            });
+            let capabilities = Box::new(Capabilities::default());
+            let (slots, reason, held) = (1, String::new(), Vec::new());
+            farm.apply(Timestamp(1), Command::Hello { session, about, capabilities, slots, reason, held });
+            let key = Key::Node(name.into());
+            records.insert(key.clone(), farm.record(&key).expect("a record"));
+        }
+        records.insert(Key::Meta, farm.record(&Key::Meta).expect("a record"));
+        let whole = records.clone();
+        let restored = |records: &BTreeMap<Key, Record>| {
+            Farm::restore_readable(Timestamp(2), &FarmConfig::default(), records)
+        };
+        assert!(restored(&whole).expect("readable").1.is_empty());
+        records.insert(Key::Node("b".into()), Record(r#"{"host": 1e999}"#.to_owned()));
+        // A job whose spec is lost.
+        records.insert(Key::Job(JobId(7)), Record("{}".to_owned()));
+        records.insert(Key::Attempt(AttemptId { job: JobId(7), number: 1 }), Record("{}".to_owned()));
+        let (farm, aside) = restored(&records).expect("the rest is readable");
+        assert_eq!(farm.expect("a farm").nodes().len(), 1);
+        let told: Vec<String> = aside.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("job:7") && told[1].contains("node:b"), "{told:?}");
+        // Without its own record there is no farm.
+        records.insert(Key::Meta, Record("{}".to_owned()));
+        assert!(restored(&records).is_err());
     }
 }

@@ -158,9 +158,11 @@ impl Farm {
 
     /// Forgets jobs that ended long ago, and nodes that went away long ago.
     pub(super) fn forget(&mut self, now: Timestamp, step: &mut Step) {
+        // A clock that is days ahead would throw away what people have rendered: one other must say the same.
+        let is_agreed = self.nodes.values().any(|node| node.session.is_some() && node.agrees);
         let surplus = self.ended.len().saturating_sub(self.config.max_ended);
         let is_due = |(index, (ended, _)): &(usize, (Timestamp, JobId))| {
-            *index < surplus || now.since(*ended) > self.config.keep_ended
+            *index < surplus || is_agreed && now.since(*ended) > self.config.keep_ended
         };
         let due: Vec<_> =
             self.ended.iter().copied().enumerate().take_while(is_due).take(FORGET_AT_ONCE).collect();

@@ -27,7 +27,7 @@ use crate::{
     driver::{Driver, DriverError, Opened, ToNode},
     farm::{
         AssignedWork, Assignment, AttemptId, Capabilities, Command, FarmTag, Held, JobId, NodeAbout,
-        NodeName, Outcome, Session,
+        NodeName, Outcome, Session, Timestamp,
     },
 };
 
@@ -417,9 +417,10 @@ impl Connection {
                 warn!("a second hello on one stream");
                 return Ok(());
             }
-            Message::Heartbeat(v1::Heartbeat { attempt_ids }) => {
+            Message::Heartbeat(v1::Heartbeat { attempt_ids, sent_unix_ms }) => {
                 let attempts = attempt_ids.iter().filter_map(|id| self.tag.attempt_of(id)).collect();
-                Command::Heartbeat { session, node, attempts }
+                let clock = u64::try_from(sent_unix_ms).ok().filter(|sent| *sent > 0).map(Timestamp);
+                Command::Heartbeat { session, node, attempts, clock }
             }
             Message::Readiness(readiness) => match self.readiness(door::readiness(readiness)) {
                 Some(command) => command,

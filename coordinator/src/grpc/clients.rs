@@ -6,7 +6,7 @@ use hearth_proto::{trace, v1};
 use hearth_storage::{CallError, Calls, Roots};
 use hearth_telemetry::chain;
 use hearth_workflows::library::Library;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, info_span};
@@ -32,6 +32,12 @@ const WATCH_PERIOD: Duration = Duration::from_millis(100);
 /// Messages that wait for a watcher; a slower one is told the latest state only.
 const WATCH_QUEUE: usize = 64;
 
+/// Messages that wait for a watcher while another preview is added to them.
+const WAITING_PREVIEWS: usize = 2;
+
+/// Watchers at a time.
+pub const MOST_WATCHERS: usize = 2_048;
+
 /// The service.
 #[derive(Debug, Clone)]
 pub struct FarmService {
@@ -41,6 +47,8 @@ pub struct FarmService {
     pub folders: Arc<Vec<PathBuf>>,
     pub previews: Previews,
     pub questions: Questions,
+    /// Places for those who watch jobs.
+    pub watchers: Arc<Semaphore>,
 }
 
 #[tonic::async_trait]
@@ -113,6 +121,7 @@ impl v1::farm_server::Farm for FarmService {
         &self,
         request: Request<v1::GetBatchRequest>,
     ) -> Result<Response<v1::GetBatchResponse>, Status> {
+        self.leads()?;
         let jobs = self.known_batch(JobId(request.get_ref().batch)).await?;
         Ok(Response::new(v1::GetBatchResponse { jobs }))
     }
@@ -142,6 +151,8 @@ impl v1::farm_server::Farm for FarmService {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        // A follower knows neither progress nor speeds, and what was changed a moment ago only a moment later.
+        self.leads()?;
         let v1::ListJobsRequest { limit, show, user, active_only } = request.into_inner();
         let limit = if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) };
         let filter = JobFilter { show, user, active_only, limit: limit as usize };
@@ -155,6 +166,7 @@ impl v1::farm_server::Farm for FarmService {
         &self,
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
+        self.leads()?;
         let job = self.job(JobId(request.get_ref().job_id)).await?;
         Ok(Response::new(v1::GetJobResponse { job: Some(job) }))
     }
@@ -166,16 +178,20 @@ impl v1::farm_server::Farm for FarmService {
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let request = request.into_inner();
+        self.leads()?;
         // A job that is not there is told at once, not in the stream.
         self.job(JobId(request.job_id)).await?;
-        if request.previews
-            && let Some(error) = self.driver.refusal()
-        {
-            // Previews are not stored: only the leader, whom the agents talk to, has them.
-            return Err(status(error));
-        }
+        let Ok(place) = self.watchers.clone().try_acquire_owned() else {
+            let told =
+                format!("{MOST_WATCHERS} watch already; look again in a moment, or ask for the job instead");
+            return Err(Status::resource_exhausted(told));
+        };
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
-        tokio::spawn(tell(self.clone(), request, sender));
+        let told = tell(self.clone(), request, sender);
+        tokio::spawn(async move {
+            told.await;
+            drop(place);
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -204,6 +220,7 @@ impl v1::farm_server::Farm for FarmService {
         &self,
         _: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        self.leads()?;
         let read = self.driver.read(|farm| (farm.tag().clone(), farm.nodes()));
         let (tag, nodes) = read.await.map_err(status)?;
         let nodes = nodes.into_iter().map(|view| convert::node(&tag, view)).collect();
@@ -242,6 +259,8 @@ impl v1::farm_server::Farm for FarmService {
                 return Err(Status::not_found("no such node; `hearth nodes` lists them"));
             }
         }
+        // Somebody has looked after them: what was too much for their memory may fit by now.
+        self.driver.command(Command::TryMemory(node.clone())).await.map_err(status)?;
         self.questions.refresh(node);
         Ok(Response::new(v1::RefreshNodesResponse {}))
     }
@@ -376,8 +395,10 @@ async fn follow(
             },
             preview = preview => {
                 if let Ok((job, preview)) = preview && job == id {
-                    // A preview may be lost; the watch must not wait for it.
-                    let _ = sender.try_send(told(cursor, Update::Preview(preview)));
+                    // A preview may be lost; the watch must not wait for it, and a watcher that sleeps keeps few.
+                    if sender.max_capacity() - sender.capacity() < WAITING_PREVIEWS {
+                        let _ = sender.try_send(told(cursor, Update::Preview(preview)));
+                    }
                 }
             }
             _ = period.tick(), if changed => {
@@ -397,10 +418,10 @@ async fn follow(
     Ok(())
 }
 
-/// Waits until the store does not answer any more.
+/// Waits until this coordinator does not lead any more, or the store does not answer.
 async fn cut_off(standing: &mut watch::Receiver<Standing>) {
     // The sender's end means that the coordinator stops.
-    let _ = standing.wait_for(|standing| matches!(standing, Standing::Away { .. })).await.is_ok();
+    let _ = standing.wait_for(|standing| *standing != Standing::Leading).await.is_ok();
 }
 
 pub(super) async fn look(service: &FarmService, id: JobId) -> Result<(FarmTag, JobView), Status> {

@@ -1,10 +1,16 @@
 //! Pictures and sequences on storage, for people who look: thumbnails of a job, clips of a folder. Blocks; must
 //! never write.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Read as _,
+    path::Path,
+};
 
 use hearth_proto::v1;
 use hearth_storage::{Clip, ClipError, Listing, Roots, manifest::THUMBNAIL_FOLDER};
+use rustix::fs::{Mode, OFlags};
 
 use crate::farm::{FarmTag, JobId, JobSpec, JobView, Segment};
 
@@ -13,6 +19,10 @@ const MOST_THUMBNAILS: usize = 24;
 
 /// Bytes of thumbnails in one answer, within what a client takes.
 const MOST_BYTES: usize = 3 << 20;
+
+/// Bytes of a thumbnail, and files that are looked at in its folder: they are small, unless something else lies there.
+const LARGEST_THUMBNAIL: u64 = 1 << 20;
+const MOST_FILES: usize = 4_096;
 
 /// Sequences, and folders, that are listed.
 const MOST_LISTED: usize = 1_000;
@@ -68,9 +78,22 @@ fn in_folder(folder: &Path) -> Vec<v1::Thumbnail> {
         let name = entry.file_name();
         let (pass, frame) = name.to_str()?.strip_suffix(".jpg")?.rsplit_once('.')?;
         let frame = frame.parse().ok()?;
-        Some(v1::Thumbnail { pass: pass.to_owned(), frame, image: fs::read(entry.path()).ok()? })
+        Some(v1::Thumbnail { pass: pass.to_owned(), frame, image: small_file(&entry.path())? })
     };
-    entries.flatten().filter_map(read).collect()
+    entries.flatten().take(MOST_FILES).filter_map(read).collect()
+}
+
+/// A small regular file, whole. What a link leads to is nobody's thumbnail, whoever put it there.
+fn small_file(path: &Path) -> Option<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let metadata = file.metadata().ok()?;
+    if !metadata.is_file() || metadata.len() > LARGEST_THUMBNAIL {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST_THUMBNAIL).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// At most `limit` of them, from the first to the last.
@@ -106,4 +129,25 @@ pub(super) fn clips(roots: &Roots, folder: &str) -> Result<v1::ListClipsResponse
     };
     let clips = clips.iter().take(MOST_LISTED).map(describe).collect();
     Ok(v1::ListClipsResponse { clips, folders, linked_folders })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_small_files_of_their_own_are_thumbnails() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = dir.path().join(THUMBNAIL_FOLDER);
+        fs::create_dir(&folder).expect("folder");
+        let sized = |name: &str, bytes: u64| {
+            File::create(folder.join(name)).and_then(|file| file.set_len(bytes)).expect("file");
+        };
+        sized("beauty.1001.jpg", LARGEST_THUMBNAIL);
+        sized("beauty.1002.jpg", LARGEST_THUMBNAIL + 1);
+        fs::write(dir.path().join("secret"), "s").expect("file");
+        std::os::unix::fs::symlink(dir.path().join("secret"), folder.join("beauty.1003.jpg")).expect("link");
+        let frames: Vec<i64> = in_folder(dir.path()).iter().map(|thumbnail| thumbnail.frame).collect();
+        assert_eq!(frames, [1001]);
+    }
 }

@@ -19,7 +19,7 @@ use tonic::{Status, metadata::MetadataValue};
 
 use crate::driver::DriverError;
 pub use agents::{AgentsService, Previews};
-pub use clients::FarmService;
+pub use clients::{FarmService, MOST_WATCHERS};
 pub use proof::Proof;
 pub use questions::Questions;
 pub use shared::SharedNames;

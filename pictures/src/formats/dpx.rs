@@ -11,7 +11,7 @@ use hearth_workflows::format::PictureFormat;
 
 use crate::{
     error::PictureError,
-    file::Picture,
+    file::{Picture, check_size},
     metadata::{Metadata, Rate, TimeCode},
     orientation::Orientation,
     raster::{Plane, Raster, Samples, Window},
@@ -88,9 +88,7 @@ impl Header {
             let what = "DPX that is run-length encoded, packed across words, of several elements, or of other than 8, 10, 12 or 16 bits";
             return Err(PictureError::unsupported(path, what));
         }
-        if width == 0 || height == 0 || u64::from(width) * u64::from(height) > 1 << 31 {
-            return Err(PictureError::damaged(path, format!("it says it is {width}x{height}")));
-        }
+        check_size(path, u64::from(width), u64::from(height))?;
         let samples = width as usize * channels as usize;
         let stride = match bits {
             8 => samples.next_multiple_of(4),
@@ -111,6 +109,9 @@ impl Header {
         // Rows end at a word of 32 bits; some programs, OpenImageIO among them, write them without that.
         let is_unpadded = bits != 10 && padding == 0 && length == rows(plain) && length < rows(stride);
         let stride = if is_unpadded { plain } else { stride + padding };
+        if length < rows(stride) {
+            return Err(PictureError::Truncated { path: path.to_owned() });
+        }
         // Some begin their pixels where others have headers for film and television: what would be read there is
         // pixels.
         let known = |at: usize| {
@@ -133,11 +134,6 @@ impl Header {
 
 pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, Metadata), PictureError> {
     let header = Header::read(path, file)?;
-    let length = file.get_ref().metadata().map_err(PictureError::read(path))?.len();
-    let pixels = header.stride as u64 * u64::from(header.picture.height);
-    if length < header.offset + pixels {
-        return Err(PictureError::Truncated { path: path.to_owned() });
-    }
     Ok((header.picture, header.metadata))
 }
 

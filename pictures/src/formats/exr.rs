@@ -23,7 +23,7 @@ use hearth_workflows::format::PictureFormat;
 
 use crate::{
     error::PictureError,
-    file::{Effort, Picture},
+    file::{Effort, Picture, check_size},
     formats::exr_channels::shown,
     metadata::{Metadata, Rate, TimeCode},
     raster::{Plane, Raster, Samples, Window},
@@ -38,8 +38,24 @@ fn wrong(path: &Path, error: exr::error::Error) -> PictureError {
     }
 }
 
+/// Whether every layer, and every tile of it, has a size that memory may be made for.
+fn check_sizes(path: &Path, headers: &[Header]) -> Result<(), PictureError> {
+    for header in headers {
+        let tile = match header.blocks {
+            BlockDescription::Tiles(tiles) => Some(tiles.tile_size),
+            BlockDescription::ScanLines => None,
+        };
+        let window = header.shared_attributes.display_window.size;
+        for Vec2(width, height) in [Some(header.layer_size), Some(window), tile].into_iter().flatten() {
+            check_size(path, width as u64, height as u64)?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, Metadata), PictureError> {
     let meta = MetaData::read_from_buffered(&mut *file, false).map_err(|error| wrong(path, error))?;
+    check_sizes(path, &meta.headers)?;
     check_end(path, file, &meta)?;
     let shown = shown(path, &meta.headers)?;
     let Header { shared_attributes: shared, own_attributes: own, .. } = &meta.headers[shown.header];
@@ -109,6 +125,7 @@ pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureErr
     let wrong = |error| wrong(path, error);
     let reader = block::read(file, false).map_err(wrong)?;
     let headers = reader.headers().to_vec();
+    check_sizes(path, &headers)?;
     let mut nan: (u64, String) = (0, String::new());
     let mut blocks = reader.all_chunks(false).map_err(wrong)?.sequential_decompressor(false);
     while let Some(block) = blocks.decompress_next_block() {
@@ -146,6 +163,7 @@ pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureErr
 pub(crate) fn read(path: &Path, file: BufReader<File>) -> Result<Raster, PictureError> {
     let wrong = |error| wrong(path, error);
     let reader = block::read(file, false).map_err(wrong)?;
+    check_sizes(path, reader.headers())?;
     let shown = shown(path, reader.headers())?;
     let header = reader.headers()[shown.header].clone();
     let window = |bounds: IntegerBounds| Window {

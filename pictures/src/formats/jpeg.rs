@@ -14,7 +14,7 @@ use zune_jpeg::{
 
 use crate::{
     error::PictureError,
-    file::Picture,
+    file::{Picture, check_size},
     metadata::Metadata,
     orientation::Orientation,
     raster::{Plane, Raster, Samples, Window},
@@ -23,9 +23,15 @@ use crate::{
 /// Bytes in which the end marker is looked for: some cameras append a little.
 const TAIL: i64 = 4096;
 
+/// Bytes of a file: it is decoded from memory.
+const LARGEST: u64 = 1 << 30;
+
 fn bytes(path: &Path, file: &mut BufReader<File>) -> Result<Vec<u8>, PictureError> {
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(PictureError::read(path))?;
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(PictureError::read(path))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(PictureError::damaged(path, format!("no JPEG has more than {LARGEST} bytes")));
+    }
     Ok(bytes)
 }
 
@@ -51,6 +57,7 @@ pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, 
     let (Some((width, height)), Some(space)) = (decoder.dimensions(), decoder.input_colorspace()) else {
         return Err(PictureError::damaged(path, "it does not say its size"));
     };
+    check_size(path, width as u64, height as u64)?;
     let channels = match space {
         ColorSpace::Luma => 1,
         ColorSpace::YCbCr | ColorSpace::RGB => 3,

@@ -10,7 +10,7 @@ use hearth_workflows::format::PictureFormat;
 
 use crate::{
     error::PictureError,
-    file::Picture,
+    file::{Picture, check_size},
     metadata::Metadata,
     orientation::Orientation,
     raster::{Plane, Raster, Samples, Window},
@@ -42,6 +42,7 @@ pub(crate) fn look(path: &Path, file: &mut BufReader<File>) -> Result<(Picture, 
     }
     let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let said = said?;
+    check_size(path, u64::from(number(16)), u64::from(number(20)))?;
     let channels = match (head[25], said.transparent) {
         (0, false) => 1,
         (0, true) | (4, _) => 2,
@@ -112,6 +113,7 @@ fn said(path: &Path, file: &mut BufReader<File>) -> Result<Said, PictureError> {
 pub(crate) fn check(path: &Path, file: BufReader<File>) -> Result<(), PictureError> {
     let damaged = |error: png::DecodingError| PictureError::damaged(path, error);
     let mut reader = png::Decoder::new(file).read_info().map_err(damaged)?;
+    check_size(path, u64::from(reader.info().width), u64::from(reader.info().height))?;
     while reader.next_row().map_err(damaged)?.is_some() {}
     reader.finish().map_err(damaged)
 }
@@ -125,6 +127,7 @@ pub(crate) fn read(path: &Path, mut file: BufReader<File>) -> Result<Raster, Pic
     // Palettes and fewer than 8 bits become what they stand for.
     decoder.set_transformations(png::Transformations::EXPAND);
     let mut reader = decoder.read_info().map_err(damaged)?;
+    check_size(path, u64::from(reader.info().width), u64::from(reader.info().height))?;
     let (colour, depth) = reader.output_color_type();
     let window = Window::of_size(reader.info().width, reader.info().height);
     let names: &[&str] = match colour {

@@ -21,7 +21,7 @@ use tiff::{
 
 use crate::{
     error::PictureError,
-    file::Picture,
+    file::{Picture, check_size},
     metadata::Metadata,
     orientation::Orientation,
     raster::{Plane, Raster, Samples, Window},
@@ -77,9 +77,7 @@ fn open(path: &Path, file: BufReader<File>) -> Result<Opened, PictureError> {
     }
     let stored = decoder.dimensions().map_err(&wrong)?;
     let (width, height) = stored;
-    if width == 0 || height == 0 || u64::from(width) * u64::from(height) > 1 << 31 {
-        return Err(PictureError::damaged(path, format!("it says it is {width}x{height}")));
-    }
+    check_size(path, u64::from(width), u64::from(height))?;
     if let Err(what) = compression(number(&mut decoder, Tag::Compression).unwrap_or(1)) {
         return unsupported(what);
     }
@@ -109,6 +107,12 @@ fn open(path: &Path, file: BufReader<File>) -> Result<Opened, PictureError> {
         (bits, 5 | 6) => return unsupported(format!("TIFF of {bits}-bit complex numbers")),
         (bits, _) => return unsupported(format!("TIFF of {bits} bits")),
     };
+    if let (Some(width), Some(height)) =
+        (number(&mut decoder, Tag::TileWidth), number(&mut decoder, Tag::TileLength))
+    {
+        // A tile is decoded whole, whatever of it lies in the picture.
+        check_size(path, u64::from(width), u64::from(height))?;
+    }
     if let Some(side) = [Tag::TileWidth, Tag::TileLength]
         .into_iter()
         .find_map(|tag| number(&mut decoder, tag).filter(|side| side % 16 != 0))

@@ -158,6 +158,22 @@ impl Png {
     }
 }
 
+/// A few bytes that say they are a picture of this size.
+pub(crate) fn bomb(path: &Path, width: u32, height: u32) {
+    let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut header = Vec::new();
+    header.extend(width.to_be_bytes());
+    header.extend(height.to_be_bytes());
+    header.extend([8, 2, 0, 0, 1]);
+    for (kind, data) in [(b"IHDR", header), (b"IDAT", stored_zlib(&[0])), (b"IEND", Vec::new())] {
+        out.extend((data.len() as u32).to_be_bytes());
+        out.extend(kind);
+        out.extend(&data);
+        out.extend(crc(kind.iter().chain(&data).copied()).to_be_bytes());
+    }
+    fs::write(path, out).expect("written");
+}
+
 /// EXIF data that says nothing but the orientation.
 pub(crate) fn exif(orientation: u16) -> Vec<u8> {
     let mut exif = b"MM\0\x2a\0\0\0\x08\0\x01".to_vec();

@@ -236,8 +236,8 @@ async fn fetch(bench: &Workbench, source: &Source, file: &Path) -> Result<(), Fa
             blocking(move || link_or_copy(&source, &file)).await.map_err(|error| failed(&error))
         }
         None => {
-            let bytes = patiently(|| bench.client.view(image)).await;
-            let bytes = bytes.map_err(|error| match error {
+            let saved = patiently(|| bench.client.save(image, file)).await;
+            saved.map_err(|error| match error {
                 ComfyError::Status { status: 404, .. } => {
                     let message = format!(
                         "ComfyUI should have saved {}/{}, but the file is not there; is its disk full?",
@@ -245,9 +245,12 @@ async fn fetch(bench: &Workbench, source: &Source, file: &Path) -> Result<(), Fa
                     );
                     Failure::new(FailureKind::BadOutput, message)
                 }
+                ComfyError::Save { source, .. } => failed(&source),
+                ComfyError::TooLong { .. } => {
+                    Failure::new(FailureKind::BadOutput, hearth_telemetry::chain(&error))
+                }
                 error => Failure::died(&error),
-            })?;
-            tokio::fs::write(file, &bytes).await.map_err(|error| failed(&error))
+            })
         }
     }
 }

@@ -103,7 +103,10 @@ pub(super) async fn queue(
 fn not_accepted(error: &ComfyError) -> Failure {
     match error {
         ComfyError::Away { .. } | ComfyError::Obstructed { .. } => Failure::unavailable(error),
-        ComfyError::Status { .. } | ComfyError::NotJson { .. } => {
+        ComfyError::Status { .. }
+        | ComfyError::NotJson { .. }
+        | ComfyError::TooLong { .. }
+        | ComfyError::Save { .. } => {
             let message = format!("{}; its log says why", chain(error));
             Failure::new(FailureKind::ComfyDied, message)
         }

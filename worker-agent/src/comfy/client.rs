@@ -2,10 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use bytes::Bytes;
 use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{ComfyError, Obstacle, PromptId, python::parse};
 
@@ -14,6 +14,12 @@ const QUICK: Duration = Duration::from_secs(10);
 
 /// For prompts: validation runs on the event loop, and a slow folder stalls it.
 const SLOW: Duration = Duration::from_secs(60);
+
+/// Bytes of an answer. What thousands of models make of `/object_info` is a tenth of it.
+const LONGEST_ANSWER: usize = 64 << 20;
+
+/// Bytes of a saved picture: 16,384 by 16,384 pixels of four halves.
+const LARGEST_PICTURE: u64 = 2 << 30;
 
 /// How a prompt was received.
 #[derive(Debug)]
@@ -93,7 +99,7 @@ impl Client {
         });
         let what = "POST /prompt";
         let request = self.http.post(self.at("/prompt")).timeout(SLOW).json(&body);
-        let (status, bytes) = self.send(request).await?;
+        let (status, bytes) = self.send(what, request).await?;
         match status {
             200 => {
                 let answer = self.json(what, &bytes)?;
@@ -198,7 +204,7 @@ impl Client {
             .text("subfolder", subfolder.to_owned())
             .text("overwrite", "true");
         let request = self.http.post(self.at("/upload/image")).timeout(SLOW).multipart(form);
-        let (status, body) = match self.send(request).await {
+        let (status, body) = match self.send(what, request).await {
             // A server may close the connection on a body that is too large, and its answer is lost.
             Err(ComfyError::Away { .. }) if self.upload_limit().await.is_some_and(|limit| size > limit) => {
                 return Err(self.obstructed(what, Obstacle::TooLarge));
@@ -221,17 +227,31 @@ impl Client {
         usize::try_from(features["max_upload_size"].as_u64()?).ok()
     }
 
-    /// The bytes of a saved picture.
-    pub async fn view(&self, image: &ImageRef) -> Result<Bytes, ComfyError> {
+    /// Writes a saved picture to `file`, piece by piece.
+    pub async fn save(&self, image: &ImageRef, file: &Path) -> Result<(), ComfyError> {
+        let what = "GET /view";
         let url = self.place_of(image)?;
-        let (status, body) = self.send(self.http.get(url).timeout(SLOW)).await?;
-        if status == 200 { Ok(body) } else { Err(self.status_error("GET /view", status, &body)) }
+        let mut response = self.http.get(url).timeout(SLOW).send().await.map_err(self.away())?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let body = self.body(what, response).await?;
+            return Err(self.status_error(what, status, &body));
+        }
+        let failed = |source| ComfyError::Save { file: file.to_owned(), source };
+        let mut saved = tokio::fs::File::create(file).await.map_err(failed)?;
+        let mut left = LARGEST_PICTURE;
+        while let Some(piece) = response.chunk().await.map_err(self.away())? {
+            left =
+                left.checked_sub(piece.len() as u64).ok_or_else(|| self.too_long(what, LARGEST_PICTURE))?;
+            saved.write_all(&piece).await.map_err(failed)?;
+        }
+        saved.flush().await.map_err(failed)
     }
 
     /// Whether a saved picture is there.
     pub async fn has(&self, image: &ImageRef) -> Result<bool, ComfyError> {
         let url = self.place_of(image)?;
-        match self.send(self.http.head(url).timeout(QUICK)).await? {
+        match self.send("HEAD /view", self.http.head(url).timeout(QUICK)).await? {
             (200, _) => Ok(true),
             (404, _) => Ok(false),
             (status, body) => Err(self.status_error("HEAD /view", status, &body)),
@@ -268,20 +288,43 @@ impl Client {
         path: &str,
         patience: Duration,
     ) -> Result<Value, ComfyError> {
-        let (status, body) = self.send(self.http.get(self.at(path)).timeout(patience)).await?;
+        let (status, body) = self.send(what, self.http.get(self.at(path)).timeout(patience)).await?;
         if status == 200 { self.json(what, &body) } else { Err(self.status_error(what, status, &body)) }
     }
 
     async fn post(&self, what: &'static str, path: &str, body: &Value) -> Result<(), ComfyError> {
-        let (status, body) = self.send(self.http.post(self.at(path)).timeout(QUICK).json(body)).await?;
+        let (status, body) = self.send(what, self.http.post(self.at(path)).timeout(QUICK).json(body)).await?;
         if status == 200 { Ok(()) } else { Err(self.status_error(what, status, &body)) }
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<(u16, Bytes), ComfyError> {
-        let away = |source| ComfyError::Away { url: self.url.clone(), source };
-        let response = request.send().await.map_err(away)?;
+    async fn send(
+        &self,
+        what: &'static str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(u16, Vec<u8>), ComfyError> {
+        let response = request.send().await.map_err(self.away())?;
         let status = response.status().as_u16();
-        Ok((status, response.bytes().await.map_err(away)?))
+        Ok((status, self.body(what, response).await?))
+    }
+
+    /// Whole, and no longer than ComfyUI has anything to say.
+    async fn body(&self, what: &'static str, mut response: reqwest::Response) -> Result<Vec<u8>, ComfyError> {
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(self.away())? {
+            if body.len() + piece.len() > LONGEST_ANSWER {
+                return Err(self.too_long(what, LONGEST_ANSWER as u64));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    fn away(&self) -> impl Fn(reqwest::Error) -> ComfyError + '_ {
+        |source| ComfyError::Away { url: self.url.clone(), source }
+    }
+
+    fn too_long(&self, what: &'static str, limit: u64) -> ComfyError {
+        ComfyError::TooLong { url: self.url.clone(), what, limit }
     }
 
     fn json(&self, what: &'static str, body: &[u8]) -> Result<Value, ComfyError> {
@@ -325,7 +368,48 @@ impl ImageRef {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
     use super::*;
+
+    /// Answers every request with `head`, and then with zeros until it is hung up on.
+    async fn endless(head: &'static str) -> Client {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let _ = stream.read(&mut [0; 4_096]).await;
+                    let _ = stream.write_all(head.as_bytes()).await;
+                    while stream.write_all(&[b'0'; 1 << 13]).await.is_ok() {}
+                });
+            }
+        });
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Client::new(&url, crate::server::http().expect("a client"), Duration::from_secs(60))
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_given_up() {
+        let client = endless("HTTP/1.1 200 OK\r\n\r\n").await;
+        let told = client.object_info().await.expect_err("too long");
+        assert!(matches!(told, ComfyError::TooLong { .. }), "{told}");
+        let told = client.ping().await.expect_err("too long");
+        assert!(matches!(told, ComfyError::TooLong { .. }), "{told}");
+        let dir = tempfile::tempdir().expect("a folder");
+        let image =
+            ImageRef { filename: "a.png".to_owned(), subfolder: String::new(), kind: "output".to_owned() };
+        let told = client.save(&image, &dir.path().join("no/folder")).await.expect_err("not there");
+        assert!(matches!(told, ComfyError::Save { .. }), "{told}");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_followed_elsewhere() {
+        let client =
+            endless("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n").await;
+        let told = client.ping().await.expect_err("not followed");
+        assert!(matches!(told, ComfyError::Obstructed { obstacle: Obstacle::Redirect(302), .. }), "{told}");
+    }
 
     #[test]
     fn a_saved_picture_lies_below_the_output_folder_or_nowhere() {

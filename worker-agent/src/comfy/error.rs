@@ -1,6 +1,6 @@
 //! Why ComfyUI did not answer as it should, and what stands in the way when it is not ComfyUI that answers.
 
-use std::{error::Error as _, io};
+use std::{error::Error as _, io, path::PathBuf};
 
 use serde_json::Value;
 
@@ -16,6 +16,13 @@ pub enum ComfyError {
     Status { url: String, what: &'static str, status: u16, body: String },
     #[error("ComfyUI at {url} answered {what} with something that is no JSON")]
     NotJson { url: String, what: &'static str, source: serde_json::Error },
+    #[error(
+        "ComfyUI at {url} answered {what} with more than {} MiB; look whether ComfyUI listens at this address",
+        limit >> 20
+    )]
+    TooLong { url: String, what: &'static str, limit: u64 },
+    #[error("cannot write {}", file.display())]
+    Save { file: PathBuf, source: io::Error },
 }
 
 /// What stands between an agent and its ComfyUI: everything about a request but the graph.
@@ -35,6 +42,10 @@ pub enum Obstacle {
         "a web page came instead of an answer (status {0}); look whether a proxy or another program listens at this address"
     )]
     WebPage(u16),
+    #[error(
+        "the answer leads elsewhere (status {0}), which is not followed; give the agent the address that it leads to"
+    )]
+    Redirect(u16),
     #[error("the form of Hearth's prompt ids is refused; this ComfyUI needs a newer Hearth")]
     PromptId,
 }
@@ -46,6 +57,7 @@ impl Obstacle {
         match status {
             401 | 403 | 407 => Some(Self::Login(status)),
             413 => Some(Self::TooLarge),
+            300..=399 => Some(Self::Redirect(status)),
             // A gateway without a server behind it: that one may come back.
             502..=504 => None,
             404 | 405 if is_core_endpoint => Some(Self::NoEndpoint(status)),
@@ -96,6 +108,7 @@ mod tests {
             (401, &b""[..], true, Some(Obstacle::Login(401))),
             (403, page, true, Some(Obstacle::Login(403))),
             (413, b"", true, Some(Obstacle::TooLarge)),
+            (302, b"", false, Some(Obstacle::Redirect(302))),
             (404, b"404: Not Found", true, Some(Obstacle::NoEndpoint(404))),
             (404, b"", false, None),
             (200, page, true, Some(Obstacle::WebPage(200))),

@@ -56,6 +56,9 @@ const RESTART_EVERY: Duration = Duration::from_secs(60);
 /// Largest preview that is passed on, in bytes.
 const MAX_PREVIEW: usize = 1024 * 1024;
 
+/// A chunk over which the agent has died so often is not taken up again.
+const MOST_DEATHS: u32 = 2;
+
 /// What happens to a node.
 enum Event {
     Heard(Heard),
@@ -186,6 +189,7 @@ pub(crate) async fn run(
         }
     };
     Box::pin(work.instrument(span)).await;
+    node.outbox.close();
     Ok(())
 }
 
@@ -237,9 +241,15 @@ impl Node {
         }
     }
 
-    /// Takes up what an earlier life of the agent was at: ComfyUI may still run it.
+    /// Takes up what an earlier life of the agent was at: ComfyUI may still run it. What has ended several lives is
+    /// given back, so that the farm looks for the frame that does it.
     fn take_up(&mut self) {
         for KeptChunk { assignment, source, job } in self.outbox.chunks() {
+            let deaths = self.outbox.count_deaths(&assignment.attempt_id);
+            if deaths >= MOST_DEATHS {
+                self.give_back(&assignment, deaths);
+                continue;
+            }
             match Workflow::parse(&source.name, &source.manifest, &source.graph) {
                 Ok(workflow) => {
                     info!(attempt = assignment.attempt_id, "taken up again");
@@ -249,6 +259,35 @@ impl Node {
                 Err(_) => self.outbox.drop_chunk(&assignment.attempt_id),
             }
         }
+    }
+
+    fn give_back(&mut self, assignment: &v1::Assignment, deaths: u32) {
+        let message = format!(
+            "the agent has died {deaths} times while it had this chunk in hand; a frame may take more memory than its host has, its log and the system's say more"
+        );
+        warn!(attempt = assignment.attempt_id, deaths, "not taken up again");
+        let frames = match &assignment.work {
+            Some(Work::Chunk(chunk)) => chunk.frames.clone(),
+            _ => String::new(),
+        };
+        self.keep_result(v1::AttemptResult {
+            attempt_id: assignment.attempt_id.clone(),
+            job_id: assignment.job_id,
+            frames,
+            outcome: Some(Outcome::Failed(v1::Failed {
+                kind: FailureKind::Internal.into(),
+                message,
+                frames: String::new(),
+            })),
+        });
+    }
+
+    /// Until a coordinator has taken it.
+    fn keep_result(&mut self, result: v1::AttemptResult) {
+        self.outbox.keep_result(&result);
+        self.results.insert(result.attempt_id.clone(), result.clone());
+        self.meters.unreported.get_or_create(&self.label()).set(self.results.len() as i64);
+        self.say(Say::Result(result));
     }
 
     /// A new stream: who we are, what we hold, what nobody has taken yet.
@@ -460,16 +499,12 @@ impl Node {
         };
         // Cancelled in the meantime: nobody wants to hear of it.
         let Some(held) = held else { return };
-        let result = v1::AttemptResult {
+        self.keep_result(v1::AttemptResult {
             attempt_id: attempt.to_owned(),
             job_id: held.job_id,
             frames: held.frames,
             outcome: Some(outcome),
-        };
-        self.outbox.keep_result(&result);
-        self.results.insert(attempt.to_owned(), result.clone());
-        self.meters.unreported.get_or_create(&self.label()).set(self.results.len() as i64);
-        self.say(Say::Result(result));
+        });
     }
 
     fn forget_result(&mut self, attempt: &str) {
@@ -486,7 +521,9 @@ impl Node {
             self.restart();
         }
         let attempt_ids = self.held.keys().chain(self.results.keys()).cloned().collect();
-        self.say(Say::Heartbeat(v1::Heartbeat { attempt_ids }));
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let sent_unix_ms = since.as_millis().try_into().unwrap_or(i64::MAX);
+        self.say(Say::Heartbeat(v1::Heartbeat { attempt_ids, sent_unix_ms }));
     }
 
     /// Progress that does not fit into the stream is lost, and told again.

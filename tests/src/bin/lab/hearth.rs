@@ -251,7 +251,10 @@ impl Scheduler for Hearth<'_> {
             }
             for (node, attempts) in of_node {
                 let session = Session(self.sessions[node]);
-                self.farm.apply(time(now), Command::Heartbeat { session, node: name(node), attempts });
+                self.farm.apply(
+                    time(now),
+                    Command::Heartbeat { session, node: name(node), attempts, clock: Some(time(now)) },
+                );
             }
         }
         self.apply(now, Command::Tick)
