@@ -5,7 +5,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use hearth_client::FarmClient;
@@ -76,16 +79,32 @@ pub fn program(name: &str) -> PathBuf {
     }
 }
 
-/// A port that is free, and that nobody else is given: outside the range from which the system takes ports for
-/// outgoing connections, and another part of it for each process.
+/// Ports of a process: outside the range from which the system takes those for outgoing connections.
+const PORTS: u16 = 200;
+
+/// The first of this process's ports, which no other process has while this one lives: what is killed and started again
+/// must find its own.
+fn first_port() -> u16 {
+    static OWN: OnceLock<(File, u16)> = OnceLock::new();
+    const PARTS: u16 = 100;
+    let take = || {
+        for part in (0..PARTS).cycle().skip(std::process::id() as usize % usize::from(PARTS)) {
+            let lock = std::env::temp_dir().join(format!("hearth-test-ports-{part}"));
+            let lock = File::create(lock).expect("a lock file");
+            if lock.try_lock().is_ok() {
+                return (lock, 10_000 + part * PORTS);
+            }
+        }
+        unreachable!("it goes round for ever")
+    };
+    OWN.get_or_init(take).1
+}
+
+/// A port that is free, and that nobody else is given.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    const PARTS: u32 = 200;
-    const PORTS: u16 = 100;
-    let first = 10_000 + (std::process::id() % PARTS) as u16 * PORTS;
     loop {
-        // A process that needs more than its part goes on in those of others.
-        let port = 10_000 + (first - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % (PARTS as u16 * PORTS);
+        let port = first_port() + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

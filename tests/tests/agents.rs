@@ -63,8 +63,12 @@ async fn names_are_told_once_for_all_nodes_and_no_node_works_before_its_own_are_
     let farm = Farm::start(Setup::default()).await;
     clips::make(&farm.path("plates/sh010"), 1..=4, 8, 8);
     let pool = "spoken".to_owned();
-    let submission =
-        v1::SubmitJobRequest { chunk_frames: 1, pool, ..request("sh010", "resize-sharpen", "out") };
+    let submission = v1::SubmitJobRequest {
+        chunk_frames: 1,
+        pool,
+        anyway: true,
+        ..request("sh010", "resize-sharpen", "out")
+    };
     farm.client.submit(submission).await.expect("accepted");
     let library = Library::read::<&str>(&[]);
     let classes = library.get("resize-sharpen").expect("shipped").needed_classes();

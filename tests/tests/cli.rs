@@ -70,7 +70,7 @@ async fn a_day_at_the_command_line() {
     // Steering.
     let (_, out, _) = hearth(&["submit", clip, "-w", "resize-sharpen", "-o", "comps/c", "--priority", "0"]);
     assert!(out.contains("watch it with: hearth watch 5"), "{out}");
-    assert_eq!(hearth(&["pause", "5"]).1, "job 5 (plate) is paused\n");
+    assert_eq!(hearth(&["pause", "5"]).1, "job 5 (sh010/plate) is paused\n");
     assert_eq!(hearth(&["why", "5"]).1, "job 5: it is paused; `hearth resume 5` lets it go on\n");
     assert_eq!(hearth(&["why", "1"]).1, "job 1: it is done\n");
     assert!(hearth(&["priority", "5", "70"]).1.contains("job 5"));
@@ -79,8 +79,17 @@ async fn a_day_at_the_command_line() {
     assert_eq!(code, Some(0));
     let jobs: Value = serde_json::from_str(&out).expect("json");
     assert_eq!((jobs.as_array().map(Vec::len), &jobs[0]["priority"]), (Some(1), &70.into()));
-    assert_eq!(hearth(&["cancel", "5"]).1, "job 5 (plate) is cancelled\n");
+    assert_eq!(hearth(&["cancel", "5"]).1, "job 5 (sh010/plate) is cancelled\n");
     assert_eq!(hearth(&["watch", "5"]).0, Some(4), "a cancelled job has its own exit code");
+    // Several, by number, and by what they have in common; one that is refused keeps none of the others.
+    let (code, out, err) = hearth(&["pause", "5", "1"]);
+    assert_eq!((code, out.as_str(), err.lines().count()), (Some(1), "", 2), "{err}");
+    let (code, _, err) = hearth(&["pause", "--show", "nobody", "--yes"]);
+    assert_eq!(code, Some(0), "{err}");
+    let (_, out, _) = hearth(&["jobs", "--state", "cancelled", "--text", "COMPS/C", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&out).expect("json").as_array().map(Vec::len), Some(1), "{out}");
+    let (code, _, err) = hearth(&["cancel", "--state", "done"]);
+    assert!(code == Some(1) && err.contains("with --yes"), "{err}");
     let (code, _, err) = hearth(&["resume", "5"]);
     assert_eq!((code, err.as_str()), (Some(1), "hearth: job 5 has already been cancelled\n"));
 

@@ -351,7 +351,7 @@ async fn a_wedge_is_a_take_for_each_value_and_a_sheet_of_all() {
     let jobs = farm.client.submit(submission).await.expect("accepted").jobs;
     assert_eq!(jobs.len(), 7);
     let sheet = jobs.last().expect("a sheet");
-    assert_eq!((sheet.name.as_str(), sheet.output.as_str()), ("plate wedge", "comps/wedge_wedge.png"));
+    assert_eq!((sheet.name.as_str(), sheet.output.as_str()), ("sh010/plate wedge", "comps/wedge_wedge.png"));
     assert_eq!(sheet.after_job_ids.len(), 6);
     for job in &jobs {
         let (job, failures) = finish(&farm.client, job.job_id).await;

@@ -77,6 +77,13 @@ async fn overwriting_named_frames_keeps_the_others() {
     let (job, _) = farm.run(other("")).await;
     assert_eq!(job.state(), JobState::Done, "{}", job.message);
     assert!(SequenceManifest::read(&output).expect("a manifest").kept.is_empty());
+
+    // What lies in its folder and is not of it would go with it.
+    let inside = v1::SubmitJobRequest { output: "comps/sh010/wip/v001".to_owned(), ..ask("1-2", "0", false) };
+    assert_eq!(farm.run(inside).await.0.state(), JobState::Done);
+    let refused = farm.client.submit(ask("", "0", true)).await.expect_err("refused").to_string();
+    assert!(refused.contains("holds another sequence, wip/v001"), "{refused}");
+    assert!(output.join("wip/v001").is_dir());
     farm.stop().await;
 }
 

@@ -51,6 +51,13 @@ async fn everything_is_told_before_a_gpu_is_touched() {
     let large = farm.client.check(request("sh010", "flux-upscale", "large")).await.expect("it could be");
     assert_eq!(lacks(&large, "node2"), ["less than 16.0 GiB of GPU memory"]);
     let nowhere = v1::SubmitJobRequest { pool: "moon".to_owned(), ..request("sh010", "film-look", "x") };
+    let refused = farm.client.check(nowhere.clone()).await.expect_err("no such pool").to_string();
+    assert!(refused.contains("no node is in pool 'moon'") && refused.contains("--anyway"), "{refused}");
+    let limited =
+        v1::SubmitJobRequest { limits: vec!["nukes".to_owned()], ..request("sh010", "film-look", "x") };
+    let refused = farm.client.submit(limited).await.expect_err("no such limit").to_string();
+    assert!(refused.contains("the farm has no limit 'nukes'"), "{refused}");
+    let nowhere = v1::SubmitJobRequest { anyway: true, ..nowhere };
     let nowhere = farm.client.check(nowhere).await.expect("it could be");
     assert_eq!((nowhere.node_count, nowhere.nodes_elsewhere), (0, 3));
     assert!(nowhere.warnings.iter().any(|warning| warning.contains("no node of its pool is connected")));
@@ -143,7 +150,7 @@ async fn everything_is_told_before_a_gpu_is_touched() {
     assert!(small.chunks == 6 && small.gpu_seconds > 1.5 * large.gpu_seconds, "{small:?}, {large:?}");
 
     // A place that a job has is nobody else's; one that nothing is made at yet says so, too.
-    chunks.pool = "moon".to_owned();
+    (chunks.pool, chunks.anyway) = ("moon".to_owned(), true);
     farm.client.submit(chunks.clone()).await.expect("it waits for its pool");
     assert_refused(&farm, chunks, "already writes to").await;
     farm.stop().await;
@@ -162,10 +169,42 @@ async fn what_is_saved_to_a_path_must_be_found_again() {
         lacks(&told, "node0")[0].contains("cannot be fetched, since it is not known where its output folder")
     );
     assert!(lacks(&told, "node1").is_empty());
-    let sharpen = v1::SubmitJobRequest { clip, ..request("sh010", "resize-sharpen", "sharp") };
+    let sharpen =
+        v1::SubmitJobRequest { clip, allow_clipping: true, ..request("sh010", "resize-sharpen", "sharp") };
     assert!(lacks(&farm.client.check(sharpen).await.expect("it could be"), "node0").is_empty());
     let (job, failures) = farm.run(key).await;
     assert!(job.state() == JobState::Done && failures.is_empty(), "{failures:?}");
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn light_is_not_cut_off_in_silence() {
+    let farm = Farm::start(Setup::default()).await;
+    clips::make_exr(&farm.path("plates/sh010"), 1001..=1003, 24, 16);
+    let of = |workflow, output| v1::SubmitJobRequest {
+        clip: "plates/sh010/plate.%04d.exr".to_owned(),
+        ..request("sh010", workflow, output)
+    };
+    let refused = farm.client.submit(of("resize-sharpen", "sharp")).await.expect_err("8 bits").to_string();
+    assert!(refused.contains("8-bit PNG") && refused.contains("--allow-clipping"), "{refused}");
+    let allowed = v1::SubmitJobRequest { allow_clipping: true, ..of("resize-sharpen", "sharp") };
+    let told = farm.client.check(allowed.clone()).await.expect("it could be");
+    let warned = told.warnings.iter().any(|warning| warning.contains("cut off"));
+    assert!(warned, "{:?}", told.warnings);
+    assert_eq!(farm.run(allowed).await.0.state(), JobState::Done);
+    // One that works on floats keeps them, and one that makes something else of the clip cuts nothing off.
+    for workflow in ["chroma-key", "3d-maps"] {
+        farm.client.check(of(workflow, "out")).await.expect(workflow);
+    }
+    let clips = |name: &'static str| {
+        let library = hearth_workflows::library::Library::read::<&std::path::Path>(&[]);
+        let half = hearth_workflows::format::Encoding {
+            format: hearth_workflows::format::PictureFormat::ExrHalf,
+            colour: hearth_workflows::format::ColourSpace::Linear,
+        };
+        library.get(name).expect("shipped").manifest().clips(half)
+    };
+    assert!(clips("resize-sharpen") && !clips("film-look") && !clips("chroma-key"));
     farm.stop().await;
 }
 

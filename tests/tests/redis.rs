@@ -482,18 +482,18 @@ async fn a_farm_moves_between_redis_and_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_follow_answer_readers_and_send_writers_to_the_leader() {
+async fn those_who_follow_send_readers_and_writers_to_the_leader() {
     let work = at_work(Plan { coordinators: 2, seconds_per_frame: 0.5, ..Plan::default() }).await;
     let leader = work.facility.wait_for_leader().await;
     let follower = &work.facility.coordinators[1 - leader];
-    // A client that only knows the one who follows: it reads there, and writes where it is sent.
+    // A client that only knows the one who follows goes where it is sent.
     let client = FarmClient::new(&follower.link.url()).expect("client");
     let view = until(&client, work.job, |job| job.counts.unwrap_or_default().done > 10).await;
-    assert_eq!(view.name, "plate");
+    assert_eq!(view.name, "sh010/plate");
     let nodes = client.nodes().await.expect("nodes");
     assert_eq!(nodes.len(), 6);
     assert!(nodes.iter().all(|node| !node.device.is_empty()), "{nodes:?}");
-    // A watch there hears chunks finish, and the end.
+    // A watch hears chunks finish, and the end.
     let watching = tokio::spawn({
         let (client, job) = (FarmClient::new(&follower.link.url()).expect("client"), work.job);
         async move {
@@ -517,6 +517,35 @@ async fn those_who_follow_answer_readers_and_send_writers_to_the_leader() {
     let (chunks, last) = watching.await.expect("watched");
     assert!(chunks > 0 && last == Some(JobState::Done), "{chunks} {last:?}");
     assert_eq!(work.facility.wait_for_leader().await, 1 - leader);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_a_moment_before_redis_is_emptied_is_there_after_it() {
+    let work = at_work(Plan { coordinators: 2, seconds_per_frame: 0.5, ..Plan::default() }).await;
+    let client = &work.facility.client;
+    for round in 0..4 {
+        let mut jobs = Vec::new();
+        for job in 0..3 {
+            let output = format!("round{round}_{job}");
+            let submitted =
+                client.submit(request("sh010", "resize-sharpen", &output)).await.expect("accepted");
+            jobs.push((submitted.job.expect("a job").job_id, output));
+        }
+        // The one who follows may not have heard of the last of them.
+        work.facility.redis.ask::<String>(&["FLUSHALL"]).await;
+        work.facility.wait_for_leader().await;
+        for (job, output) in jobs {
+            let found = client.job(job).await.expect("it was acknowledged");
+            assert_eq!(found.output, format!("comps/{output}"));
+            client
+                .control(
+                    job,
+                    hearth_client::v1::control_job_request::Action::Cancel(hearth_client::v1::Cancel {}),
+                )
+                .await
+                .expect("it is there");
+        }
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) {

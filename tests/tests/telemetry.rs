@@ -31,6 +31,7 @@ async fn the_coordinator_tells_its_numbers() {
     // And one that waits: no node is in its pool.
     let waiting = SubmitJobRequest {
         pool: "nowhere".to_owned(),
+        anyway: true,
         priority: Some(70),
         ..request("sh010", "resize-sharpen", "waiting")
     };

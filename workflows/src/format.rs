@@ -131,6 +131,15 @@ impl PictureFormat {
         }
     }
 
+    /// Bits of a sample, at most.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Png8 | Self::Tiff8 | Self::Jpeg => 8,
+            Self::Png16 | Self::Tiff16 | Self::Dpx | Self::ExrHalf => 16,
+            Self::TiffFloat | Self::ExrFloat => 32,
+        }
+    }
+
     /// Whether it holds values below 0 and above 1.
     pub fn is_float(self) -> bool {
         matches!(self, Self::TiffFloat | Self::ExrHalf | Self::ExrFloat)

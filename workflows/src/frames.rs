@@ -319,10 +319,16 @@ impl FromStr for FrameSet {
 
     fn from_str(text: &str) -> Result<Self, FramesError> {
         let mut set = FrameSet::new();
+        // What is put in, also again and again: a short text must not keep a processor busy.
+        let mut put_in = 0_u64;
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (first, last, step) = parse_part(part)?;
             let span = last.abs_diff(first);
             if span / step >= MAX_FRAMES {
+                return Err(FramesError::TooMany);
+            }
+            put_in += if step == 1 { 1 } else { span / step + 1 };
+            if put_in > 2 * MAX_RUNS as u64 {
                 return Err(FramesError::TooMany);
             }
             if step == 1 {

@@ -114,4 +114,7 @@ fn the_fields_notation_is_read() {
     ] {
         assert_eq!(text.parse::<FrameSet>(), Err(error), "{text}");
     }
+    // The same again and again makes no more frames, but work.
+    let again = ["1-1999999x2"; 300].join(",");
+    assert_eq!(again.parse::<FrameSet>(), Err(FramesError::TooMany));
 }

@@ -71,7 +71,7 @@ A batch file, in TOML or, with the same names, in JSON:
   parameters = { screen = \"blue\" }
   deliver = [\"h264\"]
 
-A job also takes frames, name, pool, user, priority, urgent, colour_space, chunk_frames and takes; deliver = [] leaves out
+A job also takes frames, name, pool, user, priority, urgent, colour_space, allow_clipping, chunk_frames and takes; deliver = [] leaves out
 what the workflow usually delivers. A batch is called by the number of its first job; the number of any of them will do.")]
 pub(crate) struct BatchSubmit {
     /// A file that ends in .toml or .json, or a folder of the farm's storage, e.g. plates/dune: every clip in it and
@@ -101,6 +101,12 @@ pub(crate) struct BatchSubmit {
     /// This host's storage roots, to understand absolute paths
     #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
     pub(crate) roots: String,
+    /// What clips hold below 0 and above 1 may be cut off, in jobs that do not say otherwise
+    #[arg(long)]
+    pub(crate) allow_clipping: bool,
+    /// Pools may be ones that the farm does not have yet
+    #[arg(long)]
+    pub(crate) anyway: bool,
     /// Say what would become of each job, and submit nothing
     #[arg(long, conflicts_with = "watch")]
     pub(crate) dry_run: bool,
@@ -145,6 +151,7 @@ struct Entry {
     colour_space: String,
     priority: Option<u32>,
     urgent: Option<bool>,
+    allow_clipping: Option<bool>,
     chunk_frames: Option<u32>,
     takes: Option<u32>,
     /// Empty: not even what the workflow usually delivers.
@@ -194,6 +201,7 @@ impl Entry {
         }
         self.priority = self.priority.or(defaults.priority);
         self.urgent = self.urgent.or(defaults.urgent);
+        self.allow_clipping = self.allow_clipping.or(defaults.allow_clipping);
         self.chunk_frames = self.chunk_frames.or(defaults.chunk_frames);
         self.takes = self.takes.or(defaults.takes);
         self.deliver = self.deliver.or_else(|| defaults.deliver.clone());
@@ -240,6 +248,7 @@ impl Entry {
             pool: self.pool,
             priority: self.priority,
             urgent: self.urgent.unwrap_or(false),
+            allow_clipping: self.allow_clipping.unwrap_or(false),
             colour_space: self.colour_space,
             chunk_frames: self.chunk_frames.unwrap_or(0),
             takes: self.takes.unwrap_or(1),
@@ -300,6 +309,7 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
         show: flags.show,
         user: flags.user,
         priority: flags.priority,
+        allow_clipping: flags.allow_clipping.then_some(true),
         ..Entry::default()
     };
     let flagged = flagged.beside(Path::new(""));
@@ -317,7 +327,10 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
         }
         clips.into_iter().map(|clip| Entry { clip, ..flagged.clone() }).collect()
     };
-    let jobs = entries.into_iter().enumerate().map(|(index, entry)| entry.request(index + 1, &roots));
+    let anyway = flags.anyway;
+    let jobs = entries.into_iter().enumerate().map(|(index, entry)| {
+        Ok::<_, CliError>(v1::SubmitJobRequest { anyway, ..entry.request(index + 1, &roots)? })
+    });
     let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
     if flags.dry_run {
         let responses = client.check_batch(jobs).await?;

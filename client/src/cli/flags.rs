@@ -4,9 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use hearth_proto::v1::JobState;
 use hearth_workflows::delivery::Curve;
 
-use super::{batch::BatchCommand, preset::PresetCommand, workflow::WorkflowCommand};
+use super::{
+    batch::BatchCommand,
+    chosen::{Chosen, state},
+    preset::PresetCommand,
+    workflow::WorkflowCommand,
+};
 
 /// Sends clips through ComfyUI workflows on every GPU of the farm.
 #[derive(Debug, Parser)]
@@ -61,6 +67,12 @@ pub(crate) enum Command {
         /// Only of this user
         #[arg(long, default_value = "")]
         user: String,
+        /// Only in these states, e.g. failed,partial; ended ones too
+        #[arg(long, value_delimiter = ',', value_parser = state)]
+        state: Vec<JobState>,
+        /// Only those in whose name, clip, output or workflow this stands
+        #[arg(long, default_value = "")]
+        text: String,
         /// At most so many
         #[arg(long, default_value_t = 50)]
         limit: u32,
@@ -76,14 +88,17 @@ pub(crate) enum Command {
     Why { job: u64 },
     /// Follow a job to its end
     Watch { job: u64 },
-    /// Hand out no new chunk of a job; running ones go on
-    Pause { job: u64 },
-    /// Go on with a paused job
-    Resume { job: u64 },
-    /// Stop a job and remove what it has rendered
-    Cancel { job: u64 },
-    /// Try the failed frames of a job again
-    Retry { job: u64 },
+    /// Hand out no new chunk of jobs; running ones go on
+    Pause(Chosen),
+    /// Go on with paused jobs
+    Resume(Chosen),
+    /// Stop jobs and remove what they have rendered
+    #[command(after_help = "Examples:
+  hearth cancel 3 5 7
+  hearth cancel --show dune --state waiting,paused")]
+    Cancel(Chosen),
+    /// Try the failed frames of jobs again
+    Retry(Chosen),
     /// Change a job's priority
     Priority {
         job: u64,
@@ -211,6 +226,9 @@ pub(crate) struct Submit {
     /// Only nodes of this pool; of all of several as comp+a100, of none as !desktop
     #[arg(long, default_value = "")]
     pub(crate) pool: String,
+    /// Its pool and limits may be ones that the farm does not have yet
+    #[arg(long)]
+    pub(crate) anyway: bool,
     /// What the clip's numbers are: linear, srgb, rec709, acescg, acescct or data [default: linear in float
     /// files, srgb in all others]
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -235,6 +253,9 @@ pub(crate) struct Submit {
     /// Replace a sequence of Hearth's that lies at the output already
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// What the clip holds below 0 and above 1 may be cut off, where the workflow works on fewer bits
+    #[arg(long)]
+    pub(crate) allow_clipping: bool,
     /// Submit nothing: say what is wrong, which nodes could run it and what the others lack, and what it would cost
     #[arg(long)]
     pub(crate) dry_run: bool,

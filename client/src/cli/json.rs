@@ -50,6 +50,7 @@ pub(super) fn job(job: &v1::Job) -> Value {
         "earliest_seconds": job.earliest_seconds,
         "latest_seconds": job.latest_seconds,
         "deadline_unix_ms": job.deadline_unix_ms,
+        "nodes": job.nodes,
         "late": job.late,
     })
 }
@@ -107,6 +108,8 @@ pub(super) fn workflow(workflow: &v1::Workflow) -> Value {
         "purpose": workflow.purpose,
         "category": workflow.category,
         "split": workflow.split,
+        "reads": workflow.clip_formats,
+        "clips": workflow.clips,
         "passes": workflow.passes,
         "parameters": parameters.collect::<Vec<_>>(),
         "presets": presets.collect::<Vec<_>>(),

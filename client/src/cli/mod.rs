@@ -4,6 +4,7 @@
 //! coordinator answers.
 
 mod batch;
+mod chosen;
 mod deliver;
 mod flags;
 mod json;
@@ -27,6 +28,7 @@ use hearth_telemetry::{Logs, LogsError, chain};
 use tracing::Instrument as _;
 
 use crate::{ClientError, FarmClient};
+use chosen::Deed;
 use flags::{Command, Flags, NodesCommand};
 use out::{complain, say};
 pub use progress::Progress;
@@ -70,6 +72,10 @@ pub enum CliError {
     Incomplete { job: usize, what: &'static str },
     #[error("no workflow '{name}'; the farm has {known}")]
     NoWorkflow { name: String, known: String },
+    #[error("{count} jobs are like that; {verb} them with --yes")]
+    Unasked { count: usize, verb: &'static str },
+    #[error("{count} jobs are like that, and {most} are changed at most; name fewer of them")]
+    TooManyJobs { count: u64, most: u32 },
     #[error("cannot read {path}")]
     Read { path: std::path::PathBuf, source: std::io::Error },
     #[error("{path} exists already; remove it, or name another folder with --output")]
@@ -147,12 +153,15 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
                 return Ok(Outcome::Fine);
             }
             let response = client.submit(request).instrument(span).await?;
+            response.warnings.iter().for_each(|warning| complain!("warning: {warning}"));
             return submitted(&client, &response.jobs, watch, json).await;
         }
         Command::Preset { command } => return preset::run(&client, command, json).await,
         Command::Batch { command } => return batch::run(&client, command, json).await,
-        Command::Jobs { all, show, user, limit } => {
-            let request = v1::ListJobsRequest { limit, show, user, active_only: !all };
+        Command::Jobs { all, show, user, state, text, limit } => {
+            let active_only = !all && state.is_empty();
+            let states = state.into_iter().map(Into::into).collect();
+            let request = v1::ListJobsRequest { limit, show, user, active_only, states, text };
             let response = client.jobs(request).await?;
             if json {
                 say!("{}", json::list(response.jobs.iter().map(json::job)));
@@ -186,10 +195,10 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
             }
         }
         Command::Watch { job } => return follow(&client, job, json).await,
-        Command::Pause { job } => control(&client, job, Action::Pause(v1::Pause {}), json).await?,
-        Command::Resume { job } => control(&client, job, Action::Resume(v1::Resume {}), json).await?,
-        Command::Cancel { job } => control(&client, job, Action::Cancel(v1::Cancel {}), json).await?,
-        Command::Retry { job } => control(&client, job, Action::Retry(v1::Retry {}), json).await?,
+        Command::Pause(jobs) => return chosen::run(&client, jobs, Deed::Pause, json).await,
+        Command::Resume(jobs) => return chosen::run(&client, jobs, Deed::Resume, json).await,
+        Command::Cancel(jobs) => return chosen::run(&client, jobs, Deed::Cancel, json).await,
+        Command::Retry(jobs) => return chosen::run(&client, jobs, Deed::Retry, json).await,
         Command::Priority { job, priority } => {
             control(&client, job, Action::SetPriority(v1::SetPriority { priority }), json).await?;
         }

@@ -51,6 +51,8 @@ pub(super) fn request(flags: Submit) -> Result<v1::SubmitJobRequest, CliError> {
         takes: flags.takes,
         deliveries,
         overwrite: flags.overwrite,
+        allow_clipping: flags.allow_clipping,
+        anyway: flags.anyway,
         urgent: flags.urgent,
         deadline_unix_ms: deadline(&flags.deadline)?,
         min_nodes: flags.min_nodes,
@@ -134,6 +136,8 @@ fn again(path: &Path) -> Result<v1::SubmitJobRequest, CliError> {
         frames: before.frames,
         chunk_frames: before.chunk_frames,
         colour_space: before.colour_space,
+        // As it was before.
+        allow_clipping: true,
         ..v1::SubmitJobRequest::default()
     })
 }

@@ -99,6 +99,19 @@ pub(super) fn job(job: &v1::Job) -> String {
     for lost in &job.lost {
         fact("", format!("{}: {}", lost.frames, lost.message));
     }
+    let now = now();
+    let ago =
+        |at: i64| if at > 0 { format!("{} ago", duration((now - at) as f64 / 1e3)) } else { String::new() };
+    fact("submitted", ago(job.submitted_unix_ms));
+    fact("started", ago(job.started_unix_ms));
+    let took = (job.ended_unix_ms - job.started_unix_ms) as f64 / 1e3;
+    let took = if job.started_unix_ms > 0 { format!(", after {}", duration(took)) } else { String::new() };
+    fact(
+        "ended",
+        if job.ended_unix_ms > 0 { format!("{}{took}", ago(job.ended_unix_ms)) } else { String::new() },
+    );
+    fact("deadline", deadline(job, now));
+    fact("rendered on", job.nodes.join(", "));
     fact("priority", if job.urgent { format!("{}, urgent", job.priority) } else { job.priority.to_string() });
     fact("pool", job.pool.clone());
     fact("show", job.show.clone());
@@ -259,6 +272,10 @@ pub(super) fn workflow(workflow: &v1::Workflow) -> String {
     fact("split", workflow.split.clone());
     fact("passes", workflow.passes.join(", "));
     fact("delivers", workflow.deliveries.join(", "));
+    let cuts = if workflow.clips { "; cuts off what a float clip holds below 0 and above 1" } else { "" };
+    if !workflow.clip_formats.is_empty() {
+        fact("reads", format!("{}{cuts}", workflow.clip_formats.join(", ")));
+    }
     fact("packages", workflow.packages.join(", "));
     fact("models", workflow.models.join(", "));
     if workflow.vram_gib > 0.0 {
@@ -391,6 +408,22 @@ pub(super) fn clips(clips: &[v1::Clip]) -> String {
         table.add_row([&clip.pattern, &clip.frames, &clip.missing, &size, &clip.format]);
     }
     trimmed(&table)
+}
+
+/// Unix milliseconds.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis().try_into().unwrap_or(i64::MAX)
+}
+
+/// From now on, so that it reads the same in every time zone.
+fn deadline(job: &v1::Job, now: i64) -> String {
+    let left = (job.deadline_unix_ms - now) as f64 / 1e3;
+    match job.deadline_unix_ms {
+        0 => String::new(),
+        _ if left < 0.0 => format!("{} ago", duration(-left)),
+        _ => format!("in {}", duration(left)),
+    }
 }
 
 fn eta(job: &v1::Job) -> String {

@@ -55,6 +55,8 @@ pub(super) struct Engine<S> {
     pub(super) restoring: bool,
     /// When the store first answered after it was away.
     pub(super) back: Option<Instant>,
+    /// Since when the store has less than this process has seen in it.
+    pub(super) behind: Option<Instant>,
     /// Counts surveys.
     pub(super) surveys: Arc<AtomicU64>,
     /// Whether the store is known to have everything.

@@ -241,6 +241,7 @@ pub async fn start<S: Store>(
         ahead: false,
         restoring: false,
         back: None,
+        behind: None,
         surveys: Arc::default(),
         kept: Instant::now(),
         settled: false,

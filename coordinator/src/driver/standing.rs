@@ -92,6 +92,10 @@ impl<S: Store> Engine<S> {
         let News { leader, changed } = self.store.follow().await?;
         let back = *self.back.get_or_insert_with(Instant::now);
         match changed {
+            Changed::Behind => drop(self.behind.get_or_insert_with(Instant::now)),
+            Changed::Some(_) | Changed::Everything => self.behind = None,
+        }
+        match changed {
             Changed::Some(group) if self.farm.is_some() => {
                 if let Err(failure) = self.absorb(&group) {
                     warn!(error = %chain(&failure), "a change makes no sense here: everything is loaded again");
@@ -109,6 +113,12 @@ impl<S: Store> Engine<S> {
             }
             // Who remembers nothing lets those go first who may remember what the store has lost.
             None if self.farm.is_none() && back.elapsed() < self.options.lease => {
+                self.stand(Role::Following { leader: None });
+                Ok(())
+            }
+            // The store has lost its data with its leader's lease. That leader still lives, as far as anybody knows, has
+            // what was acknowledged a moment ago, and writes it back: whoever leads from an older copy would lose that.
+            None if self.behind.is_some_and(|since| since.elapsed() < self.options.lease) => {
                 self.stand(Role::Following { leader: None });
                 Ok(())
             }

@@ -52,6 +52,8 @@ pub struct JobView {
     pub failures: Vec<Failure>,
     /// Why frames have failed for good.
     pub lost: Vec<LostFrames>,
+    /// Nodes that have finished frames of it; not told among many jobs.
+    pub nodes: Vec<NodeName>,
     /// Finished frames a second.
     pub frames_per_second: Option<f64>,
     pub eta: Option<Eta>,
@@ -78,6 +80,10 @@ pub struct JobFilter {
     pub show: String,
     pub user: String,
     pub active_only: bool,
+    /// Empty: any.
+    pub states: Vec<JobState>,
+    /// What stands in its name, clip, output or workflow, in small letters; empty: anything.
+    pub text: String,
     /// At most so many, newest first.
     pub limit: usize,
 }
@@ -106,6 +112,9 @@ pub struct NodeView {
     pub chunks_failed: u64,
 }
 
+/// Nodes of a job that are named.
+const TOLD_NODES: usize = 64;
+
 impl Farm {
     pub fn job(&self, id: JobId) -> Option<JobView> {
         self.jobs.get(&id).map(|job| self.view(id, job, false))
@@ -117,6 +126,8 @@ impl Farm {
             (filter.show.is_empty() || job.spec.show == filter.show)
                 && (filter.user.is_empty() || job.spec.user == filter.user)
                 && !(filter.active_only && job.is_ended())
+                && (filter.states.is_empty() || filter.states.contains(&job_state(job)))
+                && (filter.text.is_empty() || has_text(&job.spec, &filter.text))
         };
         let mut ids: Vec<JobId> =
             self.jobs.iter().filter(|(_, job)| wanted(job)).map(|(id, _)| *id).collect();
@@ -193,17 +204,7 @@ impl Farm {
             done = (waiting as f64 * part) as u64;
             (running, waiting) = (waiting - done, 0);
         }
-        let state = match job.phase {
-            Phase::Ended(Ended::Done) => JobState::Done,
-            Phase::Ended(Ended::Partial) => JobState::Partial,
-            Phase::Ended(Ended::Failed) => JobState::Failed,
-            Phase::Ended(Ended::Cancelled { .. }) => JobState::Cancelled,
-            Phase::Assembling => JobState::Assembling,
-            Phase::Rendering | Phase::Delivering if job.paused => JobState::Paused,
-            Phase::Rendering | Phase::Delivering if job.running.is_empty() => JobState::Waiting,
-            Phase::Rendering => JobState::Running,
-            Phase::Delivering => JobState::Delivering,
-        };
+        let state = job_state(job);
         let known = job.spec.workflow().and_then(|id| self.workflows.get(id));
         let message = match (state, job.message.is_empty(), known) {
             (JobState::Waiting, true, known) => self.awaits_what(job).unwrap_or_else(|| match known {
@@ -226,6 +227,7 @@ impl Farm {
             attempts,
             failures: job.failures.iter().rev().cloned().collect(),
             lost: job.lost.clone(),
+            nodes: if among_many { Vec::new() } else { nodes_of(job) },
             frames_per_second: job.frames_per_second(),
             eta: if among_many && job.running.is_empty() { None } else { self.eta(id) },
             late: job.late,
@@ -299,4 +301,35 @@ impl Farm {
         let told: Vec<String> = lacks.into_iter().take(super::explain::TOLD).collect();
         format!("none of {} connected nodes can run it: {}", online.len(), told.join("; "))
     }
+}
+
+/// What people call the phase that it is in.
+fn job_state(job: &Job) -> JobState {
+    match job.phase {
+        Phase::Ended(Ended::Done) => JobState::Done,
+        Phase::Ended(Ended::Partial) => JobState::Partial,
+        Phase::Ended(Ended::Failed) => JobState::Failed,
+        Phase::Ended(Ended::Cancelled { .. }) => JobState::Cancelled,
+        Phase::Assembling => JobState::Assembling,
+        Phase::Rendering | Phase::Delivering if job.paused => JobState::Paused,
+        Phase::Rendering | Phase::Delivering if job.running.is_empty() => JobState::Waiting,
+        Phase::Rendering => JobState::Running,
+        Phase::Delivering => JobState::Delivering,
+    }
+}
+
+/// Whether `text`, in small letters, stands in what people know the job by.
+fn has_text(spec: &JobSpec, text: &str) -> bool {
+    let render = spec.render();
+    let workflow = render.map_or("", |render| render.workflow_name.as_str());
+    let clip = render.and_then(|render| render.clip.as_ref()).map(|clip| clip.path.to_string());
+    [spec.name.as_str(), spec.output.as_str(), workflow, clip.as_deref().unwrap_or_default()]
+        .into_iter()
+        .any(|known| known.to_lowercase().contains(text))
+}
+
+/// The nodes that have finished frames of it.
+fn nodes_of(job: &Job) -> Vec<NodeName> {
+    let nodes: BTreeSet<&NodeName> = job.pieces.values().map(|piece| &piece.node).collect();
+    nodes.into_iter().take(TOLD_NODES).cloned().collect()
 }

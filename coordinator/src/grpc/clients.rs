@@ -153,9 +153,12 @@ impl v1::farm_server::Farm for FarmService {
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
         // A follower knows neither progress nor speeds, and what was changed a moment ago only a moment later.
         self.leads()?;
-        let v1::ListJobsRequest { limit, show, user, active_only } = request.into_inner();
+        let request = request.into_inner();
+        let states = request.states().filter_map(convert::job_state_from).collect();
+        let v1::ListJobsRequest { limit, show, user, active_only, text, .. } = request;
         let limit = if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) };
-        let filter = JobFilter { show, user, active_only, limit: limit as usize };
+        let filter =
+            JobFilter { show, user, active_only, states, text: text.to_lowercase(), limit: limit as usize };
         let read = self.driver.read(move |farm| (farm.tag().clone(), farm.jobs(&filter)));
         let (tag, (jobs, total)) = read.await.map_err(status)?;
         let jobs = jobs.into_iter().map(|view| convert::job(&tag, view)).collect();

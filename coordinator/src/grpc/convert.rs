@@ -1,7 +1,11 @@
 //! Between the farm's types and the contract's messages.
 
 use hearth_proto::v1;
-use hearth_workflows::{FrameSet, Split, Workflow, parameters::ParameterTexts};
+use hearth_workflows::{
+    FrameSet, Split, Workflow,
+    format::{ColourSpace, Encoding, PictureFormat},
+    parameters::ParameterTexts,
+};
 
 use super::SharedNames;
 use crate::{
@@ -37,6 +41,22 @@ same_names!(node_state: NodeState => v1::NodeState {
 same_names!(attempt_phase: AttemptPhase => v1::AttemptPhase {
     Staging, Queued, Running, Collecting, Publishing, Assembling, Encoding
 });
+
+/// `None`: a state of a newer Hearth's, or none.
+pub(crate) fn job_state_from(state: v1::JobState) -> Option<JobState> {
+    Some(match state {
+        v1::JobState::Unspecified => return None,
+        v1::JobState::Waiting => JobState::Waiting,
+        v1::JobState::Running => JobState::Running,
+        v1::JobState::Paused => JobState::Paused,
+        v1::JobState::Assembling => JobState::Assembling,
+        v1::JobState::Delivering => JobState::Delivering,
+        v1::JobState::Done => JobState::Done,
+        v1::JobState::Partial => JobState::Partial,
+        v1::JobState::Failed => JobState::Failed,
+        v1::JobState::Cancelled => JobState::Cancelled,
+    })
+}
 
 /// An unknown kind, from an agent newer than us, counts as internal.
 pub(crate) fn failure_kind_from(kind: v1::FailureKind) -> FailureKind {
@@ -171,6 +191,7 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
         delivery,
         urgent: spec.urgent,
         lost: view.lost.iter().map(lost).collect(),
+        nodes: view.nodes.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -265,6 +286,12 @@ pub(crate) fn workflow(workflow: &Workflow) -> v1::Workflow {
         packages: manifest.needs.packages.keys().cloned().collect(),
         models: workflow.needed_models(&ParameterTexts::new()),
         vram_gib: manifest.needs.vram_gib,
+        clip_formats: manifest
+            .clip
+            .iter()
+            .flat_map(|clip| clip.formats.iter().map(ToString::to_string))
+            .collect(),
+        clips: manifest.clips(Encoding { format: PictureFormat::ExrHalf, colour: ColourSpace::Linear }),
         deliveries: manifest
             .deliveries
             .iter()

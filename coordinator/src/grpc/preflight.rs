@@ -47,9 +47,12 @@ impl FarmService {
         // What nodes can run only the leader knows.
         self.leads()?;
         let colour_given = says_colour(&request);
+        let warnings = self.of_show(request.show.clone()).await?;
         let checked = self.check(request).await?;
         self.may_take(checked.jobs.clone()).await?;
-        self.foresee(checked, colour_given, &mut Asked::new()).await
+        let mut told = self.foresee(checked, colour_given, &mut Asked::new()).await?;
+        told.warnings.extend(warnings);
+        Ok(told)
     }
 
     /// The same of a batch, which is refused as a whole.
@@ -198,6 +201,21 @@ fn message(
     if let Some(clip) = clip.filter(|_| !colour_given) {
         let colour = clip.encoding.colour;
         warnings.push(format!("the clip's colour space is not said: taken for {colour}"));
+    }
+    if let (Some(clip), Some(workflow)) = (clip, workflow) {
+        let manifest = workflow.manifest();
+        let staged = manifest.staged(clip.encoding).unwrap_or(clip.encoding).format;
+        let (from, to) = (clip.encoding.format, staged);
+        if manifest.clips(clip.encoding) {
+            warnings.push(format!("what is below 0 and above 1 is cut off: it works on {}", to.name()));
+        } else if to.bits() < from.bits() && !(from.is_float() && to.is_float()) {
+            warnings.push(format!(
+                "it works on {}: of {} bits, {} are kept",
+                to.name(),
+                from.bits(),
+                to.bits()
+            ));
+        }
     }
     if !room.is_writable {
         warnings

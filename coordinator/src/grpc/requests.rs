@@ -74,13 +74,29 @@ impl FarmService {
         // A client that lost the answer asks again: the output it made itself must not be held against it.
         if let Some(job) = self.known(&request.request_id).await? {
             let jobs = self.batch(job).await?;
-            return Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted: true, jobs });
+            return Ok(v1::SubmitJobResponse {
+                job: jobs.first().cloned(),
+                already_submitted: true,
+                jobs,
+                warnings: Vec::new(),
+            });
         }
         // Before every frame of the clip is looked at.
         self.leads()?;
+        let warnings = self.of_show(request.show.clone()).await?;
         let checked = self.check(request).await?;
         let (jobs, already_submitted) = self.take(checked).await?;
-        Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs })
+        Ok(v1::SubmitJobResponse { job: jobs.first().cloned(), already_submitted, jobs, warnings })
+    }
+
+    /// What may be a slip in the show's name.
+    pub(super) async fn of_show(&self, show: String) -> Result<Vec<String>, Status> {
+        let new = show.clone();
+        let like = self.driver.read(move |farm| farm.show_like(&show)).await.map_err(status)?;
+        Ok(like
+            .map(|like| format!("show '{new}' is new on this farm; is '{like}' meant?"))
+            .into_iter()
+            .collect())
     }
 
     pub(super) async fn change_preset(
@@ -219,6 +235,12 @@ impl FarmService {
     ) -> Result<Prepared, Status> {
         let traceparent = trace::traceparent_of(&tracing::Span::current());
         let preset = self.with_preset(&mut request).await?;
+        if !request.anyway {
+            let (pool, limits) = (request.pool.clone(), request.limits.clone());
+            let unknown =
+                self.driver.read(move |farm| farm.unknown_name(&pool, &limits)).await.map_err(status)?;
+            unknown.map_or(Ok(()), |unknown| Err(invalid(&unknown)))?;
+        }
         if let Some(versions) = Versions::of(&request.output) {
             request.output = self.next_version(versions, outputs).await?;
         }

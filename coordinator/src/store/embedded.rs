@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io, panic,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition,
+};
 
 use super::{Changed, Epoch, Group, Lead, News, Store, StoreError, Trust};
 use crate::farm::{Key, Record};
@@ -32,15 +34,25 @@ impl Embedded {
     }
 
     fn database(path: &Path) -> Result<Arc<Database>, StoreError> {
+        let damaged = || StoreError::Damaged { path: path.to_owned() };
         let failed = |error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
+            DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::RepairAborted => damaged(),
+            DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                damaged()
+            }
             source => StoreError::Open { path: path.to_owned(), source: Box::new(source) },
         };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)
                 .map_err(|source| failed(DatabaseError::Storage(redb::StorageError::Io(source))))?;
         }
-        Database::create(path).map(Arc::new).map_err(failed)
+        if fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+            return Err(StoreError::EmptyFile { path: path.to_owned() });
+        }
+        // Of damage in some places redb makes a panic.
+        let opened = panic::catch_unwind(|| Database::create(path));
+        opened.map_err(|_| damaged())?.map(Arc::new).map_err(failed)
     }
 
     /// Runs `work` where it may block.
@@ -56,12 +68,16 @@ impl Embedded {
         match done {
             Ok(result) => result.map_err(|failed| match failed {
                 Failed::Store(error) => error,
+                Failed::File(redb::Error::Corrupted(_)) => StoreError::Damaged { path: self.path.clone() },
                 Failed::File(source) => {
                     self.database = None;
                     StoreError::File { path: self.path.clone(), source: Box::new(source) }
                 }
             }),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            Err(_) => {
+                self.database = None;
+                Err(StoreError::Damaged { path: self.path.clone() })
+            }
         }
     }
 }
@@ -156,5 +172,59 @@ impl Store for Embedded {
     /// There are none.
     async fn check_indexes(&mut self, _: &BTreeMap<Key, Record>) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_with_wrong_bits_is_refused_by_name_and_stops_nothing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let whole = dir.path().join("whole.redb");
+        let mut store = Embedded::open(&whole).expect("made");
+        let Lead::Ours { epoch, .. } = store.lead().await.expect("lead") else { panic!("nobody else leads") };
+        for node in 0..200_u32 {
+            let record = Some(Record(format!("{{\"node\": {node}}}")));
+            let changes = vec![(Key::Node(format!("node{node}").as_str().into()), record)];
+            store.commit(epoch, Arc::new(Group { changes, events: Vec::new() })).await.expect("committed");
+        }
+        drop(store);
+        let bytes = fs::read(&whole).expect("written");
+        let (mut refused, mut read) = (0, 0);
+        // Every 4,001st byte of what is used, and the header's one by one.
+        let places =
+            (0..320).chain((320..bytes.len()).step_by(4_001)).filter(|at| *at < 64 || bytes[*at] != 0);
+        for (number, at) in places.take(400).enumerate() {
+            let path = dir.path().join(format!("{number}.redb"));
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0xff;
+            fs::write(&path, damaged).expect("written");
+            let told = match Embedded::open(&path) {
+                Ok(mut store) => store.load().await.map(drop),
+                Err(error) => Err(error),
+            };
+            match told {
+                Ok(()) => read += 1,
+                Err(error) => {
+                    assert!(
+                        error.to_string().contains("redb") || matches!(error, StoreError::Record(_)),
+                        "{error}"
+                    );
+                    refused += 1;
+                }
+            }
+            fs::remove_file(&path).expect("removed");
+        }
+        assert!(refused > 10 && read > 10, "{refused} refused, {read} read");
+    }
+
+    #[test]
+    fn an_empty_file_is_no_new_farm() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("farm.redb");
+        fs::write(&path, b"").expect("written");
+        assert!(matches!(Embedded::open(&path), Err(StoreError::EmptyFile { .. })));
     }
 }

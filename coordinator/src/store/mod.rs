@@ -124,6 +124,14 @@ pub enum StoreError {
         "the farm's file {path} is in use by another coordinator; stop that one, or give this one a file of its own"
     )]
     InUse { path: PathBuf },
+    #[error(
+        "the farm's file {path} is damaged; put a copy of it back, or move it away and make the farm anew from what lies on storage: hearth farm recover FOLDER…"
+    )]
+    Damaged { path: PathBuf },
+    #[error(
+        "the farm's file {path} is empty, as after a full disk; put a copy of it back, or remove it for a new farm"
+    )]
+    EmptyFile { path: PathBuf },
     #[error("cannot read or write the farm's file {path}; is the disk full?")]
     File { path: PathBuf, source: Box<redb::Error> },
     #[error(transparent)]
@@ -157,7 +165,11 @@ impl StoreError {
     /// Whether waiting may help. What does not pass stops a coordinator that has just started.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Open { .. } | Self::InUse { .. } | Self::Record(_) => false,
+            Self::Open { .. }
+            | Self::InUse { .. }
+            | Self::Damaged { .. }
+            | Self::EmptyFile { .. }
+            | Self::Record(_) => false,
             Self::Redis(error) => error.may_pass(),
             Self::File { .. } | Self::Deposed | Self::Behind => true,
         }

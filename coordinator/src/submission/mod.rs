@@ -98,6 +98,14 @@ pub enum SubmissionError {
         "workflow {workflow} looks at the frames in their order, but {frames} have a gap; name frames without one"
     )]
     NotContiguous { workflow: String, frames: FrameSet },
+    #[error(
+        "output {output} holds another sequence, {inner}, which would go with it; move that away, or give another output"
+    )]
+    OutputHolds { output: RootPath, inner: String },
+    #[error(
+        "clip {clip} holds values below 0 and above 1 ({found}), and workflow {workflow} works on {staged}, which cuts them off; allow that with --allow-clipping, or choose a workflow that reads EXR"
+    )]
+    Clipping { clip: String, found: String, workflow: String, staged: String },
     #[error("at least {min} nodes are more than the {max} that it may have at most")]
     Nodes { min: usize, max: usize },
     #[error("frames that go first")]
@@ -177,8 +185,11 @@ pub fn check(
         },
         None => no_input(&request, &workflow, split)?,
     };
+    if let Some(clip) = input.clip.as_ref().filter(|_| !request.allow_clipping) {
+        check_range(&workflow, clip)?;
+    }
     let name = match (&input.clip, request.name.as_str()) {
-        (Some(clip), "") => clip.path.name().stem().to_owned(),
+        (Some(clip), "") => name_of(&clip.path),
         (None, "") => workflow.name().to_owned(),
         (_, name) => name.to_owned(),
     };
@@ -448,6 +459,30 @@ fn needed(workflow: &Workflow, split: Split, results: &FrameSet, clip: FrameRang
     let shape = workflow.manifest().shape();
     let runs = results.runs();
     runs.flat_map(|run| split.plan(&run.into(), clip, shape).loaded).collect()
+}
+
+/// By shot and file: every shot has a "plate".
+fn name_of(clip: &SequencePath) -> String {
+    let stem = clip.name().stem();
+    match clip.folder_below_root().rsplit('/').next() {
+        None | Some("") => stem.to_owned(),
+        Some(folder) => format!("{folder}/{stem}"),
+    }
+}
+
+/// Light that is lost in silence is found at the delivery: whoever submits says that it may be.
+fn check_range(workflow: &Workflow, clip: &JobClip) -> Result<(), SubmissionError> {
+    let manifest = workflow.manifest();
+    if !manifest.clips(clip.encoding) {
+        return Ok(());
+    }
+    let staged = manifest.staged(clip.encoding).unwrap_or(clip.encoding);
+    Err(SubmissionError::Clipping {
+        clip: clip.path.to_string(),
+        found: clip.encoding.format.name().to_owned(),
+        workflow: workflow.name().to_owned(),
+        staged: staged.format.name().to_owned(),
+    })
 }
 
 fn check_format(workflow: &Workflow, clip: &SequencePath, found: Encoding) -> Result<(), SubmissionError> {

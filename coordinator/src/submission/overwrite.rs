@@ -1,9 +1,16 @@
 //! The sequence that lies at an output already: whether it may be replaced, and whether anything would be lost that nobody named.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use hearth_proto::v1;
-use hearth_storage::{Roots, manifest::SequenceManifest};
+use hearth_storage::{
+    Roots,
+    manifest::{SEQUENCE_FILE, SequenceManifest},
+};
 use hearth_workflows::{FrameSet, RootPath, SequencePath, Workflow};
 
 use super::SubmissionError;
@@ -19,7 +26,30 @@ pub(super) fn check(output: &RootPath, overwrite: bool, roots: &Roots) -> Result
     if found.is_dir() && SequenceManifest::read(&place).is_none() {
         return Err(SubmissionError::OutputForeign { output: output.clone() });
     }
+    if let Some(inner) = other_inside(&place) {
+        let inner = inner.strip_prefix(&place).unwrap_or(&inner).display().to_string();
+        return Err(SubmissionError::OutputHolds { output: output.clone(), inner });
+    }
     Ok(())
+}
+
+/// Folders that are looked into. More are no sequence of Hearth's.
+const MOST_FOLDERS: usize = 1_000;
+
+/// Another sequence of Hearth's below this one, which would go with it.
+fn other_inside(place: &Path) -> Option<PathBuf> {
+    let mut folders = vec![place.to_owned()];
+    for _ in 0..MOST_FOLDERS {
+        let folder = folders.pop()?;
+        if folder != place && folder.join(SEQUENCE_FILE).is_file() {
+            return Some(folder);
+        }
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        // A link is removed, and not what it leads to.
+        let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.extend(inner.map(|entry| entry.path()));
+    }
+    None
 }
 
 /// A job for certain frames leaves the others of the sequence as they are, if they are of the same passes and names.

@@ -352,6 +352,19 @@ impl Manifest {
         Some(Encoding { format, colour: colour.unwrap_or(usual) })
     }
 
+    /// Whether what is below 0 or above 1 in the clip is cut off on its way through: by the format in which its frames
+    /// are loaded, or in every colour pass by that in which it is saved. A logarithm keeps light in whole numbers.
+    pub fn clips(&self, clip: Encoding) -> bool {
+        let holds =
+            |encoding: Encoding| encoding.format.is_float() || encoding.colour == ColourSpace::Acescct;
+        let mut colour = self.passes.iter().map(|pass| self.saved(pass, Some(clip)));
+        let mut colour = colour.by_ref().filter(|saved| saved.colour != ColourSpace::Data).peekable();
+        // Depth, mattes and the like are not the clip's own numbers.
+        colour.peek().is_some()
+            && clip.format.is_float()
+            && !(self.staged(clip).is_some_and(holds) && colour.any(holds))
+    }
+
     /// How the node that saves `pass` writes it, for a clip of this encoding; `None`: no clip comes in.
     pub fn saved(&self, pass: &Pass, clip: Option<Encoding>) -> Encoding {
         let loaded = clip.map(|clip| self.staged(clip).unwrap_or(clip).colour);

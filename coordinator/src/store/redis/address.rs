@@ -1,10 +1,15 @@
 //! Where a Redis is, how to get in, and whether it is one that a farm can live in.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, io, str::FromStr, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, TlsCertificates,
     aio::MultiplexedConnection,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
 };
 
 use super::error::RedisError;
@@ -139,6 +144,9 @@ impl RedisAddress {
             }
         };
         let told = |error| RedisError::of(self, error);
+        if !speaks_redis(info.addr(), patience).await.map_err(|error| told(error.into()))? {
+            return Err(RedisError::NoRedis { server: self.to_string() });
+        }
         let client = client(info, certificate).map_err(told)?;
         let mut connection =
             client.get_multiplexed_async_connection_with_config(&config).await.map_err(told)?;
@@ -212,6 +220,28 @@ impl RedisAddress {
     }
 }
 
+/// Longest first line of a Redis, in bytes.
+const GREETING: usize = 512;
+
+/// Whether what listens there answers as a Redis does. What does not is never read any further: another program may send
+/// without end.
+async fn speaks_redis(address: &ConnectionAddr, patience: Duration) -> io::Result<bool> {
+    let ConnectionAddr::Tcp(host, port) = address else { return Ok(true) };
+    let greeted = async {
+        let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
+        stream.write_all(b"PING\r\n").await?;
+        let mut line = Vec::with_capacity(GREETING);
+        while line.len() < GREETING && !line.ends_with(b"\n") && stream.read_buf(&mut line).await? > 0 {}
+        Ok::<_, io::Error>(line)
+    };
+    let line = timeout(patience, greeted).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // An error in words is its answer to whoever has not logged in.
+    Ok(line.starts_with(b"+PONG\r\n") || line.starts_with(b"-"))
+}
+
 fn client(info: ConnectionInfo, certificate: Option<&[u8]>) -> redis::RedisResult<Client> {
     // Another part of the program may have chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -258,6 +288,33 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn another_program_is_told_from_a_redis_by_its_first_words() {
+        for (says, is_redis) in [
+            (&b"+PONG\r\n"[..], true),
+            (b"-NOAUTH Authentication required.\r\n", true),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", false),
+            (b"$900000000\r\n", false),
+            (&[0; 10_000], false),
+        ] {
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
+            let address = listener.local_addr().expect("bound");
+            let address = ConnectionAddr::Tcp(address.ip().to_string(), address.port());
+            let answers = async {
+                let (mut stream, _) = listener.accept().await.expect("asked");
+                let _ = stream.read(&mut [0; 16]).await;
+                let _ = stream.write_all(says).await;
+            };
+            let (found, ()) = tokio::join!(speaks_redis(&address, Duration::from_secs(5)), answers);
+            assert_eq!(
+                found.expect("it answers"),
+                is_redis,
+                "{}",
+                String::from_utf8_lossy(&says[..says.len().min(20)])
+            );
+        }
+    }
 
     #[test]
     fn addresses_are_read_and_shown_without_their_password() {

@@ -9,6 +9,8 @@ use super::address::RedisAddress;
 pub enum RedisError {
     #[error("Redis at {server} does not answer; is it running, and is its address right?")]
     Away { server: String, source: redis::RedisError },
+    #[error("what listens at {server} is no Redis; look at the address in `store` (HEARTH_STORE)")]
+    NoRedis { server: String },
     #[error("Redis at {server} refuses user or password; look at the login in `store` (HEARTH_STORE)")]
     Login { server: String, source: redis::RedisError },
     #[error(
