@@ -156,6 +156,19 @@ async fn a_day_at_the_command_line() {
         assert_eq!(hearth(&["watch", job]).0, Some(0), "job {job}");
     }
 
+    // Some frames of a finished job once more, with another value; the others stay.
+    let before = hearth_tests::clips::read(&farm.path("comps/a"));
+    let (code, _, err) = hearth(&["redo", "1", "-f", "3-4", "-p", "strength=0.9", "--watch"]);
+    assert_eq!(code, Some(0), "{err}");
+    let after = hearth_tests::clips::read(&farm.path("comps/a"));
+    let changed: Vec<&str> =
+        after.iter().filter(|(name, now)| before[*name] != **now).map(|(name, _)| name.as_str()).collect();
+    assert_eq!((after.len(), changed), (12, vec!["plate.0003.png", "plate.0004.png"]));
+    let (_, told, _) = hearth(&["job", "1"]);
+    for fact in ["submitted ", "ended "] {
+        assert!(told.contains(fact), "{fact}: {told}");
+    }
+
     // What goes wrong says what, where, and what next.
     for (arguments, code, said) in [
         (vec!["job", "99"], 1, "no job 99; `hearth jobs` lists them"),

@@ -78,6 +78,14 @@ async fn overwriting_named_frames_keeps_the_others() {
     assert_eq!(job.state(), JobState::Done, "{}", job.message);
     assert!(SequenceManifest::read(&output).expect("a manifest").kept.is_empty());
 
+    // A dry run says what becomes of what is there.
+    let told = farm.client.check(ask("3-4", "0", true)).await;
+    assert!(told.is_err(), "other passes and names");
+    let again = farm.client.check(v1::SubmitJobRequest { frames: "3-4".to_owned(), ..other("") }).await;
+    let warnings = again.expect("it could be").warnings;
+    let told = "frames 3-4 of comps/sh010 are replaced, 1-2,5-20 stay";
+    assert!(warnings.iter().any(|warning| warning == told), "{warnings:?}");
+
     // What lies in its folder and is not of it would go with it.
     let inside = v1::SubmitJobRequest { output: "comps/sh010/wip/v001".to_owned(), ..ask("1-2", "0", false) };
     assert_eq!(farm.run(inside).await.0.state(), JobState::Done);

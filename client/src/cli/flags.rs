@@ -99,6 +99,11 @@ pub(crate) enum Command {
     Cancel(Chosen),
     /// Try the failed frames of jobs again
     Retry(Chosen),
+    /// Render some frames of a finished job again; they are replaced, and the others stay
+    #[command(after_help = "Examples:
+  hearth redo 12 -f 1010-1012
+  hearth redo 12 -f 1010-1012 -p denoise=0.3 --watch")]
+    Redo(Redo),
     /// Change a job's priority
     Priority {
         job: u64,
@@ -135,6 +140,27 @@ pub(crate) enum Command {
     },
     /// Print completions for a shell
     Completions { shell: Shell },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Redo {
+    /// Number of the job
+    pub(crate) job: u64,
+    /// Frames of it, e.g. 1010-1012
+    #[arg(long, short)]
+    pub(crate) frames: String,
+    /// A parameter with another value, as name=value; can be given several times
+    #[arg(long = "param", short)]
+    pub(crate) parameters: Vec<String>,
+    /// Who it is for
+    #[arg(long, env = "USER", default_value = "")]
+    pub(crate) user: String,
+    /// 0 (whenever) to 100 (first) [default: that of the job]
+    #[arg(long)]
+    pub(crate) priority: Option<u32>,
+    /// Follow the job to its end
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -72,6 +72,8 @@ pub enum CliError {
     Incomplete { job: usize, what: &'static str },
     #[error("no workflow '{name}'; the farm has {known}")]
     NoWorkflow { name: String, known: String },
+    #[error("job {job} delivers a sequence; name the job that makes it")]
+    Delivers { job: u64 },
     #[error("{count} jobs are like that; {verb} them with --yes")]
     Unasked { count: usize, verb: &'static str },
     #[error("{count} jobs are like that, and {most} are changed at most; name fewer of them")]
@@ -199,6 +201,11 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Resume(jobs) => return chosen::run(&client, jobs, Deed::Resume, json).await,
         Command::Cancel(jobs) => return chosen::run(&client, jobs, Deed::Cancel, json).await,
         Command::Retry(jobs) => return chosen::run(&client, jobs, Deed::Retry, json).await,
+        Command::Redo(redo) => {
+            let (watch, job) = (redo.watch, client.job(redo.job).await?);
+            let response = client.submit(submit::redo(job, redo)?).await?;
+            return submitted(&client, &response.jobs, watch, json).await;
+        }
         Command::Priority { job, priority } => {
             control(&client, job, Action::SetPriority(v1::SetPriority { priority }), json).await?;
         }

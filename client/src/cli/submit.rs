@@ -13,7 +13,10 @@ use hearth_storage::{
 };
 use hearth_workflows::library;
 
-use super::{CliError, deliver, flags::Submit};
+use super::{
+    CliError, deliver,
+    flags::{Redo, Submit},
+};
 
 /// What the flags ask for.
 pub(super) fn request(flags: Submit) -> Result<v1::SubmitJobRequest, CliError> {
@@ -51,7 +54,7 @@ pub(super) fn request(flags: Submit) -> Result<v1::SubmitJobRequest, CliError> {
         takes: flags.takes,
         deliveries,
         overwrite: flags.overwrite,
-        allow_clipping: flags.allow_clipping,
+        allow_clipping: flags.allow_clipping || again.allow_clipping,
         anyway: flags.anyway,
         urgent: flags.urgent,
         deadline_unix_ms: deadline(&flags.deadline)?,
@@ -111,6 +114,33 @@ fn deadline(text: &str) -> Result<i64, CliError> {
     };
     let since = time.duration_since(UNIX_EPOCH).map_err(|_| wrong())?;
     i64::try_from(since.as_millis()).map_err(|_| wrong())
+}
+
+/// Some frames of a finished job again, in its own place.
+pub(super) fn redo(job: v1::Job, flags: Redo) -> Result<v1::SubmitJobRequest, CliError> {
+    if !job.delivery.is_empty() {
+        return Err(CliError::Delivers { job: job.job_id });
+    }
+    let mut all = job.parameters;
+    all.extend(parameters(&flags.parameters, &Roots::default())?);
+    Ok(v1::SubmitJobRequest {
+        name: job.name,
+        show: job.show,
+        user: flags.user,
+        priority: Some(flags.priority.unwrap_or(job.priority)),
+        pool: job.pool,
+        workflow: Some(Workflow::WorkflowName(job.workflow)),
+        parameters: all,
+        clip: job.clip,
+        frames: flags.frames,
+        output: job.output,
+        colour_space: job.colour_space,
+        overwrite: true,
+        no_deliveries: true,
+        // As it was before.
+        allow_clipping: true,
+        ..v1::SubmitJobRequest::default()
+    })
 }
 
 /// What made the sequence at `path`.

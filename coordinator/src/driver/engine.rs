@@ -55,8 +55,10 @@ pub(super) struct Engine<S> {
     pub(super) restoring: bool,
     /// When the store first answered after it was away.
     pub(super) back: Option<Instant>,
-    /// Since when the store has less than this process has seen in it.
-    pub(super) behind: Option<Instant>,
+    /// The store has less than this process has seen in it.
+    pub(super) lost: bool,
+    /// When somebody else was last seen to lead.
+    pub(super) leader_seen: Option<Instant>,
     /// Counts surveys.
     pub(super) surveys: Arc<AtomicU64>,
     /// Whether the store is known to have everything.

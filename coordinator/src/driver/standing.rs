@@ -91,34 +91,38 @@ impl<S: Store> Engine<S> {
     async fn follow(&mut self) -> Result<(), StoreError> {
         let News { leader, changed } = self.store.follow().await?;
         let back = *self.back.get_or_insert_with(Instant::now);
-        match changed {
-            Changed::Behind => drop(self.behind.get_or_insert_with(Instant::now)),
-            Changed::Some(_) | Changed::Everything => self.behind = None,
+        if leader.is_some() {
+            self.leader_seen = Some(Instant::now());
         }
         match changed {
             Changed::Some(group) if self.farm.is_some() => {
                 if let Err(failure) = self.absorb(&group) {
                     warn!(error = %chain(&failure), "a change makes no sense here: everything is loaded again");
                     self.farm = None;
+                } else if leader.is_some() && !group.changes.is_empty() {
+                    self.lost = false;
                 }
             }
             Changed::Some(_) | Changed::Everything => self.copy().await?,
             // Its leader writes it again; or this process will, when it leads.
-            Changed::Behind => {}
+            Changed::Behind => self.lost = true,
         }
+        let lease = self.options.lease;
         match leader {
             Some(leader) => {
                 self.stand(Role::Following { leader: Some(leader) });
                 Ok(())
             }
             // Who remembers nothing lets those go first who may remember what the store has lost.
-            None if self.farm.is_none() && back.elapsed() < self.options.lease => {
+            None if self.farm.is_none() && back.elapsed() < lease => {
                 self.stand(Role::Following { leader: None });
                 Ok(())
             }
             // The store has lost its data with its leader's lease. That leader still lives, as far as anybody knows, has
             // what was acknowledged a moment ago, and writes it back: whoever leads from an older copy would lose that.
-            None if self.behind.is_some_and(|since| since.elapsed() < self.options.lease) => {
+            None if (self.lost || self.farm.is_none())
+                && self.leader_seen.is_some_and(|seen| seen.elapsed() < lease) =>
+            {
                 self.stand(Role::Following { leader: None });
                 Ok(())
             }
@@ -129,8 +133,14 @@ impl<S: Store> Engine<S> {
     /// Loads a copy of the farm that another leads.
     async fn copy(&mut self) -> Result<(), StoreError> {
         // Whatever happens below, an older copy does not fit what is told next.
-        self.farm = None;
+        let older = self.farm.take();
         let mut records = self.store.load().await?;
+        if !records.contains_key(&Key::Meta) {
+            // There is no farm in it: it has lost the one that is remembered here.
+            self.lost |= older.is_some();
+            self.farm = older;
+            return Ok(());
+        }
         // What was written while it was loaded may be there in part; the look makes it whole.
         let Changed::Some(group) = self.store.follow().await?.changed else { return Ok(()) };
         for (key, record) in group.changes {
@@ -140,6 +150,7 @@ impl<S: Store> Engine<S> {
             };
         }
         self.farm = self.restored(&records)?;
+        self.lost = false;
         if let Some(farm) = &self.farm {
             let jobs: Vec<_> = farm.jobs(&JobFilter { limit: usize::MAX, ..JobFilter::default() }).0;
             jobs.into_iter().for_each(|job| self.changed(job.id));

@@ -42,12 +42,14 @@ impl Farm {
 
     /// The show that may be meant where this one is new to the farm.
     pub fn show_like(&self, show: &str) -> Option<String> {
-        let of_jobs = self.jobs.values().map(|job| job.spec.show.as_str());
-        let known: BTreeSet<&str> = of_jobs.chain(self.config.shows.keys().map(String::as_str)).collect();
-        if show.is_empty() || known.contains(show) {
+        let mut of_jobs = self.jobs.values().map(|job| job.spec.show.as_str());
+        // Of many thousand jobs, one of the same show is soon found.
+        if show.is_empty() || self.config.shows.contains_key(show) || of_jobs.any(|known| known == show) {
             return None;
         }
-        near(show, known.into_iter().filter(|known| !known.is_empty()))
+        let of_jobs = self.jobs.values().map(|job| job.spec.show.as_str()).filter(|known| !known.is_empty());
+        let known: BTreeSet<&str> = of_jobs.chain(self.config.shows.keys().map(String::as_str)).collect();
+        near(show, known)
     }
 }
 

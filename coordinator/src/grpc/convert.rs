@@ -192,6 +192,10 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
         urgent: spec.urgent,
         lost: view.lost.iter().map(lost).collect(),
         nodes: view.nodes.iter().map(ToString::to_string).collect(),
+        colour_space: spec
+            .render()
+            .and_then(|render| render.clip.as_ref())
+            .map_or_else(String::new, |clip| clip.encoding.colour.to_string()),
     }
 }
 

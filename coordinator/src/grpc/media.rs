@@ -73,7 +73,10 @@ fn in_chunks(
 
 /// Those kept below a folder, as `<pass>.<frame>.jpg`.
 fn in_folder(folder: &Path) -> Vec<v1::Thumbnail> {
-    let Ok(entries) = fs::read_dir(folder.join(THUMBNAIL_FOLDER)) else { return Vec::new() };
+    let folder = folder.join(THUMBNAIL_FOLDER);
+    let Some(entries) = fs::read_dir(&folder).ok().filter(|_| !folder.is_symlink()) else {
+        return Vec::new();
+    };
     let read = |entry: fs::DirEntry| {
         let name = entry.file_name();
         let (pass, frame) = name.to_str()?.strip_suffix(".jpg")?.rsplit_once('.')?;

@@ -217,6 +217,7 @@ fn message(
             ));
         }
     }
+    warnings.extend(room.replaces.iter().cloned());
     if !room.is_writable {
         warnings
             .push("the coordinator cannot write to the output's folder; see that the agents can".to_owned());

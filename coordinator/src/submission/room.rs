@@ -1,13 +1,14 @@
 //! Whether what a submission makes can be written, and whether there is room for it.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use hearth_proto::v1;
-use hearth_storage::Roots;
+use hearth_storage::{Roots, manifest::SequenceManifest};
+use hearth_workflows::FrameSet;
 use rustix::fs::{Access, access, statvfs};
 
 use super::SubmissionError;
-use crate::farm::{Submission, Submitted, Task};
+use crate::farm::{JobSpec, Submission, Submitted, Task};
 
 /// What a submission would make, and the room for it.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,8 @@ pub struct Room {
     pub free: Option<u64>,
     /// By this host, that is; those who write are the agents.
     pub is_writable: bool,
+    /// What of sequences at the outputs is replaced, and what stays; a line each.
+    pub replaces: Vec<String>,
 }
 
 /// Looks at the storage that the outputs go to. Blocks on storage.
@@ -32,6 +35,9 @@ pub fn room(submission: &Submission, roots: &Roots) -> Result<Room, SubmissionEr
             room.free = free(folder);
             room.is_writable = folder.is_some_and(|folder| access(folder, Access::WRITE_OK).is_ok());
         }
+        if spec.overwrite && room.replaces.len() < MOST_TOLD {
+            room.replaces.extend(replaced(spec, &place));
+        }
         room.needed = room.needed.saturating_add(needed(job));
         room.jobs.push(v1::PlannedJob {
             name: spec.name.clone(),
@@ -44,6 +50,23 @@ pub fn room(submission: &Submission, roots: &Roots) -> Result<Room, SubmissionEr
         });
     }
     Ok(room)
+}
+
+/// Outputs of which is told what lies there.
+const MOST_TOLD: usize = 16;
+
+/// What becomes of the sequence that is there.
+fn replaced(spec: &JobSpec, place: &Path) -> Option<String> {
+    let manifest = SequenceManifest::read(place)?;
+    let there: FrameSet = manifest.files.values().flat_map(BTreeMap::keys).copied().collect();
+    let mut kept = there.clone();
+    kept.remove_all(&spec.frames);
+    let replaced = there.intersection(&spec.frames);
+    Some(match (replaced.is_empty(), kept.is_empty()) {
+        (true, _) => format!("{} gets frames {} beside those that are there", spec.output, spec.frames),
+        (false, true) => format!("all frames of {} are replaced ({replaced})", spec.output),
+        (false, false) => format!("frames {replaced} of {} are replaced, {kept} stay", spec.output),
+    })
 }
 
 /// Of the nearest folder that is there.
