@@ -8,7 +8,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,6 +24,9 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 use tracing::warn;
+
+/// Bytes that a peer must have sent before it counts as one: what HTTP/2 begins with.
+const PREFACE: usize = 24;
 
 /// How long a new connection may say nothing.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -68,6 +74,8 @@ pub struct Listener {
     limits: Limits,
     places: Arc<Semaphore>,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    /// Connections that were not taken, since their address had its share.
+    refused: AtomicU64,
 }
 
 impl Listener {
@@ -76,7 +84,7 @@ impl Listener {
     pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
         let tcp = TcpListener::bind(address).await?;
         let places = Arc::new(Semaphore::new(limits.connections));
-        Ok(Self { tcp, limits, places, by_address: Arc::default() })
+        Ok(Self { tcp, limits, places, by_address: Arc::default(), refused: AtomicU64::new(0) })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -99,16 +107,19 @@ impl Listener {
                 }
             };
             let Some(counted) = Counted::new(&self.by_address, from.ip(), self.limits.connections) else {
+                let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                // Ever more rarely: whoever floods must not flood the log.
+                if refused.is_power_of_two() {
+                    let most = self.limits.connections / SHARE;
+                    warn!(address = %from.ip(), most, refused, "an address has its share of connections; raise the limit of open files if many hosts share it");
+                }
                 continue;
             };
             // It only makes answers slower.
             let _ = stream.set_nodelay(true);
             let patience = Box::pin(sleep(self.limits.silence));
             let idle = self.limits.idle;
-            return (
-                Connection { stream, idle, heard: false, patience, _counted: counted, _place: place },
-                from,
-            );
+            return (Connection { stream, idle, heard: 0, patience, _counted: counted, _place: place }, from);
         }
     }
 }
@@ -150,7 +161,8 @@ impl Drop for Counted {
 pub struct Connection {
     stream: TcpStream,
     idle: Option<Duration>,
-    heard: bool,
+    /// Bytes so far, up to those of the preface.
+    heard: usize,
     patience: Pin<Box<Sleep>>,
     _counted: Counted,
     _place: OwnedSemaphorePermit,
@@ -168,15 +180,16 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_ready() {
-            self.heard = true;
+            self.heard = (self.heard + buffer.filled().len() - before).min(PREFACE);
             if let Some(idle) = self.idle {
                 self.patience.as_mut().reset(Instant::now() + idle);
             }
             return read;
         }
-        if !self.heard || self.idle.is_some() {
+        if self.heard < PREFACE || self.idle.is_some() {
             ready!(self.patience.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

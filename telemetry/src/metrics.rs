@@ -1,4 +1,5 @@
-//! `/metrics` for Prometheus, and `/healthz` for whoever restarts us.
+//! `/metrics` for Prometheus, and `/healthz` for whoever looks whether the program can work. Nobody should restart a
+//! coordinator for that: what it remembers may be all that is left of a store that is away.
 
 use std::{fmt::Write as _, io, sync::Arc, time::Duration};
 

@@ -86,6 +86,10 @@ async fn overwriting_named_frames_keeps_the_others() {
     let told = "frames 3-4 of comps/sh010 are replaced, 1-2,5-20 stay";
     assert!(warnings.iter().any(|warning| warning == told), "{warnings:?}");
 
+    let whole = farm.client.check(other("")).await.expect("it could be").warnings;
+    let told = "the sequence at comps/sh010, frames 1-20, is replaced";
+    assert!(whole.iter().any(|warning| warning == told), "{whole:?}");
+
     // What lies in its folder and is not of it would go with it.
     let inside = v1::SubmitJobRequest { output: "comps/sh010/wip/v001".to_owned(), ..ask("1-2", "0", false) };
     assert_eq!(farm.run(inside).await.0.state(), JobState::Done);

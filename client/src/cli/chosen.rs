@@ -138,13 +138,16 @@ async fn numbered(client: &FarmClient, jobs: &[u64], look: bool) -> Result<Vec<v
 }
 
 async fn found(client: &FarmClient, chosen: &Chosen, deed: Deed) -> Result<Vec<v1::Job>, CliError> {
+    let states: &[JobState] = match (chosen.state.as_slice(), deed) {
+        ([], Deed::Retry) => &[JobState::Failed, JobState::Partial],
+        (given, _) => given,
+    };
     let request = v1::ListJobsRequest {
         limit: MOST,
         show: chosen.show.clone().unwrap_or_default(),
         user: chosen.of_user.clone().unwrap_or_default(),
-        // Only what has ended can be tried again.
-        active_only: deed != Deed::Retry && chosen.state.is_empty(),
-        states: chosen.state.iter().map(|state| (*state).into()).collect(),
+        active_only: states.is_empty(),
+        states: states.iter().map(|state| (*state).into()).collect(),
         text: chosen.text.clone().unwrap_or_default(),
     };
     let response = client.jobs(request).await?;
@@ -152,9 +155,13 @@ async fn found(client: &FarmClient, chosen: &Chosen, deed: Deed) -> Result<Vec<v
         return Err(CliError::TooManyJobs { count: response.total, most: MOST });
     }
     let mut jobs = response.jobs;
-    if deed == Deed::Retry && chosen.state.is_empty() {
-        jobs.retain(|job| matches!(job.state(), JobState::Failed | JobState::Partial));
-    }
+    // An older coordinator does not know these filters, and would give every job.
+    let text = chosen.text.as_deref().unwrap_or_default().to_lowercase();
+    jobs.retain(|job| {
+        let known = [&job.name, &job.clip, &job.output, &job.workflow];
+        (states.is_empty() || states.contains(&job.state()))
+            && (text.is_empty() || known.iter().any(|known| known.to_lowercase().contains(&text)))
+    });
     jobs.sort_by_key(|job| job.job_id);
     Ok(jobs)
 }

@@ -204,6 +204,7 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Redo(redo) => {
             let (watch, job) = (redo.watch, client.job(redo.job).await?);
             let response = client.submit(submit::redo(job, redo)?).await?;
+            response.warnings.iter().for_each(|warning| complain!("warning: {warning}"));
             return submitted(&client, &response.jobs, watch, json).await;
         }
         Command::Priority { job, priority } => {

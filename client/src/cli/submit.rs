@@ -139,6 +139,7 @@ pub(super) fn redo(job: v1::Job, flags: Redo) -> Result<v1::SubmitJobRequest, Cl
         no_deliveries: true,
         // As it was before.
         allow_clipping: true,
+        anyway: true,
         ..v1::SubmitJobRequest::default()
     })
 }

@@ -99,7 +99,8 @@ impl<S: Store> Engine<S> {
                 if let Err(failure) = self.absorb(&group) {
                     warn!(error = %chain(&failure), "a change makes no sense here: everything is loaded again");
                     self.farm = None;
-                } else if leader.is_some() && !group.changes.is_empty() {
+                } else if leader.is_some() && group.changes.iter().any(|(key, _)| *key == Key::Meta) {
+                    // A leader that writes the farm again writes its own record last.
                     self.lost = false;
                 }
             }
@@ -204,7 +205,9 @@ impl<S: Store> Engine<S> {
     /// has less; of a new one, where there is none.
     async fn take_over(&mut self, epoch: Epoch, trust: Trust) -> Result<(), StoreError> {
         let records = self.store.load().await?;
-        if (trust == Trust::Behind || self.restoring) && self.farm.is_some() {
+        // It has lost the farm that is remembered here, whatever has been written to it since.
+        let emptied = self.lost && !records.contains_key(&Key::Meta);
+        if (trust == Trust::Behind || self.restoring || emptied) && self.farm.is_some() {
             self.restore_store(epoch, &records).await?;
         } else {
             self.farm = None;
@@ -222,6 +225,7 @@ impl<S: Store> Engine<S> {
         self.cursor = self.cursor.max(self.clock.now().0 << 20) + 1;
         self.settled = trust == Trust::Whole;
         self.ahead = false;
+        self.lost = false;
         self.stand(Role::Leading { epoch });
         if trust == Trust::Whole {
             self.carry_out(epoch, [Command::Disconnected]).await;

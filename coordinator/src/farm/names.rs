@@ -8,6 +8,9 @@ use super::Farm;
 /// Letters in which a misspelt name differs from what was meant, at most.
 const SLIPS: usize = 2;
 
+/// Bytes of a name that may be a slip: comparing takes time and memory with the square of them.
+const LONGEST: usize = 256;
+
 /// A name that nothing on the farm has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownName {
@@ -55,9 +58,14 @@ impl Farm {
 
 /// What is nearest to `name`, if that is near.
 fn near<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let length = name.chars().count();
+    if name.len() > LONGEST {
+        return None;
+    }
+    let known = known.into_iter().filter(|known| known.chars().count().abs_diff(length) <= SLIPS);
     let slips = |known: &&str| strsim::damerau_levenshtein(&known.to_lowercase(), &name.to_lowercase());
-    let nearest = known.into_iter().min_by_key(slips)?;
-    (slips(&nearest) <= SLIPS.min(name.chars().count() / 2)).then(|| nearest.to_owned())
+    let nearest = known.min_by_key(slips)?;
+    (slips(&nearest) <= SLIPS.min(length / 2)).then(|| nearest.to_owned())
 }
 
 #[cfg(test)]
@@ -71,5 +79,6 @@ mod tests {
         assert_eq!(near("Desktop", known).as_deref(), Some("desktop"));
         assert_eq!(near("roto", known), None);
         assert_eq!(near("x", known), None);
+        assert_eq!(near(&"x".repeat(10_000_000), known), None);
     }
 }

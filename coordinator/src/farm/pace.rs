@@ -58,6 +58,8 @@ pub(super) struct Pace {
 #[derive(Debug, Clone, Copy)]
 struct Cap {
     frames: u64,
+    /// Most frames that did fit since the last lack of memory at so many or fewer.
+    fitted: u64,
     /// Chunks of so many that went well since, and after how many of them a few more frames are tried.
     well: u32,
     patience: u32,
@@ -65,7 +67,7 @@ struct Cap {
 
 impl Cap {
     fn of(frames: u64) -> Self {
-        Self { frames, well: 0, patience: FIRST_PATIENCE }
+        Self { frames, fitted: 0, well: 0, patience: FIRST_PATIENCE }
     }
 }
 
@@ -240,7 +242,10 @@ impl Pace {
     pub(super) fn too_much(&mut self, kind: &str, frames: u64) {
         let half = (frames / 2).max(1);
         let cap = self.caps.entry(kind.to_owned()).or_insert(Cap { patience: 0, ..Cap::of(half) });
-        cap.frames = half.min(cap.frames);
+        if cap.fitted >= frames {
+            cap.fitted = 0;
+        }
+        cap.frames = half.min(cap.frames).max(cap.fitted);
         cap.well = 0;
         cap.patience = (cap.patience * 2).clamp(FIRST_PATIENCE, LAST_PATIENCE);
     }
@@ -250,6 +255,7 @@ impl Pace {
     pub(super) fn did_fit(&mut self, kind: &str, frames: u64) -> bool {
         let Some(cap) = self.caps.get_mut(kind).filter(|cap| frames >= cap.frames) else { return false };
         cap.well += 1;
+        cap.fitted = cap.fitted.max(cap.frames);
         if cap.well < cap.patience {
             return false;
         }
@@ -291,8 +297,12 @@ mod tests {
         let tries = |pace: &mut Pace| (1..1_000).take_while(|_| !pace.did_fit("A5000", 100)).count() + 1;
         assert_eq!((tries(&mut pace), pace.cap("A5000")), (8, Some(12)));
         pace.too_much("A5000", 12);
-        assert_eq!(pace.cap("A5000"), Some(6));
-        assert_eq!((tries(&mut pace), pace.cap("A5000")), (16, Some(9)));
+        // So many did fit before.
+        assert_eq!(pace.cap("A5000"), Some(8));
+        assert_eq!((tries(&mut pace), pace.cap("A5000")), (16, Some(12)));
+        // And now they do not.
+        pace.too_much("A5000", 8);
+        assert_eq!(pace.cap("A5000"), Some(4));
         assert!(pace.forget_cap("A5000") && pace.cap("A5000").is_none());
     }
 

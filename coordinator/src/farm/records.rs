@@ -120,7 +120,7 @@ impl RecordError {
 }
 
 impl Key {
-    fn job(&self) -> Option<JobId> {
+    pub(super) fn job(&self) -> Option<JobId> {
         match self {
             Self::Spec(job) | Self::Job(job) => Some(*job),
             Self::Piece(attempt) | Self::Attempt(attempt) => Some(attempt.job),

@@ -62,7 +62,13 @@ impl Farm {
             };
             let Some(key) = error.key().filter(|_| aside.len() < MOST_ASIDE) else { return Err(error) };
             let readable = readable.get_or_insert_with(|| records.clone());
-            readable.retain(|other, record| !key.carries(other, record));
+            let carried = |(other, record): (&Key, &Record)| {
+                if key.carries(other, record) { other.job() } else { None }
+            };
+            let jobs: BTreeSet<JobId> = readable.iter().filter_map(carried).collect();
+            readable.retain(|other, record| {
+                !key.carries(other, record) && other.job().is_none_or(|job| !jobs.contains(&job))
+            });
             aside.push(error);
         }
     }

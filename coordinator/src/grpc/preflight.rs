@@ -46,11 +46,11 @@ impl FarmService {
     ) -> Result<v1::CheckJobResponse, Status> {
         // What nodes can run only the leader knows.
         self.leads()?;
-        let colour_given = says_colour(&request);
+        let given = Given::of(&request);
         let warnings = self.of_show(request.show.clone()).await?;
         let checked = self.check(request).await?;
         self.may_take(checked.jobs.clone()).await?;
-        let mut told = self.foresee(checked, colour_given, &mut Asked::new()).await?;
+        let mut told = self.foresee(checked, given, &mut Asked::new()).await?;
         told.warnings.extend(warnings);
         Ok(told)
     }
@@ -61,13 +61,13 @@ impl FarmService {
         jobs: Vec<v1::SubmitJobRequest>,
     ) -> Result<v1::CheckBatchResponse, Status> {
         self.leads()?;
-        let colours: Vec<bool> = jobs.iter().map(says_colour).collect();
+        let given: Vec<Given> = jobs.iter().map(Given::of).collect();
         let checked = self.check_all(jobs).await?;
         self.may_take(Submission::together(checked.iter().cloned()).jobs).await?;
         let mut response = v1::CheckBatchResponse::default();
         let mut asked = Asked::new();
-        for (submission, colour_given) in checked.into_iter().zip(colours) {
-            response.jobs.push(self.foresee(submission, colour_given, &mut asked).await?);
+        for (submission, given) in checked.into_iter().zip(given) {
+            response.jobs.push(self.foresee(submission, given, &mut asked).await?);
         }
         Ok(response)
     }
@@ -81,7 +81,7 @@ impl FarmService {
     async fn foresee(
         &self,
         submission: Submission,
-        colour_given: bool,
+        given: Given,
         asked: &mut Asked,
     ) -> Result<v1::CheckJobResponse, Status> {
         let Some(first) = submission.jobs.first().cloned() else {
@@ -92,10 +92,10 @@ impl FarmService {
         let answers = self.ask(&submission, &forecast, asked).await;
         let roots = self.roots.clone();
         let root = first.spec.output.root().to_owned();
-        let room = self.calls.run([root], move || submission::room(&submission, &roots)).await;
+        let room = self.calls.run([root], move || submission::room(&submission, given.frames, &roots)).await;
         let room = room.map_err(|error| no_storage(&error))?;
         let room = room.map_err(|error| invalid(&error))?;
-        Ok(message(&first, &forecast, &answers, &room, colour_given))
+        Ok(message(&first, &forecast, &answers, &room, given.colour))
     }
 
     /// What the names of classes and models say nothing about: ranges, lists, inputs.
@@ -134,9 +134,21 @@ struct Answers {
     meant: usize,
 }
 
-/// What another job makes says so itself.
-fn says_colour(request: &v1::SubmitJobRequest) -> bool {
-    !request.colour_space.is_empty() || request.clip_of.is_some()
+/// What the request itself says.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    colour: bool,
+    frames: bool,
+}
+
+impl Given {
+    fn of(request: &v1::SubmitJobRequest) -> Self {
+        Self {
+            // What another job makes says so itself.
+            colour: !request.colour_space.is_empty() || request.clip_of.is_some(),
+            frames: submission::names_frames(request),
+        }
+    }
 }
 
 /// What a job that was not submitted would be, in the contract's words.
@@ -207,7 +219,8 @@ fn message(
         let staged = manifest.staged(clip.encoding).unwrap_or(clip.encoding).format;
         let (from, to) = (clip.encoding.format, staged);
         if manifest.clips(clip.encoding) {
-            warnings.push(format!("what is below 0 and above 1 is cut off: it works on {}", to.name()));
+            let by = manifest.clipped_by(clip.encoding).name();
+            warnings.push(format!("what is below 0 and above 1 is cut off: it works on {by}"));
         } else if to.bits() < from.bits() && !(from.is_float() && to.is_float()) {
             warnings.push(format!(
                 "it works on {}: of {} bits, {} are kept",

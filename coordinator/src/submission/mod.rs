@@ -28,6 +28,7 @@ use hearth_workflows::{
 };
 
 pub use chain::Maker;
+pub use overwrite::names_frames;
 pub use room::{Room, room};
 pub use storage::{ids, make_ids, note_ids};
 
@@ -476,12 +477,11 @@ fn check_range(workflow: &Workflow, clip: &JobClip) -> Result<(), SubmissionErro
     if !manifest.clips(clip.encoding) {
         return Ok(());
     }
-    let staged = manifest.staged(clip.encoding).unwrap_or(clip.encoding);
     Err(SubmissionError::Clipping {
         clip: clip.path.to_string(),
         found: clip.encoding.format.name().to_owned(),
         workflow: workflow.name().to_owned(),
-        staged: staged.format.name().to_owned(),
+        staged: manifest.clipped_by(clip.encoding).name().to_owned(),
     })
 }
 

@@ -39,8 +39,12 @@ const MOST_FOLDERS: usize = 1_000;
 /// Another sequence of Hearth's below this one, which would go with it.
 fn other_inside(place: &Path) -> Option<PathBuf> {
     let mut folders = vec![place.to_owned()];
-    for _ in 0..MOST_FOLDERS {
+    for looked in 0.. {
         let folder = folders.pop()?;
+        if looked >= MOST_FOLDERS {
+            // Whatever is in there, nobody has looked.
+            return Some(folder);
+        }
         if folder != place && folder.join(SEQUENCE_FILE).is_file() {
             return Some(folder);
         }
@@ -52,6 +56,11 @@ fn other_inside(place: &Path) -> Option<PathBuf> {
     None
 }
 
+/// Whether the request is for certain frames, and not for all of a clip.
+pub fn names_frames(request: &v1::SubmitJobRequest) -> bool {
+    !request.frames.trim().is_empty() || SequencePath::frames_named(&request.clip).is_some()
+}
+
 /// A job for certain frames leaves the others of the sequence as they are, if they are of the same passes and names.
 pub(super) fn check_frames(
     request: &v1::SubmitJobRequest,
@@ -59,7 +68,7 @@ pub(super) fn check_frames(
     workflow: &Workflow,
     roots: &Roots,
 ) -> Result<(), SubmissionError> {
-    let named = !request.frames.trim().is_empty() || SequencePath::frames_named(&request.clip).is_some();
+    let named = names_frames(request);
     let place = roots.resolve(&spec.output).map_err(SubmissionError::Output)?;
     let Some(old) = SequenceManifest::read(&place).filter(|_| named && spec.overwrite) else { return Ok(()) };
     let patterns = spec.pass_files(workflow).into_iter().map(|pass| (pass.pass.clone(), pass.pattern()));

@@ -24,8 +24,8 @@ pub struct Room {
     pub replaces: Vec<String>,
 }
 
-/// Looks at the storage that the outputs go to. Blocks on storage.
-pub fn room(submission: &Submission, roots: &Roots) -> Result<Room, SubmissionError> {
+/// Looks at the storage that the outputs go to; `names_frames`: the others of a sequence stay. Blocks on storage.
+pub fn room(submission: &Submission, names_frames: bool, roots: &Roots) -> Result<Room, SubmissionError> {
     let mut room = Room::default();
     for (index, job) in submission.jobs.iter().enumerate() {
         let spec = &job.spec;
@@ -36,7 +36,7 @@ pub fn room(submission: &Submission, roots: &Roots) -> Result<Room, SubmissionEr
             room.is_writable = folder.is_some_and(|folder| access(folder, Access::WRITE_OK).is_ok());
         }
         if spec.overwrite && room.replaces.len() < MOST_TOLD {
-            room.replaces.extend(replaced(spec, &place));
+            room.replaces.extend(replaced(spec, names_frames, &place));
         }
         room.needed = room.needed.saturating_add(needed(job));
         room.jobs.push(v1::PlannedJob {
@@ -56,9 +56,12 @@ pub fn room(submission: &Submission, roots: &Roots) -> Result<Room, SubmissionEr
 const MOST_TOLD: usize = 16;
 
 /// What becomes of the sequence that is there.
-fn replaced(spec: &JobSpec, place: &Path) -> Option<String> {
+fn replaced(spec: &JobSpec, names_frames: bool, place: &Path) -> Option<String> {
     let manifest = SequenceManifest::read(place)?;
     let there: FrameSet = manifest.files.values().flat_map(BTreeMap::keys).copied().collect();
+    if !names_frames {
+        return Some(format!("the sequence at {}, frames {there}, is replaced", spec.output));
+    }
     let mut kept = there.clone();
     kept.remove_all(&spec.frames);
     let replaced = there.intersection(&spec.frames);

@@ -365,6 +365,14 @@ impl Manifest {
             && !(self.staged(clip).is_some_and(holds) && colour.any(holds))
     }
 
+    /// Of a workflow that [clips](Self::clips), the format that does.
+    pub fn clipped_by(&self, clip: Encoding) -> PictureFormat {
+        let staged = self.staged(clip).unwrap_or(clip);
+        let mut saved = self.passes.iter().map(|pass| self.saved(pass, Some(clip)));
+        let of_pass = saved.find(|saved| saved.colour != ColourSpace::Data && !saved.format.is_float());
+        if staged.format.is_float() { of_pass.unwrap_or(staged).format } else { staged.format }
+    }
+
     /// How the node that saves `pass` writes it, for a clip of this encoding; `None`: no clip comes in.
     pub fn saved(&self, pass: &Pass, clip: Option<Encoding>) -> Encoding {
         let loaded = clip.map(|clip| self.staged(clip).unwrap_or(clip).colour);
