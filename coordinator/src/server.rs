@@ -4,9 +4,7 @@ use std::{
     future::IntoFuture as _,
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, atomic::AtomicU64},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -16,15 +14,11 @@ use hearth_telemetry::{Connection, Limits, Listener, metrics_limits, serve_metri
 use prometheus_client::registry::Registry;
 use rand::RngExt as _;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tokio_stream::Stream;
-use tonic::transport::{
-    Server,
-    server::{Connected, TcpConnectInfo},
-};
+use tonic::transport::Server;
 use tracing::info;
 
 use crate::{
@@ -225,61 +219,10 @@ async fn when(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// A connection, as tonic wants it.
-struct Incoming(Connection);
-
-impl Connected for Incoming {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: None, remote_addr: self.0.peer_addr().ok() }
-    }
-}
-
-impl AsyncRead for Incoming {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Incoming {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
-fn connections(listener: Listener) -> impl Stream<Item = io::Result<Incoming>> {
+fn connections(listener: Listener) -> impl Stream<Item = io::Result<Connection>> {
     futures_util::stream::unfold(listener, async |listener| {
         let (connection, _) = listener.accept().await;
-        Some((Ok(Incoming(connection)), listener))
+        Some((Ok(connection), listener))
     })
 }
 

@@ -23,6 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep},
 };
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
 /// Bytes that a peer must have sent before it counts as one: what HTTP/2 begins with.
@@ -168,9 +169,11 @@ pub struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-impl Connection {
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
     }
 }
 

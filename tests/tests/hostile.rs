@@ -81,7 +81,9 @@ async fn whatever_peers_do_the_honest_get_their_frames() {
     let expected = unsplit(workflow, &std::collections::BTreeMap::new(), &plates, range).await;
     let before = peak();
 
-    let small = v1::SubmitJobRequest { chunk_frames: 2, ..request("sh010", "resize-sharpen", "during") };
+    let show = "dune".to_owned();
+    let small =
+        v1::SubmitJobRequest { chunk_frames: 2, show, ..request("sh010", "resize-sharpen", "during") };
     let during = farm.client.submit(small.clone()).await.expect("accepted").job.expect("a job").job_id;
     // Whoever lists jobs knows what attempts are called.
     let attempts = until(&farm.client, during, |job| !job.attempts.is_empty()).await.attempts;
@@ -109,7 +111,9 @@ async fn whatever_peers_do_the_honest_get_their_frames() {
             let _ = timeout(ACT, peers.act(own)).await;
         });
     }
-    while playing.join_next().await.is_some() {}
+    while let Some(played) = playing.join_next().await {
+        played.expect("a liar does not panic");
+    }
 
     let (job, failures) = finish(&farm.client, during).await;
     assert_eq!(job.state(), JobState::Done, "{}: {failures:?}", job.message);
@@ -321,7 +325,7 @@ impl Peers {
             name: text(&mut rng),
             show: text(&mut rng),
             user: text(&mut rng),
-            priority: Some(rng.random()),
+            priority: Some(rng.random_range(0..=101)),
             workflow: Some(match rng.random_range(0..3) {
                 0 => Workflow::WorkflowName(text(&mut rng)),
                 1 => Workflow::WorkflowSource(v1::WorkflowSource {
@@ -341,7 +345,8 @@ impl Peers {
             max_nodes: rng.random(),
             chunk_frames: rng.random(),
             overwrite: true,
-            anyway: true,
+            anyway: rng.random(),
+            pool: [String::new(), text(&mut rng)][rng.random_range(0..2)].clone(),
             ..v1::SubmitJobRequest::default()
         };
         match rng.random_range(0..4) {

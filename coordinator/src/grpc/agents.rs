@@ -13,7 +13,7 @@ use std::{
 use hearth_proto::{REMEMBERED_JOBS, v1};
 use hearth_telemetry::chain;
 use hearth_workflows::{Workflow, WorkflowId};
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
@@ -113,13 +113,28 @@ impl v1::agents_server::Agents for AgentsService {
         };
         let questions = self.questions.subscribe();
         let hello = connection.hello(door::hello(hello));
+        // On a task of its own: a caller that hangs up just now ends this one, and a node that nobody reads from would be
+        // there for ever.
+        let (answer, answered) = oneshot::channel();
+        let serve = async move {
+            let taken = connection.driver.command(hello).await;
+            let is_taken = taken.is_ok();
+            // The caller may have hung up; then reading ends at once, and the node is gone.
+            let _ = answer.send(taken);
+            if is_taken {
+                info!("connected");
+                connection.read(incoming, questions).await;
+            } else {
+                connection.gone().await;
+            }
+        };
+        tokio::spawn(serve.instrument(span));
         // It is refused where another agent works under this name.
-        self.driver.command(hello).await.map_err(|error| match error {
+        let taken = answered.await.unwrap_or(Err(DriverError::Stopped));
+        taken.map_err(|error| match error {
             DriverError::Refused(refusal) => Status::already_exists(chain(&refusal)),
             error => unavailable(&error),
         })?;
-        info!(parent: &span, "connected");
-        tokio::spawn(async move { connection.read(incoming, questions).await }.instrument(span));
         Ok(Response::new(Box::pin(stream)))
     }
 }
@@ -257,6 +272,12 @@ impl Stream for ToAgent {
 }
 
 impl Connection {
+    /// Lets go of the session.
+    async fn gone(self) {
+        // A coordinator that stops has no nodes any more.
+        let _ = self.driver.tell(Command::Gone { session: self.session, node: self.name }).await;
+    }
+
     /// From the node to the farm, until the stream ends.
     async fn read(
         mut self,
@@ -287,7 +308,7 @@ impl Connection {
             }
         };
         info!(why, "disconnected");
-        let _ = self.driver.tell(Command::Gone { session: self.session, node: self.name }).await;
+        self.gone().await;
     }
 
     fn hello(&mut self, hello: v1::Hello) -> Command {

@@ -12,6 +12,7 @@ mod proof;
 mod questions;
 mod requests;
 mod shared;
+mod watch;
 
 use hearth_proto::LEADER;
 use hearth_telemetry::chain;
@@ -19,10 +20,11 @@ use tonic::{Status, metadata::MetadataValue};
 
 use crate::driver::DriverError;
 pub use agents::{AgentsService, Previews};
-pub use clients::{FarmService, MOST_WATCHERS};
+pub use clients::FarmService;
 pub use proof::Proof;
 pub use questions::Questions;
 pub use shared::SharedNames;
+pub use watch::MOST_WATCHERS;
 
 /// Bytes of a message to people. It travels in a header, of which clients take 16 KiB, and may grow threefold in it.
 const MESSAGE: usize = 4_096;
