@@ -2,7 +2,7 @@
 
 use hearth_storage::{
     Roots,
-    manifest::{SequenceManifest, whole_chunks},
+    manifest::{FoundChunk, SequenceManifest, whole_chunks},
 };
 use hearth_telemetry::chain;
 use tracing::{info, warn};
@@ -28,13 +28,13 @@ pub(crate) fn survey(roots: &Roots, tag: &FarmTag, job: &ToSurvey) -> (Vec<Found
     });
     let found: Vec<Found> = chunks
         .into_iter()
-        .filter_map(|(manifest, frames)| {
+        .filter_map(|FoundChunk { manifest, digest, whole: frames }| {
             let attempt = tag.attempt_of(&manifest.attempt).filter(|attempt| attempt.job == job.job)?;
             let broken = manifest.frames.len() - frames.len();
             if broken > 0 {
                 warn!(attempt = manifest.attempt, broken, "frames on storage are not whole any more");
             }
-            Some(Found { number: attempt.number, node: manifest.node.into(), frames })
+            Some(Found { number: attempt.number, node: manifest.node.into(), frames, published: digest })
         })
         .collect();
     let frames: u64 = found.iter().map(|found| found.frames.len()).sum();

@@ -287,7 +287,7 @@ impl Story {
                     ["late", late] => frames = late.parse().expect("frames"),
                     _ => {}
                 }
-                let outcome = Outcome::Succeeded { seconds: time.as_secs_f64() };
+                let outcome = Outcome::Succeeded { seconds: time.as_secs_f64(), published: None };
                 Command::Result { session, node: name, attempt, frames, outcome }
             }
             ["fails", attempt, kind, rest @ ..] => {

@@ -21,6 +21,7 @@ use hearth_coordinator::farm::{
     JobId, JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Submission, Terms,
     Timestamp,
 };
+use hearth_storage::manifest::ManifestDigest;
 use hearth_workflows::{FrameRange, FrameSet, Workflow, delivery::DeliveryFormat};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use support::{Kept, about, capabilities, deliver, submission, workflow};
@@ -492,6 +493,7 @@ impl World {
         let mut sum = 0;
         for segment in segments {
             let (_, made) = self.published.get(&segment.attempt).expect("the attempt has published");
+            assert_eq!(segment.published, Some(digest(segment.attempt)), "of {}", segment.attempt);
             assert!(segment.frames.is_subset(made), "assembled from what was never rendered");
             sum += segment.frames.len();
             all.insert_all(&segment.frames);
@@ -645,7 +647,7 @@ impl World {
         let frames =
             if self.rng.random_bool(0.5) { FrameSet::new() } else { "1-40".parse().expect("frames") };
         let node = self.nodes[index].name.clone();
-        let outcome = Outcome::Succeeded { seconds: 1.0 };
+        let outcome = Outcome::Succeeded { seconds: 1.0, published: None };
         self.to_farm(Command::Result { session, node, attempt, frames, outcome });
     }
 
@@ -748,7 +750,8 @@ impl World {
                 }
                 self.published.insert(attempt, (node, frames.clone()));
             }
-            Outcome::Succeeded { seconds: frames.len() as f64 * 0.1 }
+            let published = (!frames.is_empty()).then(|| digest(attempt));
+            Outcome::Succeeded { seconds: frames.len() as f64 * 0.1, published }
         };
         let node = &mut self.nodes[index];
         node.outbox.insert(attempt, (frames.clone(), outcome.clone()));
@@ -897,7 +900,8 @@ impl World {
             .map(|(attempt, (node, frames))| {
                 let mut frames = frames.clone();
                 frames.remove_all(&spoilt);
-                Found { number: attempt.number, node: node.clone(), frames }
+                let published = digest(*attempt);
+                Found { number: attempt.number, node: node.clone(), frames, published }
             })
             .collect();
         found.sort_by_key(|found| found.number);
@@ -959,6 +963,14 @@ impl World {
             }
         }
     }
+}
+
+/// Of what the attempt has published: no two are alike.
+fn digest(attempt: AttemptId) -> ManifestDigest {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&attempt.job.0.to_le_bytes());
+    bytes[8..12].copy_from_slice(&attempt.number.to_le_bytes());
+    ManifestDigest::from_bytes(&bytes).expect("32 of them")
 }
 
 /// Storage that is away costs no frame.

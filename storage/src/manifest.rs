@@ -15,14 +15,16 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, File},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, Read as _, Write as _},
     path::Path,
+    str::FromStr,
 };
 
 use hearth_workflows::{Frame, FrameSet};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// Describes a published chunk, in its folder.
 pub const CHUNK_FILE: &str = "chunk.json";
@@ -50,10 +52,66 @@ pub struct ChunkManifest {
     pub passes: BTreeMap<String, BTreeMap<Frame, FileManifest>>,
 }
 
+/// BLAKE3 of a chunk's manifest as it lies on storage: names exactly what an attempt has published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ManifestDigest([u8; 32]);
+
+/// A text that is no digest.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is no BLAKE3 digest of 64 hexadecimal digits")]
+pub struct DigestError(String);
+
+impl ManifestDigest {
+    fn of(text: &[u8]) -> Self {
+        Self(*blake3::hash(text).as_bytes())
+    }
+
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// `None`: they are not 32.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for ManifestDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl FromStr for ManifestDigest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        blake3::Hash::from_hex(text)
+            .map(|hash| Self(*hash.as_bytes()))
+            .map_err(|_| DigestError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for ManifestDigest {
+    type Error = DigestError;
+
+    fn try_from(text: String) -> Result<Self, DigestError> {
+        text.parse()
+    }
+}
+
+impl From<ManifestDigest> for String {
+    fn from(digest: ManifestDigest) -> Self {
+        digest.to_string()
+    }
+}
+
 /// One file as it was when it was whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileManifest {
     /// Name in the folder of its pass.
+    #[serde(deserialize_with = "plain_name")]
     pub name: String,
     pub bytes: u64,
     /// BLAKE3 of the content, in hexadecimal.
@@ -84,6 +142,9 @@ pub struct SequenceManifest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<KeptManifest>,
     pub chunks: Vec<SegmentManifest>,
+    /// The attempt that put it together. An earlier one of the same job never replaces what it has made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub assembly: String,
     /// Of each pass, by frame.
     #[serde(default)]
     pub files: BTreeMap<String, BTreeMap<Frame, FileManifest>>,
@@ -130,6 +191,9 @@ pub struct SegmentManifest {
     pub frames: FrameSet,
     pub attempt: String,
     pub node: String,
+    /// Of the attempt's [`ChunkManifest`]; `None`: its node has not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<ManifestDigest>,
 }
 
 impl FileManifest {
@@ -161,9 +225,20 @@ impl FileManifest {
 }
 
 impl ChunkManifest {
-    /// Of the chunk in `folder`; `None` when there is none, or it cannot be read.
-    pub fn read(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(folder.join(CHUNK_FILE)).ok()?).ok()
+    /// Of the chunk in `folder`, with its digest; `None` when there is none, or it cannot be read.
+    pub fn read(folder: &Path) -> Option<(Self, ManifestDigest)> {
+        let text = fs::read(folder.join(CHUNK_FILE)).ok()?;
+        Some((serde_json::from_slice(&text).ok()?, ManifestDigest::of(&text)))
+    }
+
+    /// Writes it into `folder`, where nothing else is written from now on.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write(&self, folder: &Path) -> io::Result<ManifestDigest> {
+        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
+        write_whole(&folder.join(CHUNK_FILE), &text)?;
+        Ok(ManifestDigest::of(&text))
     }
 
     /// Its frames of which every file in `folder` is whole.
@@ -186,8 +261,26 @@ impl SequenceManifest {
     }
 }
 
-/// Every published chunk below a job's work folder, with those of its frames that are whole.
-pub fn whole_chunks(work_dir: &Path) -> io::Result<Vec<(ChunkManifest, FrameSet)>> {
+/// The name of a file in a folder that is known: one that leads elsewhere makes the manifest unreadable.
+fn plain_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = String::deserialize(from)?;
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return Err(D::Error::custom(format!("{name:?} is no name of a file")));
+    }
+    Ok(name)
+}
+
+/// A published chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundChunk {
+    pub manifest: ChunkManifest,
+    pub digest: ManifestDigest,
+    /// Those of its frames of which every file is whole.
+    pub whole: FrameSet,
+}
+
+/// Every published chunk below a job's work folder.
+pub fn whole_chunks(work_dir: &Path) -> io::Result<Vec<FoundChunk>> {
     let entries = match fs::read_dir(work_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -195,11 +288,11 @@ pub fn whole_chunks(work_dir: &Path) -> io::Result<Vec<(ChunkManifest, FrameSet)
     let mut chunks = Vec::new();
     for entry in entries {
         let folder = entry?.path();
-        let Some(manifest) = ChunkManifest::read(&folder) else { continue };
+        let Some((manifest, digest)) = ChunkManifest::read(&folder) else { continue };
         // A folder under another name is not published yet.
         if folder.file_name().is_some_and(|name| name.to_string_lossy() == manifest.attempt) {
             let whole = manifest.whole_frames(&folder);
-            chunks.push((manifest, whole));
+            chunks.push(FoundChunk { manifest, digest, whole });
         }
     }
     Ok(chunks)
@@ -251,8 +344,8 @@ mod tests {
             frames,
             passes: [("beauty".to_owned(), files)].into(),
         };
-        let text = serde_json::to_vec(&manifest).expect("json");
-        write_whole(&folder.join(CHUNK_FILE), &text).expect("written");
+        let digest = manifest.write(&folder).expect("written");
+        assert_eq!(digest.to_string().parse::<ManifestDigest>().expect("digest"), digest);
         fs::create_dir_all(dir.path().join("t-1-3.part")).expect("folder");
         fs::copy(folder.join(CHUNK_FILE), dir.path().join("t-1-3.part").join(CHUNK_FILE)).expect("copy");
         // Gone, cut off, and of the right size but not the right content.
@@ -261,7 +354,17 @@ mod tests {
         fs::write(pass.join("3.png"), "picture x").expect("write");
         let found = whole_chunks(dir.path()).expect("read");
         assert_eq!(found.len(), 1);
-        assert_eq!((&found[0].0, found[0].1.to_string()), (&manifest, "4".to_owned()));
+        let whole = "4".parse().expect("frames");
+        assert_eq!(found, [FoundChunk { manifest, digest, whole }]);
         assert!(whole_chunks(&dir.path().join("nowhere")).expect("none").is_empty());
+    }
+
+    #[test]
+    fn a_manifest_whose_files_lie_elsewhere_is_none() {
+        for name in ["../../secret", "..", "", "/etc/passwd", "a/b"] {
+            let file = FileManifest { name: name.to_owned(), bytes: 1, blake3: String::new() };
+            let text = serde_json::to_string(&file).expect("json");
+            assert!(serde_json::from_str::<FileManifest>(&text).is_err(), "{name}");
+        }
     }
 }

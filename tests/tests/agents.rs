@@ -181,6 +181,7 @@ async fn a_node_that_only_says_so_does_not_make_a_job_done() {
                         frames,
                         outcome: Some(v1::attempt_result::Outcome::Succeeded(v1::Succeeded {
                             seconds: time,
+                            ..v1::Succeeded::default()
                         })),
                     };
                     let _ = liar.say.send(v1::AttachRequest { message: Some(Say::Result(result)) }).await;

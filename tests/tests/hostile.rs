@@ -300,7 +300,7 @@ impl Peers {
                 attempt_id,
                 job_id,
                 frames: frames.to_owned(),
-                outcome: Some(Outcome::Succeeded(v1::Succeeded { seconds })),
+                outcome: Some(Outcome::Succeeded(v1::Succeeded { seconds, ..v1::Succeeded::default() })),
             }),
         };
         send(say, told).await

@@ -19,7 +19,7 @@ use hearth_pictures::{Effort, Metadata, Plane, Raster, Samples, Window, read, wr
 use hearth_proto::v1;
 use hearth_storage::{
     Roots,
-    manifest::{CHUNK_FILE, ChunkManifest, FileManifest, write_whole},
+    manifest::{ChunkManifest, FileManifest},
 };
 use hearth_workflows::{
     Frame, FrameRange, FrameSet, Split, Workflow,
@@ -270,9 +270,8 @@ impl World {
             frames: frames.clone(),
             passes: [("beauty".to_owned(), files)].into(),
         };
-        let text = serde_json::to_vec(&manifest).expect("json");
-        write_whole(&folder.join(CHUNK_FILE), &text).expect("written");
-        self.result(attempt, frames, Outcome::Succeeded { seconds: 1.0 });
+        let published = Some(manifest.write(&folder).expect("written"));
+        self.result(attempt, frames, Outcome::Succeeded { seconds: 1.0, published });
     }
 
     /// One thing that may happen.
@@ -336,6 +335,7 @@ impl World {
                     attempt_id: tag.attempt_name(segment.attempt),
                     node: segment.node.to_string(),
                     frames: segment.frames.to_string(),
+                    manifest_blake3: segment.published.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
                 })
                 .collect(),
             cross_fade: match self.split {
@@ -354,7 +354,7 @@ impl World {
         let done =
             sequence::assemble(&roots, "assembly", &assembly, Watched::new(&cancel, &tell, Arc::default()));
         let outcome = match done {
-            Ok(()) => Outcome::Succeeded { seconds: 0.0 },
+            Ok(()) => Outcome::Succeeded { seconds: 0.0, published: None },
             Err(failure) => {
                 assert_eq!(failure.kind, v1::FailureKind::BadOutput, "{}", failure.message);
                 let kind = hearth_coordinator::farm::FailureKind::BadOutput;

@@ -158,7 +158,7 @@ impl Life {
                     let kind = FailureKind::Execution;
                     Outcome::Failed { kind, message: "12".to_owned(), frames: FrameSet::new() }
                 } else {
-                    Outcome::Succeeded { seconds: 0.5 }
+                    Outcome::Succeeded { seconds: 0.5, published: None }
                 };
                 Command::Result { session, node, attempt, frames, outcome }
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hearth_storage::manifest::ManifestDigest;
 use hearth_workflows::{FrameSet, Workflow};
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,7 @@ pub struct Found {
     pub number: u32,
     pub node: NodeName,
     pub frames: FrameSet,
+    pub published: ManifestDigest,
 }
 
 /// A checked submission: the clips exist, the parameters fit. All of its jobs are taken, or none.
@@ -158,6 +160,8 @@ pub enum Outcome {
     Succeeded {
         /// Seconds on the GPU.
         seconds: f64,
+        /// What a chunk has published.
+        published: Option<ManifestDigest>,
     },
     Failed {
         kind: FailureKind,
@@ -296,4 +300,6 @@ pub struct Segment {
     pub attempt: AttemptId,
     pub node: NodeName,
     pub frames: FrameSet,
+    /// `None`: its node has not told.
+    pub published: Option<ManifestDigest>,
 }

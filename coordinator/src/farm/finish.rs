@@ -1,5 +1,6 @@
 //! Results, and the end of a job: rendered, assembled, done.
 
+use hearth_storage::manifest::ManifestDigest;
 use hearth_workflows::FrameSet;
 
 use super::{
@@ -14,6 +15,14 @@ use super::{
 
 /// Different reasons that a job's message names.
 const TOLD_REASONS: usize = 3;
+
+/// What a chunk has brought, as its node tells.
+#[derive(Debug, Clone, Copy)]
+struct Brought<'a> {
+    frames: &'a FrameSet,
+    seconds: f64,
+    published: Option<ManifestDigest>,
+}
 
 impl Farm {
     /// An attempt has ended, well or not. The report may be late (its lease has run out) or come twice. It counts from
@@ -51,7 +60,8 @@ impl Farm {
                     self.fail(now, id, kind, message, &named, step);
                 }
             }
-            Outcome::Succeeded { seconds } => {
+            Outcome::Succeeded { seconds, published } => {
+                let brought = Brought { frames, seconds, published };
                 let held = if ours { self.release(now, id, step) } else { None };
                 let measured = held.as_ref().map(|attempt| (attempt.estimate, attempt.spent(now)));
                 match held.map(|attempt| attempt.work) {
@@ -69,13 +79,13 @@ impl Farm {
                         }
                     }
                     Some(Work::Spare { .. }) => {
-                        self.chunk_done(now, name, id, (frames, seconds), &FrameSet::new(), step);
+                        self.chunk_done(now, name, id, brought, &FrameSet::new(), step);
                         if let Some((estimate, spent)) = measured {
                             self.learn(now, name, id.job, (frames.len(), seconds), (estimate, spent), step);
                         }
                     }
                     Some(Work::Chunk(left)) => {
-                        self.chunk_done(now, name, id, (frames, seconds), &left, step);
+                        self.chunk_done(now, name, id, brought, &left, step);
                         if let Some((estimate, spent)) = measured {
                             self.learn(now, name, id.job, (frames.len(), seconds), (estimate, spent), step);
                         }
@@ -89,7 +99,7 @@ impl Farm {
                             self.changed(id.job, step);
                         }
                     }
-                    None => self.chunk_done(now, name, id, (frames, seconds), &FrameSet::new(), step),
+                    None => self.chunk_done(now, name, id, brought, &FrameSet::new(), step),
                 }
                 self.settle(now, id.job, step);
                 self.fill_chores(now, step);
@@ -105,7 +115,7 @@ impl Farm {
         now: Timestamp,
         name: &NodeName,
         id: AttemptId,
-        (frames, seconds): (&FrameSet, f64),
+        Brought { frames, seconds, published }: Brought,
         leased: &FrameSet,
         step: &mut Step,
     ) {
@@ -125,7 +135,7 @@ impl Farm {
         job.in_a_row = 0;
         job.hindered = 0;
         job.in_a_row_on.remove(name);
-        job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone() });
+        job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone(), published });
         step.changes.push(Key::Piece(id));
         // Before any node is given work below, the queue must know that these frames wait no more.
         self.rank(id.job);

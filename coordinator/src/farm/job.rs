@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use hearth_storage::manifest::ManifestDigest;
 use hearth_workflows::{Frame, FrameSet};
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +99,9 @@ pub struct LostFrames {
 pub struct Piece {
     pub node: NodeName,
     pub frames: FrameSet,
+    /// What lies on storage of it; `None`: its node has not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<ManifestDigest>,
 }
 
 /// A job, as it stands.
@@ -262,6 +266,7 @@ impl Job {
             attempt: AttemptId { job: id, number: *number },
             node: piece.node.clone(),
             frames: piece.frames.clone(),
+            published: piece.published,
         })
     }
 

@@ -115,7 +115,7 @@ impl Farm {
     }
 
     fn was_rendered(&mut self, now: Timestamp, id: JobId, piece: Found, step: &mut Step) {
-        let Found { number, node, frames } = piece;
+        let Found { number, node, frames, published } = piece;
         let attempt = AttemptId { job: id, number };
         // Published, so it is over, whatever the store says.
         let held = self.release(now, attempt, step);
@@ -134,7 +134,11 @@ impl Farm {
         }
         job.finish(&fresh);
         let known = job.pieces.entry(number);
-        let known = known.or_insert_with(|| Piece { node: node.clone(), frames: FrameSet::new() });
+        let known = known.or_insert_with(|| Piece {
+            node: node.clone(),
+            frames: FrameSet::new(),
+            published: Some(published),
+        });
         known.frames.insert_all(&fresh);
         step.changes.push(Key::Piece(attempt));
         self.shrink_others(now, attempt, &fresh, step);

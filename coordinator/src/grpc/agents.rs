@@ -11,6 +11,7 @@ use std::{
 };
 
 use hearth_proto::{REMEMBERED_JOBS, v1};
+use hearth_storage::manifest::ManifestDigest;
 use hearth_telemetry::chain;
 use hearth_workflows::{Workflow, WorkflowId};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
@@ -509,9 +510,10 @@ impl Connection {
             }
         };
         let outcome = match result.outcome? {
-            Told::Succeeded(v1::Succeeded { seconds }) => {
-                Outcome::Succeeded { seconds: door::seconds(seconds) }
-            }
+            Told::Succeeded(v1::Succeeded { seconds, manifest_blake3 }) => Outcome::Succeeded {
+                seconds: door::seconds(seconds),
+                published: ManifestDigest::from_bytes(&manifest_blake3),
+            },
             Told::Failed(failed) => Outcome::Failed {
                 kind: convert::failure_kind_from(failed.kind()),
                 frames: read(&failed.frames)?,

@@ -408,6 +408,7 @@ fn segments(tag: &FarmTag, segments: &[Segment]) -> Vec<v1::Segment> {
         attempt_id: tag.attempt_name(segment.attempt),
         node: segment.node.to_string(),
         frames: segment.frames.to_string(),
+        manifest_blake3: segment.published.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
     };
     segments.iter().map(told).collect()
 }

@@ -10,7 +10,9 @@ use std::{
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_pictures::{Picture, PictureError, verify};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::manifest::{CHUNK_FILE, ChunkManifest, FileManifest, JOB_FILE, flush, write_whole};
+use hearth_storage::manifest::{
+    ChunkManifest, FileManifest, JOB_FILE, ManifestDigest, flush, write_whole,
+};
 use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, Workbench, convert::Finish, source};
@@ -42,16 +44,21 @@ impl Place {
         Ok(Self { folder: work.join(&task.attempt), part, work })
     }
 
-    pub(super) fn is_published(&self) -> bool {
-        self.folder.is_dir()
+    /// What an earlier life of the agent has published already.
+    pub(super) async fn published(&self) -> Option<ManifestDigest> {
+        let folder = self.folder.clone();
+        blocking(move || ChunkManifest::read(&folder)).await.map(|(_, digest)| digest)
     }
 
     /// Makes the result visible, whole, and so that it stays: what is reported as done survives a power cut.
-    pub(super) async fn publish(&self, task: &ChunkTask, manifest: ChunkManifest) -> Result<(), Failure> {
+    pub(super) async fn publish(
+        &self,
+        task: &ChunkTask,
+        manifest: ChunkManifest,
+    ) -> Result<ManifestDigest, Failure> {
         let (place, job) = (self.clone(), task.job_manifest.clone());
         blocking(move || {
-            let text = serde_json::to_vec(&manifest).map_err(std::io::Error::other)?;
-            write_whole(&place.part.join(CHUNK_FILE), &text)?;
+            let digest = manifest.write(&place.part)?;
             let job_file = place.work.join(JOB_FILE);
             if !job.is_empty() && !job_file.exists() {
                 write_whole(&job_file, job.as_bytes())?;
@@ -60,7 +67,8 @@ impl Place {
                 flush(&place.part.join(pass))?;
             }
             std::fs::rename(&place.part, &place.folder)?;
-            flush(&place.work)
+            flush(&place.work)?;
+            Ok(digest)
         })
         .await
         .map_err(|error| Failure::storage(format!("cannot publish {}", self.folder.display()), &error))

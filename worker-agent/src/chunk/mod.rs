@@ -17,7 +17,10 @@ mod watch;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
-use hearth_storage::{Calls, Roots, StorageId, manifest::ChunkManifest};
+use hearth_storage::{
+    Calls, Roots, StorageId,
+    manifest::{ChunkManifest, ManifestDigest},
+};
 use hearth_workflows::{
     FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, format::Encoding, manifest::Load,
     split::ChunkPlan,
@@ -174,9 +177,10 @@ pub type Tell<'a> = &'a (dyn Fn(Told) + Send + Sync);
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// Published; seconds in ComfyUI.
+    /// Published; seconds in ComfyUI, and of a chunk what lies on storage now.
     Done {
         seconds: f64,
+        published: Option<ManifestDigest>,
     },
     Failed(Failure),
     /// Not wanted any more; nothing of it is left, unless ComfyUI does not let go of it.
@@ -211,7 +215,7 @@ pub async fn render(
         () = cancel.cancelled() => None,
     };
     let ending = match rendered {
-        Some(Ok(seconds)) => Ending::Done { seconds },
+        Some(Ok((seconds, published))) => Ending::Done { seconds, published: Some(published) },
         Some(Err(failure)) => Ending::Failed(failure),
         None => Ending::Cancelled { let_go: true },
     };
@@ -236,10 +240,11 @@ async fn steps(
     task: &Arc<ChunkTask>,
     adopt: bool,
     tell: Tell<'_>,
-) -> Result<f64, Failure> {
+) -> Result<(f64, ManifestDigest), Failure> {
     let place = collect::Place::of(bench, task)?;
-    if place.is_published() {
-        return Ok(0.0);
+    let published = tokio::time::timeout(bench.stall, place.published()).await;
+    if let Some(published) = published.map_err(|_| hangs("looked for", bench.stall))? {
+        return Ok((0.0, published));
     }
     let plan = task.plan()?;
     tell(phase(AttemptPhase::Staging));
@@ -281,8 +286,8 @@ async fn steps(
         passes,
     };
     let published = tokio::time::timeout(bench.stall, place.publish(task, manifest)).await;
-    published.unwrap_or_else(|_| Err(hangs("published", bench.stall)))?;
-    Ok(seconds)
+    let published = published.unwrap_or_else(|_| Err(hangs("published", bench.stall)))?;
+    Ok((seconds, published))
 }
 
 /// Storage takes no end.

@@ -11,7 +11,7 @@ use std::{
 use hearth_proto::v1::{self, FailureKind};
 use hearth_storage::{
     clip::file_of,
-    manifest::{ChunkManifest, FileManifest, SequenceManifest},
+    manifest::{ChunkManifest, FileManifest, ManifestDigest, SequenceManifest},
 };
 use hearth_workflows::{Frame, FrameSet, RootPath, split::ChunkPlan};
 
@@ -24,8 +24,15 @@ pub struct Source {
     work_dir: RootPath,
     output: RootPath,
     pass: String,
-    /// The attempts that made them.
-    pieces: Vec<(String, FrameSet)>,
+    pieces: Vec<Piece>,
+}
+
+/// Frames that one attempt has made.
+#[derive(Debug, Clone)]
+struct Piece {
+    attempt: String,
+    frames: FrameSet,
+    published: Option<ManifestDigest>,
 }
 
 impl Source {
@@ -38,7 +45,8 @@ impl Source {
             if !is_plain(&segment.attempt_id) {
                 return Err(format!("attempt {}", segment.attempt_id));
             }
-            Ok((segment.attempt_id.clone(), frames))
+            let published = ManifestDigest::from_bytes(&segment.manifest_blake3);
+            Ok(Piece { attempt: segment.attempt_id.clone(), frames, published })
         };
         Ok(Self {
             work_dir: path(&source.work_dir)?,
@@ -119,12 +127,14 @@ impl<'a> Chunks<'a> {
 
     /// An error of the kind `NotFound` when no chunk has the frame, any more.
     fn link(&mut self, frame: Frame, to: &Path) -> io::Result<()> {
-        let made = self.source.pieces.iter().find(|(_, frames)| frames.contains(frame));
-        let (attempt, _) = made.ok_or(io::ErrorKind::NotFound)?;
+        let made = self.source.pieces.iter().find(|piece| piece.frames.contains(frame));
+        let Piece { attempt, published, .. } = made.ok_or(io::ErrorKind::NotFound)?;
         let folder = self.work.join(attempt);
         let files = self.files.entry(attempt).or_insert_with(|| {
-            let manifest = ChunkManifest::read(&folder);
-            manifest.and_then(|mut manifest| manifest.passes.remove(&self.source.pass)).unwrap_or_default()
+            // Something else than its node has published is nobody's.
+            let its = |digest| published.is_none_or(|published| published == digest);
+            let read = ChunkManifest::read(&folder).filter(|(_, digest)| its(*digest));
+            read.and_then(|(mut read, _)| read.passes.remove(&self.source.pass)).unwrap_or_default()
         });
         let file = files.get(&frame).ok_or(io::ErrorKind::NotFound)?;
         link_or_copy(&folder.join(&self.source.pass).join(&file.name), to)

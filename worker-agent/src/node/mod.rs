@@ -473,13 +473,14 @@ impl Node {
                 self.outbox.drop_chunk(attempt);
                 return;
             }
-            Ending::Done { seconds } => {
+            Ending::Done { seconds, published } => {
                 let frames = held.as_ref().map_or("", |held| held.frames.as_str());
                 info!(attempt, frames, seconds, "done");
                 if seconds > 0.0 {
                     self.meters.chunk_seconds.get_or_create(&self.label()).observe(seconds);
                 }
-                Outcome::Succeeded(v1::Succeeded { seconds })
+                let manifest_blake3 = published.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default();
+                Outcome::Succeeded(v1::Succeeded { seconds, manifest_blake3 })
             }
             Ending::Failed(failure) => {
                 warn!(attempt, kind = failure.kind.as_str_name(), reason = failure.message, "failed");

@@ -79,7 +79,9 @@ async fn work_on(
         Work::Chunk(chunk) => render(bench, attempt, &chunk, brief, adopt, events, cancel).await,
         Work::Assembly(assembly) => {
             let (roots, id, events) = (bench.roots.clone(), attempt.to_owned(), events.clone());
-            let (stop, done) = (cancel.clone(), Arc::new(AtomicU64::new(0)));
+            // Whoever is given up must not go on when storage answers again: another may have it by then.
+            let (stop, done) = (cancel.child_token(), Arc::new(AtomicU64::new(0)));
+            let _given_up = stop.clone().drop_guard();
             let placed = done.clone();
             let work = move || {
                 let tell = teller(&events, &id);
@@ -100,7 +102,7 @@ async fn work_on(
             let delivered = delivery::deliver(bench, attempt, &deliver, &tell);
             tokio::select! {
                 delivered = delivered => match delivered {
-                    Ok(()) => Ending::Done { seconds: 0.0 },
+                    Ok(()) => Ending::Done { seconds: 0.0, published: None },
                     Err(failure) => Ending::Failed(failure),
                 },
                 failure = stands_still(&told, bench.stall) => Ending::Failed(failure),
@@ -169,7 +171,7 @@ fn teller<'a>(events: &'a mpsc::Sender<Event>, attempt: &'a str) -> impl Fn(Told
 /// Storage blocks: it gets a thread of its own.
 async fn chore(what: &str, work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Ending {
     match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(())) => Ending::Done { seconds: 0.0 },
+        Ok(Ok(())) => Ending::Done { seconds: 0.0, published: None },
         Ok(Err(failure)) => Ending::Failed(failure),
         Err(_) => {
             Ending::Failed(Failure::new(FailureKind::Internal, format!("the {what} ended without a result")))

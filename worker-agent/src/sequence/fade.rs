@@ -96,7 +96,7 @@ mod tests {
     fn runs(sets: &[&str]) -> Runs {
         let chunks = sets.iter().map(|text| {
             let frames: FrameSet = text.parse().expect("frames");
-            SegmentManifest { frames, attempt: (*text).to_owned(), node: String::new() }
+            SegmentManifest { frames, attempt: (*text).to_owned(), node: String::new(), published: None }
         });
         Runs::of(&chunks.collect::<Vec<_>>())
     }

@@ -22,8 +22,8 @@ use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{
     Roots, make_below,
     manifest::{
-        SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest, THUMBNAIL_FOLDER,
-        TimesManifest, flush,
+        ManifestDigest, SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest,
+        THUMBNAIL_FOLDER, TimesManifest, flush,
     },
     marker::MARKER_FILE,
 };
@@ -51,15 +51,20 @@ pub struct Watched<'a> {
 const REPORT: Duration = Duration::from_millis(250);
 
 impl<'a> Watched<'a> {
+    fn still_wanted(&self) -> Result<(), Failure> {
+        if self.cancel.is_cancelled() {
+            return Err(Failure::new(FailureKind::Interrupted, "the assembly was cancelled"));
+        }
+        Ok(())
+    }
+
     pub fn new(cancel: &'a CancellationToken, tell: Tell<'a>, done: Arc<AtomicU64>) -> Self {
         Self { cancel, tell, all: 0, done, reported: Mutex::new(Instant::now()) }
     }
 
     /// One more file is in its place; an error when nobody wants the sequence any more.
     fn one_more(&self) -> Result<(), Failure> {
-        if self.cancel.is_cancelled() {
-            return Err(Failure::new(FailureKind::Interrupted, "the assembly was cancelled"));
-        }
+        self.still_wanted()?;
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.elapsed() >= REPORT {
@@ -104,6 +109,7 @@ fn try_assemble(
         return match SequenceManifest::read(&output) {
             // An earlier try has got this far, and its report was lost.
             Some(manifest) if is_result(&manifest, assembly) => let_go(roots, assembly),
+            Some(manifest) if is_later(&manifest, attempt, assembly) => Err(superseded(&manifest)),
             // Some frames were missing, and now there are more of them.
             Some(manifest) if manifest.job == assembly.work_dir || assembly.overwrite => {
                 put_together(roots, attempt, assembly, true, &mut watched)
@@ -127,6 +133,18 @@ fn is_result(manifest: &SequenceManifest, assembly: &v1::Assembly) -> bool {
     };
     let wanted = self::chunks(assembly).unwrap_or_default();
     manifest.job == assembly.work_dir && chunks(&manifest.chunks) == chunks(&wanted)
+}
+
+/// Whether a later attempt of the same job has put this together: whoever comes late with less leaves it alone.
+fn is_later(manifest: &SequenceManifest, attempt: &str, assembly: &v1::Assembly) -> bool {
+    let number = |attempt: &str| attempt.rsplit_once('-')?.1.parse::<u64>().ok();
+    let (theirs, own) = (number(&manifest.assembly), number(attempt));
+    manifest.job == assembly.work_dir && theirs.is_some() && theirs > own
+}
+
+fn superseded(manifest: &SequenceManifest) -> Failure {
+    let message = format!("{} has put the sequence in its place meanwhile", manifest.assembly);
+    Failure::new(FailureKind::Interrupted, message)
 }
 
 /// Lets the chunks go, unless frames are missing that a retry may still bring.
@@ -188,6 +206,7 @@ fn put_together(
             missing,
             kept,
             chunks,
+            assembly: attempt.to_owned(),
             files,
         };
     let file = part.join(SEQUENCE_FILE);
@@ -203,8 +222,16 @@ fn put_together(
     if let Some(parent) = output.parent() {
         roots.make_folder(parent).map_err(show)?;
     }
+    watched.still_wanted()?;
     if replace {
         set_aside(&output, &work)?;
+        // It may have come since it was looked for.
+        if let Some(later) = SequenceManifest::read(&replaced(&work))
+            && is_later(&later, attempt, assembly)
+        {
+            fs::rename(replaced(&work), &output).map_err(show)?;
+            return Err(superseded(&later));
+        }
     }
     fs::rename(&part, &output).map_err(show)?;
     // Only what is certain to stay there lets the chunks go.
@@ -338,7 +365,12 @@ fn chunks(assembly: &v1::Assembly) -> Result<Vec<SegmentManifest>, Failure> {
         .iter()
         .map(|segment| {
             let frames = frames_of(&segment.frames)?;
-            Ok(SegmentManifest { frames, attempt: segment.attempt_id.clone(), node: segment.node.clone() })
+            Ok(SegmentManifest {
+                frames,
+                attempt: segment.attempt_id.clone(),
+                node: segment.node.clone(),
+                published: ManifestDigest::from_bytes(&segment.manifest_blake3),
+            })
         })
         .collect()
 }

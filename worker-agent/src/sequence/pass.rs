@@ -65,7 +65,7 @@ pub(super) fn assemble(
     let folder = part.join(sequence.folder_below_root());
     make_below(work, &folder)
         .map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
-    let published = Published::find(work, chunks, name);
+    let published = Published::find(work, chunks, name)?;
     let runs = Runs::of(chunks);
     let tasks: Vec<Task> = runs
         .all
@@ -96,14 +96,30 @@ pub(super) fn assemble(
 }
 
 impl Published {
-    fn find(work: &Path, chunks: &[SegmentManifest], pass: &str) -> Self {
-        let of_chunk = |chunk: &SegmentManifest| {
+    /// Reads what the chunks say of themselves. One that says something else than its node has told is rendered again:
+    /// somebody else has been at its folder.
+    fn find(work: &Path, chunks: &[SegmentManifest], pass: &str) -> Result<Self, Failure> {
+        let mut foreign = FrameSet::new();
+        let mut found = Vec::new();
+        for chunk in chunks {
             let folder = work.join(&chunk.attempt);
-            let made = ChunkManifest::read(&folder);
-            let files = made.and_then(|mut made| made.passes.remove(pass)).unwrap_or_default();
-            (folder.join(pass), files)
-        };
-        Self { chunks: chunks.iter().map(of_chunk).collect() }
+            let read = ChunkManifest::read(&folder);
+            if let (Some((_, digest)), Some(published)) = (&read, chunk.published)
+                && *digest != published
+            {
+                foreign.insert_all(&chunk.frames);
+            }
+            let files = read.and_then(|(mut read, _)| read.passes.remove(pass)).unwrap_or_default();
+            found.push((folder.join(pass), files));
+        }
+        if foreign.is_empty() {
+            return Ok(Self { chunks: found });
+        }
+        let message = format!(
+            "what lies in {} of frames {foreign} is not what their nodes have published; they are rendered again",
+            work.display()
+        );
+        Err(Failure { frames: foreign, ..Failure::new(FailureKind::BadOutput, message) })
     }
 
     fn file(&self, chunk: usize, frame: Frame) -> Option<(PathBuf, &FileManifest)> {

@@ -73,7 +73,7 @@ fn rate(frames: u64) -> f64 {
         let Some((session, node, attempt, frames_done)) = running.pop_front() else {
             panic!("nothing runs");
         };
-        let outcome = Outcome::Succeeded { seconds: 1.0 };
+        let outcome = Outcome::Succeeded { seconds: 1.0, published: None };
         let step = farm.apply(now, Command::Result { session, node, attempt, frames: frames_done, outcome });
         take(step.effects, &mut running);
         done += 1;

@@ -15,7 +15,7 @@ use hearth_client::v1;
 use hearth_pictures::{Converter, Effort, Metadata, Plane, Raster, Samples, Window, read, write};
 use hearth_storage::{
     Roots,
-    manifest::{CHUNK_FILE, ChunkManifest, FileManifest, write_whole},
+    manifest::{ChunkManifest, FileManifest},
 };
 use hearth_workflows::{
     Frame, FrameSet,
@@ -116,9 +116,13 @@ impl Work {
             frames: own.clone(),
             passes: [("beauty".to_owned(), files)].into(),
         };
-        let text = serde_json::to_vec(&manifest).expect("json");
-        write_whole(&folder.join(CHUNK_FILE), &text).expect("written");
-        let segment = v1::Segment { attempt_id: attempt, node: "n".to_owned(), frames: own.to_string() };
+        let published = manifest.write(&folder).expect("written");
+        let segment = v1::Segment {
+            attempt_id: attempt,
+            node: "n".to_owned(),
+            frames: own.to_string(),
+            manifest_blake3: published.as_bytes().to_vec(),
+        };
         self.assembly.segments.push(segment);
     }
 

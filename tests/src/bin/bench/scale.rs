@@ -85,7 +85,7 @@ fn half_finished() -> Group {
         }
         let Some((attempt, frames)) = running.pop_front() else { break };
         results += 1;
-        let outcome = Outcome::Succeeded { seconds: 1.0 };
+        let outcome = Outcome::Succeeded { seconds: 1.0, published: None };
         step = farm.apply(now(), Told::Result { session, node: node.clone(), attempt, frames, outcome });
     }
     let changes = farm.keys().into_iter().map(|key| (key.clone(), farm.record(&key))).collect();

@@ -107,7 +107,7 @@ impl<'a> Hearth<'a> {
                     let AssignedWork::Chunk(frames) = assignment.work else {
                         // Putting together costs no GPU.
                         let node_name = name(node);
-                        let outcome = Outcome::Succeeded { seconds: 0.0 };
+                        let outcome = Outcome::Succeeded { seconds: 0.0, published: None };
                         let done = Command::Result {
                             session,
                             node: node_name,
@@ -230,7 +230,7 @@ impl Scheduler for Hearth<'_> {
         let attempt = AttemptId { job: JobId(chunk.id >> 32), number: chunk.id as u32 };
         self.held.remove(&attempt);
         let outcome = match seconds {
-            Some(seconds) => Outcome::Succeeded { seconds },
+            Some(seconds) => Outcome::Succeeded { seconds, published: None },
             None => Outcome::Failed {
                 kind: FailureKind::Execution,
                 message: "so it was".to_owned(),
