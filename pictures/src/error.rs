@@ -38,6 +38,23 @@ impl PictureError {
         }
     }
 
+    /// The same of a file that people know under another path.
+    #[must_use]
+    pub fn of(self, known: &Path) -> Self {
+        let path = known.to_owned();
+        match self {
+            Self::Read { source, .. } => Self::Read { path, source },
+            Self::Write { source, .. } => Self::Write { path, source },
+            Self::NoFile { .. } => Self::NoFile { path },
+            Self::Empty { .. } => Self::Empty { path },
+            Self::Unknown { .. } => Self::Unknown { path },
+            Self::Truncated { .. } => Self::Truncated { path },
+            Self::Damaged { reason, .. } => Self::Damaged { path, reason },
+            Self::Unsupported { reason, .. } => Self::Unsupported { path, reason },
+            Self::NotANumber { count, channel, .. } => Self::NotANumber { path, count, channel },
+        }
+    }
+
     pub(crate) fn read(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
         |source| match source.kind() {
             io::ErrorKind::UnexpectedEof => Self::Truncated { path: path.to_owned() },

@@ -3,13 +3,17 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
 use hearth_pictures::{Picture, PictureError, inspect};
 use hearth_workflows::{Frame, FrameRange, FrameSet, RootPath, SequencePath, path::PathError, sequences};
 
-use crate::roots::{Roots, RootsError};
+use crate::{
+    held::Held,
+    roots::{Roots, RootsError},
+};
 
 /// Pictures that are looked at side by side. Storage answers slowly, but it answers many.
 const PARALLEL: usize = 8;
@@ -21,11 +25,48 @@ const TOLD_GAPS: usize = 20;
 #[derive(Debug, Clone)]
 pub struct Clip {
     pub sequence: SequencePath,
-    /// On this host.
-    pub folder: PathBuf,
-    roots: Roots,
+    folder: SequenceFolder,
     /// The frames found.
     pub frames: FrameSet,
+}
+
+/// The folder of a sequence on this host, held open, so that every frame comes from there. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SequenceFolder(Arc<(Held, SequencePath, Roots)>);
+
+impl SequenceFolder {
+    /// Where the sequence says.
+    ///
+    /// # Errors
+    /// When it is not there, or outside its root.
+    pub fn open(roots: &Roots, sequence: &SequencePath) -> Result<Self, RootsError> {
+        Ok(Self::of(roots.hold_folder(sequence)?, sequence, roots))
+    }
+
+    /// The sequence's files in another folder.
+    pub fn of(folder: Held, sequence: &SequencePath, roots: &Roots) -> Self {
+        Self(Arc::new((folder, sequence.clone(), roots.clone())))
+    }
+
+    /// The file of a frame.
+    ///
+    /// # Errors
+    /// When it is not there, or a link that leads out of every root.
+    pub fn frame(&self, frame: Frame) -> Result<Held, RootsError> {
+        let (folder, sequence, roots) = &*self.0;
+        roots.hold_file(folder, &sequence.name().file(frame))
+    }
+
+    /// The path of a frame, for people.
+    pub fn shown(&self, frame: Frame) -> PathBuf {
+        let (folder, sequence, _) = &*self.0;
+        file_of(folder.shown(), sequence, frame)
+    }
+
+    /// The folder itself.
+    pub fn folder(&self) -> &Held {
+        &self.0.0
+    }
 }
 
 /// Why a clip cannot be used.
@@ -61,12 +102,16 @@ pub struct Listing {
 impl Clip {
     /// Finds the frames of `sequence`.
     pub fn find(roots: &Roots, sequence: &SequencePath) -> Result<Self, ClipError> {
-        let folder = roots.folder(sequence)?;
         let failed =
-            |source| ClipError::Folder { clip: sequence.to_string(), folder: folder.clone(), source };
+            |folder: PathBuf, source| ClipError::Folder { clip: sequence.to_string(), folder, source };
+        let held = roots.hold_folder(sequence).map_err(|error| match error {
+            RootsError::Open { path, source } => failed(path, source),
+            error => error.into(),
+        })?;
+        let failed = |source| failed(held.shown().to_owned(), source);
         let mut frames = Vec::new();
         let mut other: Option<String> = None;
-        for entry in fs::read_dir(&folder).map_err(failed)? {
+        for entry in fs::read_dir(held.path()).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             let Some(name) = name.to_str() else { continue };
             match sequence.name().frame_of(name) {
@@ -85,21 +130,26 @@ impl Clip {
         Ok(Self {
             sequence: sequence.clone(),
             frames: frames.into_iter().collect(),
-            folder,
-            roots: roots.clone(),
+            folder: SequenceFolder::of(held, sequence, roots),
         })
     }
 
     /// What is in `folder`, which is a path below a root, or a root.
     pub fn list(roots: &Roots, folder: &str) -> Result<Listing, ClipError> {
+        let failed =
+            |place: PathBuf, source| ClipError::Folder { clip: folder.to_owned(), folder: place, source };
         let place = match folder.parse::<RootPath>() {
-            Ok(path) => roots.resolve(&path)?,
-            Err(PathError::OnlyRoot { .. }) => roots.root(folder.trim_end_matches('/'))?,
+            Ok(path) => roots.hold(&path),
+            Err(PathError::OnlyRoot { .. }) => roots.hold_root(folder.trim_end_matches('/')),
             Err(error) => return Err(ClipError::Path(error)),
         };
-        let failed = |source| ClipError::Folder { clip: folder.to_owned(), folder: place.clone(), source };
+        let place = place.map_err(|error| match error {
+            RootsError::Open { path, source } => failed(path, source),
+            error => error.into(),
+        })?;
+        let failed = |source| failed(place.shown().to_owned(), source);
         let (mut names, mut folders, mut links) = (Vec::new(), Vec::new(), Vec::new());
-        for entry in fs::read_dir(&place).map_err(failed)? {
+        for entry in fs::read_dir(place.path()).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
@@ -115,7 +165,8 @@ impl Clip {
         links.sort();
         let clips = sequences::group(&names).into_iter().filter_map(|(name, frames)| {
             let sequence = format!("{}/{name}", folder.trim_end_matches('/')).parse().ok()?;
-            Some(Self { sequence, folder: place.clone(), roots: roots.clone(), frames })
+            let folder = SequenceFolder::of(place.clone(), &sequence, roots);
+            Some(Self { sequence, folder, frames })
         });
         Ok(Listing { clips: clips.collect(), folders, links })
     }
@@ -127,11 +178,6 @@ impl Clip {
         let mut missing = range.map_or_else(FrameSet::new, FrameSet::from);
         missing.remove_all(&self.frames);
         missing
-    }
-
-    /// The file of a frame on this host.
-    pub fn file(&self, frame: Frame) -> PathBuf {
-        file_of(&self.folder, &self.sequence, frame)
     }
 
     /// Makes sure that all of `frames` are there. Costs the gaps, not the frames.
@@ -184,9 +230,14 @@ impl Clip {
 
     /// Size and kind of one frame.
     pub fn look_at(&self, frame: Frame) -> Result<Picture, ClipError> {
-        let file = self.file(frame);
-        self.roots.check_link(&file)?;
-        inspect(&file).map_err(|source| ClipError::Frame { clip: self.sequence.to_string(), frame, source })
+        let failed = |source| ClipError::Frame { clip: self.sequence.to_string(), frame, source };
+        let file = match self.folder.frame(frame) {
+            Err(RootsError::Open { path, source }) => {
+                return Err(failed(PictureError::Read { path, source }));
+            }
+            held => held?,
+        };
+        inspect(&file.path()).map_err(|error| failed(error.of(file.shown())))
     }
 }
 

@@ -5,11 +5,13 @@
 
 pub mod calls;
 pub mod clip;
+pub mod held;
 pub mod manifest;
 pub mod marker;
 pub mod roots;
 
 pub use calls::{CallError, Calls};
-pub use clip::{Clip, ClipError, Listing};
+pub use clip::{Clip, ClipError, Listing, SequenceFolder};
+pub use held::Held;
 pub use marker::StorageId;
-pub use roots::{Roots, RootsError, make_below};
+pub use roots::{Roots, RootsError};

@@ -3,19 +3,17 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use hearth_workflows::{RootPath, SequencePath};
-use rustix::{
-    fs::{CWD, Mode, OFlags, mkdirat, openat},
-    io::Errno,
-};
 use serde::{Deserialize, Serialize};
 
-use crate::marker::{self, MARKER_FILE, StorageId};
+use crate::{
+    held::Held,
+    marker::{self, MARKER_FILE, StorageId},
+};
 
 /// Why a path on shared storage cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +30,8 @@ pub enum RootsError {
     Outside { path: String, root: String },
     #[error("{path} is a symbolic link that leads out of every storage root; put the file itself there")]
     LinksOut { path: PathBuf },
+    #[error("cannot open {path}")]
+    Open { path: PathBuf, source: io::Error },
     #[error("'{text}' is no storage root; write it as name=/absolute/path")]
     Syntax { text: String },
 }
@@ -104,22 +104,89 @@ impl Roots {
         self.inside(name, "", name)
     }
 
-    /// Makes a folder below its root, and what is missing above it. Never makes the root, and makes nothing where
-    /// another storage is than the job's: an empty mount point would take what belongs on storage.
+    /// The same as [`resolve`](Self::resolve), of what is there, held open: whatever its name comes to mean, it is this.
     ///
     /// # Errors
-    /// When the folder is in no root of this host, or its root is not there, or is another storage.
-    pub fn make_folder(&self, folder: &Path) -> io::Result<()> {
+    /// When nothing is there, or it lies outside its root.
+    pub fn hold(&self, path: &RootPath) -> Result<Held, RootsError> {
+        self.held(path.root(), path.below_root(), path.as_str())
+    }
+
+    /// The folder of a sequence, held open.
+    ///
+    /// # Errors
+    /// When it is not there, or lies outside its root.
+    pub fn hold_folder(&self, sequence: &SequencePath) -> Result<Held, RootsError> {
+        self.held(sequence.root(), sequence.folder_below_root(), &sequence.to_string())
+    }
+
+    /// The folder that a path lies in, held open, and the path's last part.
+    ///
+    /// # Errors
+    /// When the folder is not there, or lies outside its root.
+    pub fn hold_parent<'a>(&self, path: &'a RootPath) -> Result<(Held, &'a str), RootsError> {
+        let (folder, name) = path.below_root().rsplit_once('/').unwrap_or(("", path.below_root()));
+        Ok((self.held(path.root(), folder, path.as_str())?, name))
+    }
+
+    /// A root's own folder, held open.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn hold_root(&self, name: &str) -> Result<Held, RootsError> {
+        self.held(name, "", name)
+    }
+
+    /// A file in a folder that is held, links followed as long as they lead into a root.
+    ///
+    /// # Errors
+    /// When nothing is there, or it lies outside every root.
+    pub fn hold_file(&self, folder: &Held, name: &str) -> Result<Held, RootsError> {
+        match folder.below(Path::new(name)) {
+            // It is a link, perhaps.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+            found => return found.map_err(|source| open_error(folder, name, source)),
+        }
+        let found = folder.find(Path::new(name)).map_err(|source| open_error(folder, name, source))?;
+        let real = found.real().map_err(|source| open_error(folder, name, source))?;
+        let is_in = |base: &PathBuf| {
+            let base = Held::open(base).and_then(|base| base.real());
+            base.is_ok_and(|base| real.starts_with(base))
+        };
+        if self.paths.values().any(is_in) {
+            Ok(found)
+        } else {
+            Err(RootsError::LinksOut { path: found.shown().to_owned() })
+        }
+    }
+
+    /// Makes a folder below its root, and what is missing above it; it is held open from then on. Never makes the root,
+    /// makes nothing where another storage is than the job's (an empty mount point would take what belongs on storage),
+    /// and nothing where a link leads out of the root.
+    ///
+    /// # Errors
+    /// When the folder is in no root of this host, or its root is not there, or is another storage, or it would lie outside.
+    pub fn make_folder(&self, folder: &Path) -> io::Result<Held> {
         let roots = self.paths.iter().filter(|(_, base)| folder.starts_with(base));
-        let (root, base) = roots
+        let (root, path) = roots
             .max_by_key(|(_, base)| base.as_os_str().len())
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is in no storage root"))?;
         // Looked at and written through one handle: a mount that drops in between takes the handle with it.
-        let opened = open_folder(CWD, base)?;
+        let base = Held::open(path).map_err(|error| not_there(path, error))?;
         if let Some(id) = self.storage.get(root) {
-            is_storage(root, base, id, marker::read_in(&opened)).map_err(io::Error::other)?;
+            is_storage(root, path, id, marker::read_in(&base)).map_err(io::Error::other)?;
         }
-        make_in(opened, below(base, folder)?)
+        let below = folder.strip_prefix(path).map_err(io::Error::other)?;
+        // What is there already may be reached by links that people have put there.
+        for there in below.ancestors() {
+            match inside(&base, there, root, &folder.to_string_lossy()) {
+                Ok(held) => return held.make_below(below.strip_prefix(there).map_err(io::Error::other)?),
+                Err(RootsError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(RootsError::Open { source, .. }) => return Err(source),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        base.make_below(below)
     }
 
     /// Proves that each root that the job uses is the storage that it was submitted to, and not an empty mount point
@@ -139,15 +206,29 @@ impl Roots {
         self.storage.keys().map(String::as_str)
     }
 
-    fn inside(&self, root: &str, below: &str, shown: &str) -> Result<PathBuf, RootsError> {
-        let base = self.paths.get(root).ok_or_else(|| RootsError::Unknown {
+    fn base(&self, root: &str) -> Result<&PathBuf, RootsError> {
+        self.paths.get(root).ok_or_else(|| RootsError::Unknown {
             root: root.to_owned(),
             known: if self.paths.is_empty() {
                 "none".to_owned()
             } else {
                 self.names().collect::<Vec<_>>().join(", ")
             },
+        })
+    }
+
+    fn held(&self, root: &str, below: &str, shown: &str) -> Result<Held, RootsError> {
+        let path = self.base(root)?;
+        let base = Held::open(path).map_err(|source| RootsError::Unreachable {
+            root: root.to_owned(),
+            path: path.clone(),
+            source,
         })?;
+        inside(&base, Path::new(below), root, shown)
+    }
+
+    fn inside(&self, root: &str, below: &str, shown: &str) -> Result<PathBuf, RootsError> {
+        let base = self.base(root)?;
         let real_base = base.canonicalize().map_err(|source| RootsError::Unreachable {
             root: root.to_owned(),
             path: base.clone(),
@@ -160,18 +241,6 @@ impl Roots {
             Ok(real) if real.starts_with(&real_base) => Ok(whole),
             _ => Err(RootsError::Outside { path: shown.to_owned(), root: root.to_owned() }),
         }
-    }
-
-    /// Refuses a file that is a symbolic link to somewhere outside every root.
-    pub fn check_link(&self, file: &Path) -> Result<(), RootsError> {
-        if !file.is_symlink() {
-            return Ok(());
-        }
-        let inside = file.canonicalize().is_ok_and(|real| {
-            self.paths.values().any(|base| base.canonicalize().is_ok_and(|base| real.starts_with(base)))
-        });
-        let outside = || RootsError::LinksOut { path: file.to_owned() };
-        if inside { Ok(()) } else { Err(outside()) }
     }
 
     /// The root-relative name of an absolute path on this host; `None` when it lies in no root.
@@ -216,41 +285,33 @@ fn is_storage(
     }
 }
 
-/// Makes `folder` and what is missing above it, down from `base`, which is never made.
-///
-/// # Errors
-/// When `base` is not there, or a folder cannot be made.
-pub fn make_below(base: &Path, folder: &Path) -> io::Result<()> {
-    make_in(open_folder(CWD, base)?, below(base, folder)?)
-}
-
-fn below<'a>(base: &Path, folder: &'a Path) -> io::Result<&'a Path> {
-    folder.strip_prefix(base).map_err(io::Error::other)
-}
-
-/// Makes what is missing of `below`, folder by folder.
-fn make_in(mut folder: OwnedFd, below: &Path) -> io::Result<()> {
-    for part in below.components() {
-        match mkdirat(&folder, part.as_os_str(), Mode::from_raw_mode(0o777)) {
-            Err(Errno::EXIST) => {}
-            made => made?,
-        }
-        folder = open_folder(&folder, Path::new(part.as_os_str()))?;
+/// What lies below a root, links followed as long as they stay there.
+fn inside(base: &Held, below: &Path, root: &str, shown: &str) -> Result<Held, RootsError> {
+    // Without a link on the way, which is usual, no more is asked.
+    if let Ok(held) = base.below(below) {
+        return Ok(held);
     }
-    Ok(())
+    let failed = |source| RootsError::Open { path: base.shown().join(below), source };
+    let held = base.find(below).map_err(failed)?;
+    let (real, real_base) = (held.real().map_err(failed)?, base.real().map_err(failed)?);
+    if real.starts_with(&real_base) {
+        Ok(held)
+    } else {
+        Err(RootsError::Outside { path: shown.to_owned(), root: root.to_owned() })
+    }
 }
 
-/// For what lies in it, which takes no right to list it where the system can do without.
-fn open_folder(at: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const ENTER: OFlags = OFlags::PATH;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const ENTER: OFlags = OFlags::RDONLY;
-    let opened = openat(at, path, ENTER | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    opened.map_err(|error| match error {
-        Errno::NOENT => io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", path.display())),
-        error => error.into(),
-    })
+fn open_error(folder: &Held, name: &str, source: io::Error) -> RootsError {
+    RootsError::Open { path: folder.shown().join(name), source }
+}
+
+fn not_there(path: &Path, error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", path.display()))
+        }
+        _ => error,
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Between the farm's types and the contract's messages.
 
+use std::collections::HashMap;
+
 use hearth_proto::v1;
 use hearth_workflows::{
     FrameSet, Split, Workflow,
@@ -207,7 +209,7 @@ fn lost(lost: &LostFrames) -> v1::LostFrames {
     }
 }
 
-fn parameters(render: &Render) -> std::collections::HashMap<String, String> {
+fn parameters(render: &Render) -> HashMap<String, String> {
     render.parameters.clone().into_iter().collect()
 }
 
@@ -332,7 +334,13 @@ pub(crate) fn job_definition(
         manifest: JobManifest::of(tag, job, spec, workflow).to_json(),
         clip_format: clip.map(|clip| clip.encoding.format.to_string()).unwrap_or_default(),
         clip_colour_space: clip.map(|clip| clip.encoding.colour.to_string()).unwrap_or_default(),
+        storage: storage(spec),
     })
+}
+
+/// By root, the id of the storage that the job was submitted to.
+fn storage(spec: &JobSpec) -> HashMap<String, String> {
+    spec.storage.iter().map(|(root, id)| (root.clone(), id.to_string())).collect()
 }
 
 /// What would make the same job again.
@@ -470,7 +478,8 @@ pub(crate) fn assignment(tag: &FarmTag, assignment: &Assignment) -> v1::Assignme
         attempt_id: tag.attempt_name(*attempt),
         job_id: attempt.job.0,
         traceparent: spec.traceparent.clone(),
-        storage: spec.storage.iter().map(|(root, id)| (root.clone(), id.to_string())).collect(),
+        // Of a chunk it was told with the job.
+        storage: if matches!(work, Some(Work::Chunk(_))) { HashMap::new() } else { storage(spec) },
         work,
     }
 }

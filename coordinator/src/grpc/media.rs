@@ -9,7 +9,7 @@ use std::{
 };
 
 use hearth_proto::v1;
-use hearth_storage::{Clip, ClipError, Listing, Roots, manifest::THUMBNAIL_FOLDER};
+use hearth_storage::{Clip, ClipError, Held, Listing, Roots, manifest::THUMBNAIL_FOLDER};
 use rustix::fs::{Mode, OFlags};
 
 use crate::farm::{FarmTag, JobId, JobSpec, JobView, Segment};
@@ -38,7 +38,7 @@ pub(super) fn thumbnails(
     let limit = (limit.max(1) as usize).min(MOST_THUMBNAILS);
     let JobView { id, spec, .. } = view;
     let mut passes: BTreeMap<String, Vec<v1::Thumbnail>> = BTreeMap::new();
-    let assembled = roots.resolve(&spec.output).map(|folder| in_folder(&folder)).unwrap_or_default();
+    let assembled = roots.hold(&spec.output).map(|folder| in_folder(&folder)).unwrap_or_default();
     let found =
         if assembled.is_empty() { in_chunks(roots, tag, *id, spec, pieces, limit) } else { assembled };
     for thumbnail in found {
@@ -65,18 +65,17 @@ fn in_chunks(
     pieces: &[Segment],
     limit: usize,
 ) -> Vec<v1::Thumbnail> {
-    let Ok(work) = roots.resolve(&spec.work_dir(&tag.0, job.0)) else { return Vec::new() };
+    let Ok(work) = roots.hold(&spec.work_dir(&tag.0, job.0)) else { return Vec::new() };
     let mut pieces: Vec<&Segment> = pieces.iter().collect();
     pieces.sort_by_key(|piece| piece.frames.first());
-    spread(&pieces, limit).flat_map(|piece| in_folder(&work.join(tag.attempt_name(piece.attempt)))).collect()
+    let chunk = |piece: &&Segment| work.below(Path::new(&tag.attempt_name(piece.attempt))).ok();
+    spread(&pieces, limit).filter_map(chunk).flat_map(|chunk| in_folder(&chunk)).collect()
 }
 
 /// Those kept below a folder, as `<pass>.<frame>.jpg`.
-fn in_folder(folder: &Path) -> Vec<v1::Thumbnail> {
-    let folder = folder.join(THUMBNAIL_FOLDER);
-    let Some(entries) = fs::read_dir(&folder).ok().filter(|_| !folder.is_symlink()) else {
-        return Vec::new();
-    };
+fn in_folder(folder: &Held) -> Vec<v1::Thumbnail> {
+    let Ok(folder) = folder.below(Path::new(THUMBNAIL_FOLDER)) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folder.path()) else { return Vec::new() };
     let read = |entry: fs::DirEntry| {
         let name = entry.file_name();
         let (pass, frame) = name.to_str()?.strip_suffix(".jpg")?.rsplit_once('.')?;
@@ -150,7 +149,10 @@ mod tests {
         sized("beauty.1002.jpg", LARGEST_THUMBNAIL + 1);
         fs::write(dir.path().join("secret"), "s").expect("file");
         std::os::unix::fs::symlink(dir.path().join("secret"), folder.join("beauty.1003.jpg")).expect("link");
-        let frames: Vec<i64> = in_folder(dir.path()).iter().map(|thumbnail| thumbnail.frame).collect();
+        let frames: Vec<i64> = in_folder(&Held::open(dir.path()).expect("there"))
+            .iter()
+            .map(|thumbnail| thumbnail.frame)
+            .collect();
         assert_eq!(frames, [1001]);
     }
 }

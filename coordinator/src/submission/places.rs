@@ -1,9 +1,9 @@
 //! Pictures and files on storage that parameters name: a style reference, a background, the first frame of a shot, a show's own table.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use hearth_proto::v1;
-use hearth_storage::Roots;
+use hearth_storage::{Held, Roots};
 use hearth_workflows::{
     RootPath, Workflow, luts,
     parameters::{ParameterTexts, ParameterType},
@@ -35,14 +35,14 @@ pub(super) fn check(
                 reason,
             };
             let path: RootPath = path.trim().parse().map_err(SubmissionError::OutputPath)?;
-            let file = roots.resolve(&path).map_err(|error| refused(error.to_string()))?;
+            roots.resolve(&path).map_err(|error| refused(error.to_string()))?;
             if request.after_job_ids.is_empty() {
-                roots.check_link(&file).map_err(|error| refused(error.to_string()))?;
+                let file = roots.hold(&path).map_err(|error| refused(hearth_telemetry::chain(&error)))?;
                 match kind {
                     ParameterType::File => check_file(&file).map_err(refused)?,
                     _ => {
-                        hearth_pictures::inspect(&file)
-                            .map_err(|error| refused(hearth_telemetry::chain(&error)))?;
+                        hearth_pictures::inspect(&file.path())
+                            .map_err(|error| refused(hearth_telemetry::chain(&error.of(file.shown()))))?;
                     }
                 }
             }
@@ -52,9 +52,10 @@ pub(super) fn check(
 }
 
 /// That it is a file of a sensible size and, where its kind is known, whole.
-fn check_file(file: &Path) -> Result<(), String> {
+fn check_file(held: &Held) -> Result<(), String> {
+    let (file, path) = (held.shown(), held.path());
     let told = |error: std::io::Error| format!("cannot read {}: {error}", file.display());
-    let metadata = fs::metadata(file).map_err(told)?;
+    let metadata = fs::metadata(&path).map_err(told)?;
     if !metadata.is_file() {
         return Err(format!("{} is no file", file.display()));
     }
@@ -63,7 +64,7 @@ fn check_file(file: &Path) -> Result<(), String> {
         return Err(format!("{} has {size} MiB, and at most {most} are taken", file.display()));
     }
     if file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("cube")) {
-        let text = fs::read(file).map_err(told)?;
+        let text = fs::read(&path).map_err(told)?;
         luts::check(&String::from_utf8_lossy(&text)).map_err(|why| format!("{}: {why}", file.display()))?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,10 +11,11 @@ use std::{
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_pictures::{Picture, PictureError, verify};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::manifest::{
-    ChunkManifest, FileManifest, JOB_FILE, ManifestDigest, flush, write_whole,
+use hearth_storage::{
+    Held, Roots,
+    manifest::{ChunkManifest, FileManifest, JOB_FILE, ManifestDigest, flush, write_whole},
 };
-use hearth_workflows::{Frame, bind::Prompt, manifest::Save, split::ChunkPlan};
+use hearth_workflows::{Frame, RootPath, bind::Prompt, manifest::Save, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, Workbench, convert::Finish, source};
 use crate::{
@@ -32,22 +34,34 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Where an attempt publishes: a folder of the job's work folder, named for the attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    work: PathBuf,
-    folder: PathBuf,
-    part: PathBuf,
+    roots: Arc<Roots>,
+    work_dir: RootPath,
+    attempt: String,
 }
 
 impl Place {
-    pub(super) fn of(bench: &Workbench, task: &ChunkTask) -> Result<Self, Failure> {
-        let work = bench.roots.resolve(&task.work_dir)?;
-        let part = work.join(format!("{}.part", task.attempt));
-        Ok(Self { folder: work.join(&task.attempt), part, work })
+    pub(super) fn of(bench: &Workbench, task: &ChunkTask) -> Self {
+        Self { roots: bench.roots.clone(), work_dir: task.work_dir.clone(), attempt: task.attempt.clone() }
+    }
+
+    fn part(&self) -> String {
+        format!("{}.part", self.attempt)
+    }
+
+    /// Makes the unpublished part, or a folder in it.
+    fn make(&self, below: &str) -> io::Result<Held> {
+        let work = self.roots.resolve(&self.work_dir).map_err(io::Error::other)?;
+        self.roots.make_folder(&work.join(self.part()).join(below))
     }
 
     /// What an earlier life of the agent has published already.
     pub(super) async fn published(&self) -> Option<ManifestDigest> {
-        let folder = self.folder.clone();
-        blocking(move || ChunkManifest::read(&folder)).await.map(|(_, digest)| digest)
+        let place = self.clone();
+        let read = blocking(move || {
+            let folder = place.roots.hold(&place.work_dir).ok()?.below(Path::new(&place.attempt)).ok()?;
+            ChunkManifest::read(&folder.path())
+        });
+        read.await.map(|(_, digest)| digest)
     }
 
     /// Makes the result visible, whole, and so that it stays: what is reported as done survives a power cut.
@@ -58,25 +72,34 @@ impl Place {
     ) -> Result<ManifestDigest, Failure> {
         let (place, job) = (self.clone(), task.job_manifest.clone());
         blocking(move || {
-            let digest = manifest.write(&place.part)?;
-            let job_file = place.work.join(JOB_FILE);
+            let work = place.roots.hold(&place.work_dir).map_err(io::Error::other)?;
+            let part = work.below(Path::new(&place.part()))?;
+            let digest = manifest.write(&part.path())?;
+            let job_file = work.path().join(JOB_FILE);
             if !job.is_empty() && !job_file.exists() {
                 write_whole(&job_file, job.as_bytes())?;
             }
             for pass in manifest.passes.keys() {
-                flush(&place.part.join(pass))?;
+                flush(&part.below(Path::new(pass))?.path())?;
             }
-            std::fs::rename(&place.part, &place.folder)?;
-            flush(&place.work)?;
+            std::fs::rename(work.path().join(place.part()), work.path().join(&place.attempt))?;
+            flush(&work.path())?;
             Ok(digest)
         })
         .await
-        .map_err(|error| Failure::storage(format!("cannot publish {}", self.folder.display()), &error))
+        .map_err(|error: io::Error| {
+            Failure::storage(format!("cannot publish {}/{}", self.work_dir, self.attempt), &error)
+        })
     }
 
     pub(super) async fn discard_part(&self) {
+        let place = self.clone();
         // It is not there after a success.
-        let _ = tokio::fs::remove_dir_all(&self.part).await;
+        let _ = blocking(move || {
+            let work = place.roots.hold(&place.work_dir).map_err(io::Error::other)?;
+            std::fs::remove_dir_all(work.path().join(place.part()))
+        })
+        .await;
     }
 }
 
@@ -133,11 +156,12 @@ pub(super) async fn collect(
             );
             return Err(Failure::new(FailureKind::BadOutput, message));
         }
-        let folder = place.part.join(pass);
-        let (roots, made) = (bench.roots.clone(), folder.clone());
         // Rendering took its time: the mount may have dropped meanwhile, and its empty folder would take everything.
-        let made = blocking(move || roots.make_folder(&made));
-        made.await.map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
+        let (making, below) = (place.clone(), pass.clone());
+        let held = blocking(move || making.make(&below)).await.map_err(|error| {
+            Failure::storage(format!("cannot make {}/{}/{pass}", place.work_dir, place.part()), &error)
+        })?;
+        let folder = held.path();
         let fetches: Vec<_> = plan
             .kept
             .iter()
@@ -152,16 +176,21 @@ pub(super) async fn collect(
                 }
             })
             .collect();
-        let checked: Vec<(Frame, (Picture, FileManifest))> =
-            futures_util::stream::iter(fetches).buffered(PARALLEL).try_collect().await?;
+        let checked: Vec<(Frame, (Picture, FileManifest))> = futures_util::stream::iter(fetches)
+            .buffered(PARALLEL)
+            .try_collect()
+            .await
+            .map_err(|failure: Failure| failure.telling([&held]))?;
         let pictures: Vec<_> = checked.iter().map(|(frame, (picture, _))| (*frame, *picture)).collect();
         same_size(task, pass, &pictures)?;
         let files = checked.into_iter().map(|(frame, (_, file))| (frame, file)).collect();
         passes.insert(pass.clone(), files);
         if let Some(frame) = task.frames.first() {
-            let (file, chunk) = (folder.join(finish.file(frame)), place.part.clone());
-            let pass = pass.clone();
-            let kept = bench.darkroom.run(move || finish.keep_thumbnail(&file, &chunk, &pass, frame));
+            let (file, making, pass) = (folder.join(finish.file(frame)), place.clone(), pass.clone());
+            let kept = bench.darkroom.run(move || {
+                let Ok(chunk) = making.make("") else { return };
+                finish.keep_thumbnail(&file, &chunk, &pass, frame);
+            });
             // A picture that cannot be made small is still a picture.
             let _ = kept.await;
         }
@@ -234,14 +263,16 @@ async fn fetch(bench: &Workbench, source: &Source, file: &Path) -> Result<(), Fa
         Source::Image(image) => image,
         Source::Path(path) => {
             let (path, file) = (path.clone(), file.to_owned());
-            return blocking(move || link_or_copy(&path, &file)).await.map_err(|error| failed(&error));
+            let linked = blocking(move || link_or_copy(&Held::open(&path)?, &file));
+            return linked.await.map_err(|error| failed(&error));
         }
     };
     let local = bench.output.as_ref().and_then(|output| image.below(output)).filter(|path| path.is_file());
     match local {
         Some(source) => {
             let file = file.to_owned();
-            blocking(move || link_or_copy(&source, &file)).await.map_err(|error| failed(&error))
+            let linked = blocking(move || link_or_copy(&Held::open(&source)?, &file));
+            linked.await.map_err(|error| failed(&error))
         }
         None => {
             let saved = patiently(|| bench.client.save(image, file)).await;

@@ -1,13 +1,12 @@
 //! Pictures on their way to a node and back from it: in its format and colour space, and in the clip's again.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, path::Path, sync::Arc};
 
 use hearth_pictures::{Converter, Effort, Metadata, PictureError, look, read, thumbnail, write};
-use hearth_storage::{make_below, manifest::THUMBNAIL_FOLDER};
+use hearth_storage::{
+    Held, SequenceFolder,
+    manifest::{THUMBNAIL_FOLDER, write_whole},
+};
 use hearth_workflows::{Frame, FrameRange, FrameSet, Split, format::Encoding};
 use tracing::debug;
 
@@ -34,7 +33,7 @@ pub(super) struct Finish {
     result: Encoding,
     extension: &'static str,
     /// Folder of the clip, where there is one.
-    clip: Option<PathBuf>,
+    clip: Option<SequenceFolder>,
     task: Arc<ChunkTask>,
     split: Split,
 }
@@ -43,7 +42,7 @@ impl Finish {
     pub(super) fn new(
         task: &Arc<ChunkTask>,
         pass: &hearth_workflows::manifest::Pass,
-        clip: Option<PathBuf>,
+        clip: Option<SequenceFolder>,
     ) -> Result<Self, Failure> {
         let manifest = task.workflow.manifest();
         let encoding = task.clip.as_ref().map(|clip| clip.encoding);
@@ -93,14 +92,13 @@ impl Finish {
         if matches!(self.split, Split::Overlap { .. }) && !inside { Effort::Fast } else { Effort::Small }
     }
 
-    /// Keeps a small picture of the result at `file` in the chunk's folder, which is never made. Nothing depends on it.
-    pub(super) fn keep_thumbnail(&self, file: &Path, chunk: &Path, pass: &str, frame: Frame) {
+    /// Keeps a small picture of the result at `file` in the chunk's folder. Nothing depends on it.
+    pub(super) fn keep_thumbnail(&self, file: &Path, chunk: &Held, pass: &str, frame: Frame) {
         let kept = || -> io::Result<()> {
             let picture = read(file).map_err(io::Error::other)?;
             let Some(jpeg) = thumbnail(&picture, self.result, THUMBNAIL_SIZE) else { return Ok(()) };
-            let folder = chunk.join(THUMBNAIL_FOLDER);
-            make_below(chunk, &folder)?;
-            fs::write(folder.join(format!("{pass}.{frame}.jpg")), jpeg)
+            let folder = chunk.make_below(Path::new(THUMBNAIL_FOLDER))?;
+            write_whole(&folder.path().join(format!("{pass}.{frame}.jpg")), &jpeg)
         };
         if let Err(error) = kept() {
             debug!(pass, %frame, %error, "has no thumbnail");
@@ -109,8 +107,8 @@ impl Finish {
 
     /// What the clip says of this frame, where the result can say it, too.
     fn metadata(&self, frame: Frame) -> Metadata {
-        let clip = self.clip.as_ref().zip(self.task.clip.as_ref()).filter(|_| self.result.format.is_exr());
-        let Some((folder, clip)) = clip else { return Metadata::default() };
+        let clip = self.clip.as_ref().filter(|_| self.result.format.is_exr());
+        let Some(folder) = clip else { return Metadata::default() };
         let source = match self.split {
             // The frame of the clip at it or before it: one that the chunk has loaded.
             Split::Interpolate { multiplier, step } => {
@@ -120,9 +118,9 @@ impl Finish {
             }
             _ => frame,
         };
-        let file = hearth_storage::clip::file_of(folder, &clip.path, source);
         // The frame was looked at when it was staged; without it the result only says less.
-        let Ok((_, said)) = look(&file) else { return Metadata::default() };
+        let Ok(file) = folder.frame(source) else { return Metadata::default() };
+        let Ok((_, said)) = look(&file.path()) else { return Metadata::default() };
         match self.split {
             Split::Interpolate { multiplier, step } => Metadata {
                 // It counts frames of the old rate.

@@ -3,7 +3,7 @@
 use std::io;
 
 use hearth_proto::v1::FailureKind;
-use hearth_storage::RootsError;
+use hearth_storage::{Held, RootsError};
 use hearth_workflows::FrameSet;
 
 use crate::comfy::{ComfyError, Obstacle, PromptId};
@@ -23,6 +23,12 @@ pub struct Failure {
 impl Failure {
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), frames: FrameSet::new(), blocked_by: None }
+    }
+
+    /// With the names that people know of what is held, in place of those that only this process has.
+    pub(crate) fn telling<'a>(self, held: impl IntoIterator<Item = &'a Held>) -> Self {
+        let message = held.into_iter().fold(self.message, |message, held| held.tell(&message));
+        Self { message, ..self }
     }
 
     /// `what` could not be done on storage.

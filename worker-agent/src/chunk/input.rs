@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hearth_proto::v1::FailureKind;
 use tracing::debug;
 
-use super::{Failure, Workbench};
+use super::{Failure, Workbench, stage::Handed};
 use crate::{
     comfy::{ImageRef, folders},
     config::Transfer,
@@ -53,7 +53,7 @@ pub(super) async fn place(
     bench: &Workbench,
     attempt: &str,
     below: Option<&str>,
-    files: &[(PathBuf, String)],
+    files: &[(Handed, String)],
 ) -> Result<(), Failure> {
     let folder = match below {
         Some(below) => format!("{}/{below}", self::folder(attempt)),
@@ -69,18 +69,20 @@ pub(super) async fn place(
 }
 
 /// False when the files cannot be put there.
-async fn link_all(folder: &Path, files: &[(PathBuf, String)]) -> bool {
+async fn link_all(folder: &Path, files: &[(Handed, String)]) -> bool {
     let (folder, files) = (folder.to_owned(), files.to_vec());
     let linked = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&folder)?;
         // A link that leads out of the input folder would be refused: the file itself must be there.
-        files.iter().try_for_each(|(file, name)| link_or_copy(&file.canonicalize()?, &folder.join(name)))
+        files.iter().try_for_each(|(file, name)| {
+            link_or_copy(&file.hold().map_err(std::io::Error::other)?, &folder.join(name))
+        })
     });
     matches!(linked.await, Ok(Ok(())))
 }
 
 /// Whether ComfyUI sees what the agent has put there: the folder may be another one under the same path.
-async fn is_seen(bench: &Workbench, folder: &str, files: &[(PathBuf, String)]) -> bool {
+async fn is_seen(bench: &Workbench, folder: &str, files: &[(Handed, String)]) -> bool {
     let Some((_, name)) = files.last() else { return true };
     let image = ImageRef { filename: name.clone(), subfolder: folder.to_owned(), kind: "input".to_owned() };
     bench.client.has(&image).await.unwrap_or(false)

@@ -241,7 +241,7 @@ async fn steps(
     adopt: bool,
     tell: Tell<'_>,
 ) -> Result<(f64, ManifestDigest), Failure> {
-    let place = collect::Place::of(bench, task)?;
+    let place = collect::Place::of(bench, task);
     let published = tokio::time::timeout(bench.stall, place.published()).await;
     if let Some(published) = published.map_err(|_| hangs("looked for", bench.stall))? {
         return Ok((0.0, published));
@@ -304,11 +304,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// Removes what the attempt has left beside its result.
 async fn sweep(bench: &Workbench, task: &ChunkTask, done: bool) {
-    let discard = async {
-        if let Ok(place) = collect::Place::of(bench, task) {
-            place.discard_part().await;
-        }
-    };
+    let discard = async { collect::Place::of(bench, task).discard_part().await };
     let remove = async |folder: PathBuf| {
         // What was never made cannot be removed, and what cannot be removed harms nobody.
         if let Err(error) = tokio::fs::remove_dir_all(&folder).await {

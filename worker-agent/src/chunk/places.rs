@@ -1,6 +1,6 @@
 //! Pictures and files that parameters name, where the chunk's ComfyUI can load them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hearth_pictures::{Converter, PictureError, inspect};
 use hearth_proto::v1::FailureKind;
@@ -11,7 +11,8 @@ use hearth_workflows::{
     parameters::ParameterType,
 };
 
-use super::{ChunkTask, Failure, Workbench, convert, input};
+use super::{ChunkTask, Failure, Workbench, convert, input, stage::Handed};
+
 /// What nodes that load one picture read right.
 const STAGED: Encoding =
     Encoding { format: PictureFormat::Png8, colour: hearth_workflows::format::ColourSpace::Srgb };
@@ -37,11 +38,13 @@ pub(super) fn names_only(task: &ChunkTask) -> StagedFiles {
 pub(super) async fn stage(bench: &Workbench, task: &ChunkTask) -> Result<StagedFiles, Failure> {
     let (mut staged, mut files) = (StagedFiles::new(), Vec::new());
     for (name, kind, path) in named(task) {
-        let file = match kind {
-            ParameterType::File => on_storage(bench, name, path)?,
-            _ => readable(bench, task, name, path).await?,
+        let place: RootPath = path.parse().map_err(|error| unusable(name, path, &format!("{error}")))?;
+        let (file, extension) = match kind {
+            ParameterType::File => (Handed::OnStorage(bench.roots.clone(), place.clone()), None),
+            _ => readable(bench, task, name, &place).await?,
         };
-        let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or("png");
+        let own = Path::new(place.file_name()).extension().and_then(|extension| extension.to_str());
+        let extension = extension.or(own).unwrap_or("png");
         let own = format!("{name}.{extension}");
         // Pictures are named relative to ComfyUI's input folder; whatever else a node reads, it opens by its path.
         let folder = match kind {
@@ -57,43 +60,49 @@ pub(super) async fn stage(bench: &Workbench, task: &ChunkTask) -> Result<StagedF
     Ok(staged)
 }
 
-/// The file on this host.
-fn on_storage(bench: &Workbench, name: &str, path: &str) -> Result<PathBuf, Failure> {
-    let place: RootPath = path.parse().map_err(|error| unusable(name, path, &format!("{error}")))?;
-    let file = bench.roots.resolve(&place)?;
-    bench.roots.check_link(&file)?;
-    Ok(file)
-}
-
 fn unusable(name: &str, path: &str, reason: &str) -> Failure {
     Failure::new(FailureKind::BadFrame, format!("parameter {name}: {path}: {reason}"))
 }
 
-/// The picture itself, or a copy of it that a node reads right.
-async fn readable(bench: &Workbench, task: &ChunkTask, name: &str, path: &str) -> Result<PathBuf, Failure> {
-    let file = on_storage(bench, name, path)?;
+/// The picture itself, or a copy of it that a node reads right, with the ending of that.
+async fn readable(
+    bench: &Workbench,
+    task: &ChunkTask,
+    name: &str,
+    path: &RootPath,
+) -> Result<(Handed, Option<&'static str>), Failure> {
+    let itself = Handed::OnStorage(bench.roots.clone(), path.clone());
     let folder = bench.stage.join(&task.attempt).join("pictures");
     let copy = folder.join(format!("{name}.png"));
-    let made = bench.darkroom.run(move || -> Result<PathBuf, PictureError> {
-        let format = inspect(&file)?.format;
+    let (roots, place) = (bench.roots.clone(), path.clone());
+    let made = bench.darkroom.run(move || -> Result<Option<PathBuf>, Failure> {
+        let file = roots.hold(&place)?;
+        let wrong = |error: PictureError| match error {
+            PictureError::Write { path, source } => {
+                Failure::storage(format!("cannot stage {}", path.display()), &source)
+            }
+            error => Failure::new(FailureKind::BadFrame, hearth_telemetry::chain(&error.of(file.shown()))),
+        };
+        let format = inspect(&file.path()).map_err(wrong)?.format;
         if matches!(format, PictureFormat::Png8 | PictureFormat::Jpeg) {
-            return Ok(file);
+            return Ok(None);
         }
         let Some(converter) = Converter::new(Encoding { format, colour: format.usual_colour() }, STAGED)
         else {
-            return Ok(file);
+            return Ok(None);
         };
         let failed = |source| PictureError::Write { path: folder.clone(), source };
-        std::fs::create_dir_all(&folder).map_err(failed)?;
-        convert::stage(&converter, &file, &copy, STAGED)?;
-        Ok(copy)
+        std::fs::create_dir_all(&folder).map_err(failed).map_err(wrong)?;
+        convert::stage(&converter, &file.path(), &copy, STAGED).map_err(wrong)?;
+        Ok(Some(copy))
     });
     match made.await {
-        Some(Ok(file)) => Ok(file),
-        Some(Err(PictureError::Write { path, source })) => {
-            Err(Failure::storage(format!("cannot stage {}", path.display()), &source))
+        Some(Ok(None)) => Ok((itself, None)),
+        Some(Ok(Some(copy))) => Ok((Handed::Own(copy), Some("png"))),
+        Some(Err(failure)) if failure.kind == FailureKind::BadFrame => {
+            Err(unusable(name, path.as_str(), &failure.message))
         }
-        Some(Err(error)) => Err(unusable(name, path, &hearth_telemetry::chain(&error))),
+        Some(Err(failure)) => Err(failure),
         None => Err(Failure::new(FailureKind::Internal, format!("picture {path} could not be converted"))),
     }
 }

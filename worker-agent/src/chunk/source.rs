@@ -10,6 +10,7 @@ use std::{
 
 use hearth_proto::v1::{self, FailureKind};
 use hearth_storage::{
+    Held, RootsError, SequenceFolder,
     clip::file_of,
     manifest::{ChunkManifest, FileManifest, ManifestDigest, SequenceManifest},
 };
@@ -57,12 +58,23 @@ impl Source {
     }
 }
 
+/// Where the frames of a clip are linked to that is still being made.
+fn linked(bench: &Workbench, task: &ChunkTask) -> PathBuf {
+    bench.stage.join(&task.attempt).join("source")
+}
+
 /// Where the clip's files lie for this attempt.
-pub(super) fn folder(bench: &Workbench, task: &ChunkTask, clip: &TaskClip) -> Result<PathBuf, Failure> {
-    Ok(match clip.source {
-        Some(_) => bench.stage.join(&task.attempt).join("source"),
-        None => bench.roots.folder(&clip.path)?,
-    })
+pub(super) fn folder(
+    bench: &Workbench,
+    task: &ChunkTask,
+    clip: &TaskClip,
+) -> Result<SequenceFolder, RootsError> {
+    if clip.source.is_none() {
+        return SequenceFolder::open(&bench.roots, &clip.path);
+    }
+    let path = linked(bench, task);
+    let folder = Held::open(&path).map_err(|source| RootsError::Open { path, source })?;
+    Ok(SequenceFolder::of(folder, &clip.path, &bench.roots))
 }
 
 /// Links what the plan loads of a clip that is still being made. Blocks on storage in a thread of its own.
@@ -73,16 +85,19 @@ pub(super) async fn fetch(
     plan: &ChunkPlan,
 ) -> Result<(), Failure> {
     let Some(source) = clip.source.clone() else { return Ok(()) };
-    let (work, output) = (bench.roots.resolve(&source.work_dir)?, bench.roots.resolve(&source.output)?);
-    let finished = bench.roots.folder(&clip.path)?;
-    let to = folder(bench, task, clip)?;
+    let (roots, to) = (bench.roots.clone(), linked(bench, task));
     let (path, frames) = (clip.path.clone(), plan.loaded.clone());
     let linked = tokio::task::spawn_blocking(move || {
         let failed = |place: &Path, error: &io::Error| {
             Failure::storage(format!("cannot stage {}", place.display()), error)
         };
         std::fs::create_dir_all(&to).map_err(|error| failed(&to, &error))?;
-        let mut chunks = Chunks::new(&work, &source);
+        // It goes with its job's last chunk.
+        let work = match roots.hold(&source.work_dir) {
+            Err(RootsError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            work => Some(work?),
+        };
+        let mut chunks = Chunks::new(work, &source);
         let mut is_its: Option<bool> = None;
         for frame in frames {
             let place = file_of(&to, &path, frame);
@@ -95,18 +110,19 @@ pub(super) async fn fetch(
             }
             // Put together meanwhile: only then do chunks go. What an older job has left there is another clip.
             let is_its = *is_its.get_or_insert_with(|| {
-                let manifest = SequenceManifest::read(&output);
+                let manifest =
+                    roots.hold(&source.output).ok().and_then(|it| SequenceManifest::read(&it.path()));
                 manifest.is_some_and(|manifest| manifest.job == source.work_dir.to_string())
             });
-            let from = file_of(&finished, &path, frame);
             if !is_its {
                 let message = format!(
                     "frame {frame} of {path} is neither among its job's chunks nor in its sequence; look whether somebody has removed {}",
-                    work.display()
+                    source.work_dir
                 );
                 return Err(Failure::new(FailureKind::BadFrame, message));
             }
-            link_or_copy(&from, &place).map_err(|error| failed(&from, &error))?;
+            let from = SequenceFolder::open(&roots, &path)?.frame(frame)?;
+            link_or_copy(&from, &place).map_err(|error| failed(from.shown(), &error))?;
         }
         Ok(())
     });
@@ -115,13 +131,14 @@ pub(super) async fn fetch(
 
 /// What the attempts have published, each read once.
 struct Chunks<'a> {
-    work: &'a Path,
+    /// `None`: it is not there any more.
+    work: Option<Held>,
     source: &'a Source,
     files: BTreeMap<&'a str, BTreeMap<Frame, FileManifest>>,
 }
 
 impl<'a> Chunks<'a> {
-    fn new(work: &'a Path, source: &'a Source) -> Self {
+    fn new(work: Option<Held>, source: &'a Source) -> Self {
         Self { work, source, files: BTreeMap::new() }
     }
 
@@ -129,14 +146,16 @@ impl<'a> Chunks<'a> {
     fn link(&mut self, frame: Frame, to: &Path) -> io::Result<()> {
         let made = self.source.pieces.iter().find(|piece| piece.frames.contains(frame));
         let Piece { attempt, published, .. } = made.ok_or(io::ErrorKind::NotFound)?;
-        let folder = self.work.join(attempt);
+        let work = self.work.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let folder = Path::new(attempt);
         let files = self.files.entry(attempt).or_insert_with(|| {
             // Something else than its node has published is nobody's.
             let its = |digest| published.is_none_or(|published| published == digest);
-            let read = ChunkManifest::read(&folder).filter(|(_, digest)| its(*digest));
+            let read = work.below(folder).ok().and_then(|folder| ChunkManifest::read(&folder.path()));
+            let read = read.filter(|(_, digest)| its(*digest));
             read.and_then(|(mut read, _)| read.passes.remove(&self.source.pass)).unwrap_or_default()
         });
         let file = files.get(&frame).ok_or(io::ErrorKind::NotFound)?;
-        link_or_copy(&folder.join(&self.source.pass).join(&file.name), to)
+        link_or_copy(&work.below(&folder.join(&self.source.pass).join(&file.name))?, to)
     }
 }

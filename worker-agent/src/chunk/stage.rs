@@ -9,8 +9,8 @@ use std::{
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_pictures::{Converter, Picture, PictureError, inspect};
 use hearth_proto::v1::FailureKind;
-use hearth_storage::clip::file_of;
-use hearth_workflows::{Frame, Split, bind::StagedClip, manifest::Load, split::ChunkPlan};
+use hearth_storage::{Held, Roots, RootsError, SequenceFolder};
+use hearth_workflows::{Frame, RootPath, Split, bind::StagedClip, manifest::Load, split::ChunkPlan};
 
 use super::{ChunkTask, Failure, TaskClip, Workbench, convert, input, source};
 use crate::config::Transfer;
@@ -29,11 +29,11 @@ pub(super) async fn stage(
 ) -> Result<StagedClip, Failure> {
     let Some(clip) = &task.clip else { return Ok(StagedClip::Nothing) };
     source::fetch(bench, task, clip, plan).await?;
-    let files = files(bench, task, clip, plan)?;
-    look_at(bench, task, clip, plan, files.clone()).await?;
+    let folder = source::folder(bench, task, clip)?;
+    look_at(task, clip, plan, folder.clone()).await?;
     let files = match Converter::new(clip.encoding, clip.staged) {
-        Some(converter) => convert_all(bench, task, clip, plan, &files, converter).await?,
-        None => files,
+        Some(converter) => convert_all(bench, task, clip, plan, &folder, converter).await?,
+        None => plan.loaded.iter().map(|frame| Handed::Frame(folder.clone(), *frame)).collect(),
     };
     match (bench.transfer, clip.load) {
         (Transfer::Shared, Load::Directory | Load::Frames) => link_all(bench, task, clip, &files).await?,
@@ -51,25 +51,32 @@ async fn convert_all(
     task: &ChunkTask,
     clip: &TaskClip,
     plan: &ChunkPlan,
-    files: &[PathBuf],
+    frames: &SequenceFolder,
     converter: Converter,
-) -> Result<Vec<PathBuf>, Failure> {
+) -> Result<Vec<Handed>, Failure> {
     let folder = bench.stage.join(&task.attempt);
     let failed = |path: &Path, error: &std::io::Error| {
         Failure::storage(format!("cannot stage {}", path.display()), error)
     };
     tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&folder, &error))?;
     let (converter, encoding) = (Arc::new(converter), clip.staged);
-    let conversions: Vec<_> = files
+    let conversions: Vec<_> = plan
+        .loaded
         .iter()
-        .zip(&plan.loaded)
         .enumerate()
         .filter(|(index, _)| written(plan, *index) == *index)
-        .map(|(index, (from, frame))| {
-            let (from, to) = (from.clone(), folder.join(name(clip, index)));
+        .map(|(index, frame)| {
+            let (frames, number, to) = (frames.clone(), *frame, folder.join(name(clip, index)));
             let converter = converter.clone();
             async move {
-                let done = bench.darkroom.run(move || convert::stage(&converter, &from, &to, encoding));
+                let done = bench.darkroom.run(move || {
+                    let from = hold(&frames, number)?;
+                    let staged = convert::stage(&converter, &from.path(), &to, encoding);
+                    staged.map_err(|error| match error {
+                        PictureError::Write { .. } => error,
+                        error => error.of(from.shown()),
+                    })
+                });
                 let done = done.await.ok_or_else(|| {
                     Failure::new(FailureKind::Internal, format!("frame {frame} could not be converted"))
                 })?;
@@ -87,7 +94,8 @@ async fn convert_all(
         })
         .collect();
     let () = futures_util::stream::iter(conversions).buffer_unordered(CONVERSIONS).try_collect().await?;
-    Ok((0..files.len()).map(|index| folder.join(name(clip, written(plan, index)))).collect())
+    let written = |index| Handed::Own(folder.join(name(clip, written(plan, index))));
+    Ok((0..plan.loaded.len()).map(written).collect())
 }
 
 /// Where a loaded frame is written: the last one may stand there several times, and is written once.
@@ -136,14 +144,34 @@ pub(super) async fn names_only(
     })
 }
 
-fn files(
-    bench: &Workbench,
-    task: &ChunkTask,
-    clip: &TaskClip,
-    plan: &ChunkPlan,
-) -> Result<Vec<PathBuf>, Failure> {
-    let folder = source::folder(bench, task, clip)?;
-    Ok(plan.loaded.iter().map(|frame| file_of(&folder, &clip.path, *frame)).collect())
+/// A file that an attempt hands to its ComfyUI. Opened when it is used, since a chunk may have more than the system lets
+/// a process have open.
+#[derive(Debug, Clone)]
+pub(super) enum Handed {
+    /// In the attempt's own folder.
+    Own(PathBuf),
+    Frame(SequenceFolder, Frame),
+    OnStorage(Arc<Roots>, RootPath),
+}
+
+impl Handed {
+    pub(super) fn hold(&self) -> Result<Held, RootsError> {
+        match self {
+            Self::Own(path) => {
+                Held::open(path).map_err(|source| RootsError::Open { path: path.clone(), source })
+            }
+            Self::Frame(folder, frame) => folder.frame(*frame),
+            Self::OnStorage(roots, path) => roots.hold(path),
+        }
+    }
+}
+
+/// The file of a frame, as one that can be read or not.
+fn hold(folder: &SequenceFolder, frame: Frame) -> Result<Held, PictureError> {
+    folder.frame(frame).map_err(|error| match error {
+        RootsError::Open { path, source } => PictureError::Read { path, source },
+        error => PictureError::Read { path: folder.shown(frame), source: std::io::Error::other(error) },
+    })
 }
 
 /// A staged frame's name: its place in the chunk, so that text order is frame order.
@@ -167,27 +195,28 @@ pub(super) fn saved(bench: &Workbench, task: &ChunkTask) -> PathBuf {
 
 /// Finds frames that are gone, cut off or of another size by now.
 async fn look_at(
-    bench: &Workbench,
     task: &ChunkTask,
     clip: &TaskClip,
     plan: &ChunkPlan,
-    files: Vec<PathBuf>,
+    folder: SequenceFolder,
 ) -> Result<(), Failure> {
     let frames = plan.loaded.clone();
-    let roots = bench.roots.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let mut bad: Vec<(Frame, String)> = Vec::new();
         let mut first: Option<Picture> = None;
-        for (frame, file) in frames.iter().zip(&files) {
-            roots.check_link(file)?;
-            match inspect(file) {
+        for frame in &frames {
+            let file = match folder.frame(*frame) {
+                Err(RootsError::Open { path, source }) => Err(PictureError::Read { path, source }),
+                held => Ok(held?),
+            };
+            match file.and_then(|file| inspect(&file.path()).map_err(|error| error.of(file.shown()))) {
                 // A mount that has dropped takes the folder with it.
-                Err(PictureError::Read { source, .. }) if is_folder_gone(file, &source) => {
-                    let folder = file.parent().unwrap_or(file);
-                    return Err(Failure::storage(format!("cannot read {}", folder.display()), &source));
+                Err(PictureError::Read { source, .. }) if is_folder_gone(&folder, &source) => {
+                    let folder = folder.folder().shown().display();
+                    return Err(Failure::storage(format!("cannot read {folder}"), &source));
                 }
-                Err(PictureError::Read { source, .. }) if source.kind() != ErrorKind::NotFound => {
-                    return Err(Failure::storage(format!("cannot read {}", file.display()), &source));
+                Err(PictureError::Read { path, source }) if source.kind() != ErrorKind::NotFound => {
+                    return Err(Failure::storage(format!("cannot read {}", path.display()), &source));
                 }
                 Ok(picture) if first.get_or_insert(picture).is_like(&picture) => {}
                 Ok(picture) => {
@@ -209,48 +238,61 @@ async fn look_at(
 }
 
 /// Whether not just the frame is missing.
-fn is_folder_gone(file: &Path, error: &std::io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound && file.parent().is_some_and(|folder| !folder.is_dir())
+fn is_folder_gone(folder: &SequenceFolder, error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound && !folder.folder().shown().is_dir()
 }
 
 async fn link_all(
     bench: &Workbench,
     task: &ChunkTask,
     clip: &TaskClip,
-    files: &[PathBuf],
+    files: &[Handed],
 ) -> Result<(), Failure> {
     let folder = bench.stage.join(&task.attempt);
     let failed = |path: &Path, error: &std::io::Error| {
         Failure::storage(format!("cannot stage {}", path.display()), error)
     };
     tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&folder, &error))?;
-    for (index, file) in files.iter().enumerate() {
-        let link = folder.join(name(clip, index));
-        // A converted frame lies there already.
-        if *file == link {
-            continue;
+    let links = files.iter().enumerate().map(|(index, file)| (file.clone(), folder.join(name(clip, index))));
+    let links: Vec<(Handed, PathBuf)> = links.collect();
+    let linked = tokio::task::spawn_blocking(move || {
+        for (file, link) in links {
+            // A converted frame lies there already.
+            if matches!(&file, Handed::Own(own) if *own == link) {
+                continue;
+            }
+            let file = file.hold()?;
+            // The file itself, where that can be had: a link that names it leads wherever the name leads by then.
+            let linked = file.link(&link).or_else(|error| match error.kind() {
+                ErrorKind::AlreadyExists => Err(error),
+                _ => std::os::unix::fs::symlink(file.real()?, &link),
+            });
+            match linked {
+                // Left by an earlier life of this attempt: the same link.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                linked => linked.map_err(|error| failed(&link, &error))?,
+            }
         }
-        match tokio::fs::symlink(file, &link).await {
-            // Left by an earlier life of this attempt: the same link.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            linked => linked.map_err(|error| failed(&link, &error))?,
-        }
-    }
-    Ok(())
+        Ok(())
+    });
+    linked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// Uploads files into `folder` of ComfyUI's input folder, a few at a time.
 pub(super) async fn upload_all(
     bench: &Workbench,
     folder: &str,
-    files: &[(PathBuf, String)],
+    files: &[(Handed, String)],
 ) -> Result<(), Failure> {
     let uploads: Vec<_> = files
         .iter()
         .map(|(file, name)| async move {
-            let bytes = tokio::fs::read(file)
-                .await
-                .map_err(|error| Failure::storage(format!("cannot read {}", file.display()), &error))?;
+            let file = file.clone();
+            let held = tokio::task::spawn_blocking(move || file.hold()).await;
+            let held = held.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            let bytes = tokio::fs::read(held.path()).await.map_err(|error| {
+                Failure::storage(format!("cannot read {}", held.shown().display()), &error)
+            })?;
             let given = bench.client.upload(folder, name, bytes).await;
             let given = given.map_err(|error| Failure::unavailable(&error))?;
             let wanted = format!("{folder}/{name}");

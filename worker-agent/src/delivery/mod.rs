@@ -15,13 +15,12 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use hearth_pictures::{
-    Corner, Display, Lettering, Metadata, Picture, PictureError, Projector, Rate, TimeCode, look, read,
-    verify,
+    Corner, Display, Lettering, Metadata, Picture, PictureError, Projector, Raster, Rate, TimeCode, look,
+    read, verify,
 };
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{
-    Roots,
-    clip::file_of,
+    Held, Roots, RootsError, SequenceFolder,
     manifest::{SEQUENCE_FILE, SequenceManifest, flush, write_whole},
 };
 use hearth_telemetry::chain;
@@ -65,15 +64,13 @@ const SHEET_LETTERS: f32 = 1.0 / 12.0;
 /// A delivery, understood.
 struct Order {
     attempt: String,
-    work_dir: String,
-    work: PathBuf,
-    output: PathBuf,
-    shown_output: String,
-    folder: PathBuf,
+    work_dir: RootPath,
+    output: RootPath,
+    folder: SequenceFolder,
     sequence: SequencePath,
     frames: Vec<Frame>,
-    /// Of a contact sheet of several sequences: its pictures and their labels. `frames` are their places, from 1 on.
-    tiles: Vec<(PathBuf, String)>,
+    /// Of a contact sheet of several sequences: its pictures. `frames` are their places, from 1 on.
+    tiles: Vec<Tile>,
     encoding: Encoding,
     format: DeliveryFormat,
     text: String,
@@ -84,15 +81,20 @@ struct Order {
     first: (Picture, Metadata),
 }
 
+/// A picture of a contact sheet, of another job's sequence.
+struct Tile {
+    folder: SequenceFolder,
+    frame: Frame,
+    label: String,
+}
+
 impl Order {
     fn read(bench: &Workbench, attempt: &str, task: &v1::Deliver) -> Result<Self, Failure> {
         let unreadable = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(FailureKind::Internal, format!("the delivery's {what} cannot be read: {error}"))
         };
-        let path = |what: &str, path: &str| {
-            let path: RootPath = path.parse().map_err(|error| unreadable(what, &error))?;
-            Ok::<_, Failure>(bench.roots.resolve(&path)?)
-        };
+        let path =
+            |what: &str, path: &str| path.parse::<RootPath>().map_err(|error| unreadable(what, &error));
         let sequence: SequencePath = task.sequence.parse().map_err(|error| unreadable("sequence", &error))?;
         let frames: FrameSet = task.frames.parse().map_err(|error| unreadable("frames", &error))?;
         let format: DeliveryFormat = task.format.parse().map_err(|error| unreadable("format", &error))?;
@@ -102,22 +104,20 @@ impl Order {
         }
         let rate = Some(task.frame_rate.as_str()).filter(|rate| !rate.is_empty());
         let curve = Some(task.curve.as_str()).filter(|curve| !curve.is_empty());
-        let folder = bench.roots.folder(&sequence)?;
+        let folder = SequenceFolder::open(&bench.roots, &sequence)?;
         let tiles = task.tiles.iter().map(|tile| {
             let of: SequencePath = tile.sequence.parse().map_err(|error| unreadable("tile", &error))?;
-            let file = file_of(&bench.roots.folder(&of)?, &of, Frame(tile.frame));
-            Ok((file, tile.label.clone()))
+            let folder = SequenceFolder::open(&bench.roots, &of)?;
+            Ok(Tile { folder, frame: Frame(tile.frame), label: tile.label.clone() })
         });
         let tiles = tiles.collect::<Result<Vec<_>, Failure>>()?;
         let first = *frames.first().ok_or_else(|| unreadable("frames", &"there are none"))?;
-        let file = tiles.first().map_or_else(|| file_of(&folder, &sequence, first), |(file, _)| file.clone());
-        let first = look(&file).map_err(|error| bad_frame(tiles.first(), first, &told(&error)))?;
+        let shown = tiles.first().map_or((&folder, first), |tile| (&tile.folder, tile.frame));
+        let first = of_frame(shown, look).map_err(|error| bad_frame(tiles.first(), first, &told(&error)))?;
         Ok(Self {
             attempt: attempt.to_owned(),
-            work_dir: task.work_dir.clone(),
-            work: path("work folder", &task.work_dir)?,
+            work_dir: path("work folder", &task.work_dir)?,
             output: path("output", &task.output)?,
-            shown_output: task.output.clone(),
             folder,
             sequence,
             frames,
@@ -137,25 +137,50 @@ impl Order {
         })
     }
 
-    /// Where it is written before it is whole.
-    fn part(&self) -> PathBuf {
-        self.work.join(&self.attempt)
-    }
-
-    fn file(&self, frame: Frame) -> PathBuf {
-        match self.tile(frame) {
-            Some((file, _)) => file.clone(),
-            None => file_of(&self.folder, &self.sequence, frame),
-        }
+    /// All pixels of a frame, or of the tile in this place.
+    fn picture(&self, frame: Frame) -> Result<Raster, Failure> {
+        let place = self.tile(frame).map_or((&self.folder, frame), |tile| (&tile.folder, tile.frame));
+        of_frame(place, read).map_err(|error| self.bad(frame, &told(&error)))
     }
 
     fn bad(&self, frame: Frame, why: &str) -> Failure {
         bad_frame(self.tile(frame), frame, why)
     }
 
-    fn tile(&self, place: Frame) -> Option<&(PathBuf, String)> {
+    fn tile(&self, place: Frame) -> Option<&Tile> {
         self.tiles.get(usize::try_from(place.0.checked_sub(1)?).ok()?)
     }
+}
+
+/// An order with a place to work.
+struct Room {
+    order: Arc<Order>,
+    /// The job's work folder.
+    work: Held,
+}
+
+impl Room {
+    /// Where it is written before it is whole.
+    fn part(&self) -> PathBuf {
+        self.work.path().join(&self.order.attempt)
+    }
+
+    /// The same for ffmpeg.
+    fn part_for_ffmpeg(&self) -> PathBuf {
+        self.work.path_for_children().join(&self.order.attempt)
+    }
+}
+
+/// Looks at a frame's file where it is.
+fn of_frame<T>(
+    (folder, frame): (&SequenceFolder, Frame),
+    look: impl Fn(&Path) -> Result<T, PictureError>,
+) -> Result<T, PictureError> {
+    let file = folder.frame(frame).map_err(|error| match error {
+        RootsError::Open { path, source } => PictureError::Read { path, source },
+        error => PictureError::Read { path: folder.shown(frame), source: io::Error::other(error) },
+    })?;
+    look(&file.path()).map_err(|error| error.of(file.shown()))
 }
 
 /// Encodes the sequence, and puts what comes of it in its place.
@@ -169,61 +194,57 @@ pub(crate) async fn deliver(
     let order = blocking({
         let (bench, attempt, task) = (bench.clone(), attempt.to_owned(), task.clone());
         move || {
-            let order = Order::read(&bench, &attempt, &task)?;
-            prepare(&bench.roots, &order).map(|ready| (order, ready))
+            let order = Arc::new(Order::read(&bench, &attempt, &task)?);
+            prepare(&bench.roots, &order).map(|room| (order, room))
         }
     });
-    let (order, ready) = order.await?;
-    if ready {
-        return tidy(bench, &order).await;
-    }
-    let order = Arc::new(order);
-    let encoded = encode(bench, &order, tell).await;
+    let (order, room) = order.await?;
+    let Some(room) = room else { return tidy(bench, &order).await };
+    let room = Arc::new(room);
+    let encoded = encode(bench, &room, tell).await;
     let placed = match encoded {
         Ok(()) => {
-            let (order, roots) = (order.clone(), bench.roots.clone());
-            blocking(move || place(&roots, &order)).await
+            let (room, roots) = (room.clone(), bench.roots.clone());
+            blocking(move || place(&roots, &room)).await
         }
         Err(failure) => Err(failure),
     };
     if placed.is_err() {
         // It was of no use; the job's work folder goes with the job.
-        let part = order.part();
+        let part = room.part();
         let _ = tokio::fs::remove_dir_all(&part).await;
         let _ = tokio::fs::remove_file(&part).await;
     }
-    placed?;
+    placed.map_err(|failure| failure.telling([&room.work]))?;
     tidy(bench, &order).await
 }
 
 /// Removes what is left beside the delivery.
 async fn tidy(bench: &Workbench, order: &Order) -> Result<(), Failure> {
-    let (roots, work_dir) = (bench.roots.clone(), order.work_dir.clone());
+    let (roots, work_dir) = (bench.roots.clone(), order.work_dir.to_string());
     blocking(move || sequence::clean_up(&roots, &work_dir)).await
 }
 
-/// Makes room for it; true when an earlier try has put it in its place already.
-fn prepare(roots: &Roots, order: &Order) -> Result<bool, Failure> {
-    let failed =
-        |error: io::Error| Failure::storage(format!("cannot make {}", order.part().display()), &error);
-    if order.output.symlink_metadata().is_ok() && !order.overwrite {
-        if fs::read(placing(order)).is_ok_and(|told| told == identity(&order.output).into_bytes()) {
-            return Ok(true);
+/// Makes room for it; `None` when an earlier try has put it in its place already.
+fn prepare(roots: &Roots, order: &Arc<Order>) -> Result<Option<Room>, Failure> {
+    let failed = |error: io::Error| Failure::storage(format!("cannot make {}", order.work_dir), &error);
+    let (work, output) = (roots.resolve(&order.work_dir)?, roots.resolve(&order.output)?);
+    if output.symlink_metadata().is_ok() && !order.overwrite {
+        if fs::read(work.join(PLACING)).is_ok_and(|told| told == identity(&output).into_bytes()) {
+            return Ok(None);
         }
-        let message = format!("{} exists already; move it away, then retry the job", order.shown_output);
+        let message = format!("{} exists already; move it away, then retry the job", order.output);
         return Err(Failure::new(FailureKind::OutputTaken, message));
     }
-    roots.make_folder(&order.work).map_err(failed)?;
+    let work = roots.make_folder(&work).map_err(failed)?;
     if order.format == DeliveryFormat::PngProxy {
-        roots.make_folder(&order.part()).map_err(failed)?;
+        work.make_below(Path::new(&order.attempt)).map_err(failed)?;
     }
-    Ok(false)
+    Ok(Some(Room { order: order.clone(), work }))
 }
 
 /// Says which file is about to be renamed to its place, for a try that comes after a crash.
-fn placing(order: &Order) -> PathBuf {
-    order.work.join("placing")
-}
+const PLACING: &str = "placing";
 
 /// What a rename leaves as it is.
 fn identity(path: &Path) -> String {
@@ -232,7 +253,8 @@ fn identity(path: &Path) -> String {
     format!("{} {:?}", metadata.len(), modified.unwrap_or_default())
 }
 
-async fn encode(bench: &Workbench, order: &Arc<Order>, tell: Tell<'_>) -> Result<(), Failure> {
+async fn encode(bench: &Workbench, room: &Arc<Room>, tell: Tell<'_>) -> Result<(), Failure> {
+    let order = &room.order;
     let program = &bench.encoder.program;
     let studio = Arc::new(Studio::new(order.clone())?);
     let mut pictures = stream::iter(order.frames.clone())
@@ -246,7 +268,7 @@ async fn encode(bench: &Workbench, order: &Arc<Order>, tell: Tell<'_>) -> Result
             }
         })
         .buffered(AHEAD);
-    let arguments = ffmpeg::arguments(order.format, &studio.input, &order.part());
+    let arguments = ffmpeg::arguments(order.format, &studio.input, &room.part_for_ffmpeg());
     let mut ffmpeg = Ffmpeg::start(program, &arguments)?;
     let mut reported = Instant::now();
     let mut done = 0;
@@ -275,7 +297,7 @@ async fn encode(bench: &Workbench, order: &Arc<Order>, tell: Tell<'_>) -> Result
         }
     }
     ffmpeg.end("encoded", STALL).await?;
-    let written = count(program, order).await?;
+    let written = count(program, room).await?;
     let due = if order.format == DeliveryFormat::ContactSheet { 1 } else { order.frames.len() };
     if written != due {
         let message = format!("ffmpeg wrote {written} pictures where {due} were due");
@@ -297,10 +319,10 @@ async fn pour(stdin: &mut ChildStdin, picture: &Display) -> io::Result<()> {
 }
 
 /// The pictures in what ffmpeg has written.
-async fn count(program: &str, order: &Arc<Order>) -> Result<usize, Failure> {
-    let part = order.part();
+async fn count(program: &str, room: &Arc<Room>) -> Result<usize, Failure> {
+    let order = &room.order;
     if ffmpeg::is_movie(order.format) {
-        let file = format!("file:{}", part.display());
+        let file = format!("file:{}", room.part_for_ffmpeg().display());
         let arguments = [
             "-nostdin",
             "-v",
@@ -321,8 +343,9 @@ async fn count(program: &str, order: &Arc<Order>) -> Result<usize, Failure> {
         let mut frames = said.lines().filter_map(|line| line.strip_prefix("frame=")?.trim().parse().ok());
         return Ok(frames.next_back().unwrap_or(0));
     }
-    let order = order.clone();
+    let (room, order) = (room.clone(), order.clone());
     blocking(move || {
+        let part = room.part();
         let files: Vec<PathBuf> = match order.format {
             DeliveryFormat::PngProxy => (0..order.frames.len()).map(|n| ffmpeg::numbered(&part, n)).collect(),
             _ => vec![part],
@@ -334,24 +357,22 @@ async fn count(program: &str, order: &Arc<Order>) -> Result<usize, Failure> {
 }
 
 /// Puts it in its place by one rename.
-fn place(roots: &Roots, order: &Order) -> Result<(), Failure> {
-    let part = order.part();
-    let failed = |error: io::Error| {
-        Failure::storage(format!("cannot put the delivery at {}", order.shown_output), &error)
-    };
+fn place(roots: &Roots, room: &Room) -> Result<(), Failure> {
+    let (order, part) = (&room.order, room.part());
+    let failed =
+        |error: io::Error| Failure::storage(format!("cannot put the delivery at {}", order.output), &error);
     if order.format == DeliveryFormat::PngProxy {
         name_proxies(order, &part).map_err(failed)?;
     }
     flush(&part).map_err(failed)?;
-    if let Some(parent) = order.output.parent() {
-        roots.make_folder(parent).map_err(failed)?;
-    }
-    write_whole(&placing(order), identity(&part).as_bytes()).map_err(failed)?;
+    let parent = sequence::make_parent(roots, &order.output).map_err(failed)?;
+    let output = parent.path().join(order.output.file_name());
+    write_whole(&room.work.path().join(PLACING), identity(&part).as_bytes()).map_err(failed)?;
     if order.overwrite {
-        sequence::set_aside(&order.output, &order.work)?;
+        sequence::set_aside(&output, &room.work)?;
     }
-    fs::rename(&part, &order.output).map_err(failed)?;
-    order.output.parent().map_or(Ok(()), flush).map_err(failed)
+    fs::rename(&part, &output).map_err(failed)?;
+    flush(&parent.path()).map_err(failed)
 }
 
 /// Gives proxies the numbers of their frames, and says what they are.
@@ -364,7 +385,7 @@ fn name_proxies(order: &Order, part: &Path) -> io::Result<()> {
     }
     let manifest = SequenceManifest {
         hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
-        job: order.work_dir.clone(),
+        job: order.work_dir.to_string(),
         workflow: order.format.to_string(),
         parameters: std::collections::BTreeMap::new(),
         clip: order.sequence.to_string(),
@@ -374,6 +395,7 @@ fn name_proxies(order: &Order, part: &Path) -> io::Result<()> {
         missing: FrameSet::new(),
         kept: Vec::new(),
         chunks: Vec::new(),
+        assembly: order.attempt.clone(),
         files: std::collections::BTreeMap::new(),
     };
     write_whole(&part.join(SEQUENCE_FILE), &serde_json::to_vec_pretty(&manifest)?)
@@ -406,8 +428,7 @@ impl Studio {
             colour: projector.colour(),
         };
         if with_alpha && let Some(frame) = order.frames.first() {
-            let first = read(&order.file(*frame)).map_err(|error| order.bad(*frame, &told(&error)))?;
-            input.alpha = projector.show(first, true).alpha;
+            input.alpha = projector.show(order.picture(*frame)?, true).alpha;
         }
         let mut studio = Self { order, projector, lettering, input };
         studio.input.time_code = studio.time_code(studio.order.frames[0], metadata);
@@ -421,7 +442,7 @@ impl Studio {
 
     /// One frame as ffmpeg gets it.
     fn picture(&self, frame: Frame) -> Result<Display, Failure> {
-        let picture = read(&self.order.file(frame)).map_err(|error| self.order.bad(frame, &told(&error)))?;
+        let picture = self.order.picture(frame)?;
         let metadata = picture.metadata;
         let mut shown = self.projector.show(picture, self.input.alpha);
         let Input { width, height, alpha, .. } = self.input;
@@ -451,7 +472,7 @@ impl Studio {
             DeliveryFormat::ContactSheet => {
                 let letters = height * SHEET_LETTERS;
                 let number = frame.to_string();
-                let label = self.order.tile(frame).map_or(number.as_str(), |(_, label)| label);
+                let label = self.order.tile(frame).map_or(number.as_str(), |tile| &tile.label);
                 self.lettering.burn(shown, label, Corner::BottomLeft, letters);
             }
             DeliveryFormat::ProRes4444 | DeliveryFormat::ProRes422Hq | DeliveryFormat::PngProxy => {}
@@ -465,10 +486,12 @@ fn told(error: &PictureError) -> String {
 }
 
 /// That a picture cannot be used.
-fn bad_frame(tile: Option<&(PathBuf, String)>, frame: Frame, why: &str) -> Failure {
+fn bad_frame(tile: Option<&Tile>, frame: Frame, why: &str) -> Failure {
     let (frames, place) = match tile {
         // Of another job: its number there is none of the delivery's frames.
-        Some((file, label)) => (FrameSet::new(), format!("take {label}, {}", file.display())),
+        Some(Tile { folder, frame, label }) => {
+            (FrameSet::new(), format!("take {label}, {}", folder.shown(*frame).display()))
+        }
         None => ([frame].into_iter().collect(), format!("frame {frame}")),
     };
     Failure { frames, ..Failure::new(FailureKind::BadFrame, format!("{place}: {why}")) }

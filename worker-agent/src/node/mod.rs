@@ -408,7 +408,9 @@ impl Node {
         self.held.insert(attempt.clone(), held);
         self.meters.held.get_or_create(&self.label()).set(self.held.len() as i64);
 
-        let storage = assignment.storage.iter().map(|(root, id)| (root.clone(), id.clone().into()));
+        // Of a chunk it was told with its job.
+        let of_job = brief.job.iter().flat_map(|job| &job.storage);
+        let storage = of_job.chain(&assignment.storage).map(|(root, id)| (root.clone(), id.clone().into()));
         let bench = self.bench.on_storage(storage.collect());
         let (events, name) = (self.events.clone(), attempt.clone());
         if let (Work::Chunk(_), Some(workflow), Some(job), false) =

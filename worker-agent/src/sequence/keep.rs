@@ -1,13 +1,13 @@
 //! Frames of an earlier sequence that stay when a job replaces some of them: who names the frames to be made anew means
 //! these and no others.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use hearth_proto::v1;
-use hearth_storage::manifest::{FileManifest, KeptManifest, SequenceManifest};
+use hearth_storage::{
+    Held,
+    manifest::{FileManifest, KeptManifest, SequenceManifest},
+};
 use hearth_workflows::{Frame, FrameSet, SequencePath};
 
 use super::{Watched, link_or_copy};
@@ -32,8 +32,8 @@ fn names_frames(assembly: &v1::Assembly) -> bool {
 impl Kept {
     /// Finds, of the sequence at `place`, the frames that are not among `own`. Nothing, if the whole sequence is to be
     /// replaced, or if its files are named otherwise: the coordinator has refused that where frames would be lost.
-    pub(super) fn find(place: &Path, assembly: &v1::Assembly, own: &FrameSet) -> Self {
-        let Some(old) = SequenceManifest::read(place) else { return Self::default() };
+    pub(super) fn find(place: &Held, assembly: &v1::Assembly, own: &FrameSet) -> Self {
+        let Some(old) = SequenceManifest::read(&place.path()) else { return Self::default() };
         let patterns: BTreeMap<String, String> =
             assembly.passes.iter().map(|pass| (pass.name.clone(), pass.pattern.clone())).collect();
         // What the job itself has put there, before some of its failed frames came after all.
@@ -55,8 +55,7 @@ impl Kept {
             };
             let kept: Vec<_> = of_pass
                 .iter()
-                // A name that leads elsewhere is none of ours.
-                .filter(|(frame, file)| stays(**frame) && !file.name.contains('/') && file.name != "..")
+                .filter(|(frame, _)| stays(**frame))
                 .map(|(frame, file)| (*frame, PathBuf::from(folder), file.clone()))
                 .collect();
             all.insert_all(&kept.iter().map(|(frame, ..)| *frame).collect());
@@ -89,18 +88,20 @@ impl Kept {
     /// Links or copies the files from `from` to `part`, and adds them to `made`.
     pub(super) fn place(
         self,
-        from: &Path,
-        part: &Path,
+        from: &Held,
+        part: &Held,
         made: &mut BTreeMap<String, BTreeMap<Frame, FileManifest>>,
         watched: &Watched,
     ) -> Result<Vec<KeptManifest>, Failure> {
         for (pass, files) in self.files {
             for (frame, folder, file) in files {
                 watched.one_more()?;
-                let [file_there, to] = [from, part].map(|place| place.join(&folder).join(&file.name));
-                link_or_copy(&file_there, &to).map_err(|error| {
+                let below = folder.join(&file.name);
+                let to = part.path().join(&below);
+                from.below(&below).and_then(|file| link_or_copy(&file, &to)).map_err(|error| {
+                    let file = from.shown().join(&below);
                     Failure::storage(
-                        format!("cannot keep {} of the earlier sequence", file_there.display()),
+                        format!("cannot keep {} of the earlier sequence", file.display()),
                         &error,
                     )
                 })?;

@@ -20,10 +20,10 @@ use std::{
 
 use hearth_proto::v1::{self, AttemptPhase, FailureKind};
 use hearth_storage::{
-    Roots, make_below,
+    Held, Roots, RootsError,
     manifest::{
         ManifestDigest, SEQUENCE_FILE, SegmentManifest, SequenceManifest, SubmissionManifest,
-        THUMBNAIL_FOLDER, TimesManifest, flush,
+        THUMBNAIL_FOLDER, TimesManifest, flush, write_whole,
     },
     marker::MARKER_FILE,
 };
@@ -159,38 +159,61 @@ fn put_together(
     replace: bool,
     watched: &mut Watched,
 ) -> Result<(), Failure> {
-    let work = resolve(roots, &assembly.work_dir)?;
-    let output = resolve(roots, &assembly.output)?;
+    let work = match roots.hold(&path(&assembly.work_dir)?) {
+        Err(RootsError::Open { source, .. })
+            if source.kind() == io::ErrorKind::NotFound && is_marked(roots, &assembly.work_dir) =>
+        {
+            // The storage is there, and nothing on it was made for the job, whoever has said so.
+            let message = format!("nothing lies at {}; its frames are rendered again", assembly.work_dir);
+            let mut frames = FrameSet::new();
+            chunks(assembly)?.iter().for_each(|chunk| frames.insert_all(&chunk.frames));
+            return Err(Failure { frames, ..Failure::new(FailureKind::BadOutput, message) });
+        }
+        work => work?,
+    };
+    put_together_in(&work, roots, attempt, assembly, replace, watched)
+        .map_err(|failure| failure.telling([&work]))
+}
+
+/// The same, with the job's work folder.
+fn put_together_in(
+    work: &Held,
+    roots: &Roots,
+    attempt: &str,
+    assembly: &v1::Assembly,
+    replace: bool,
+    watched: &mut Watched,
+) -> Result<(), Failure> {
+    let output = path(&assembly.output)?;
     let chunks = chunks(assembly)?;
     let frames: u64 = chunks.iter().map(|chunk| chunk.frames.len()).sum();
     let missing = frames_of(&assembly.missing)?;
     let mut own = missing.clone();
     chunks.iter().for_each(|chunk| own.insert_all(&chunk.frames));
     // An earlier try may have made room at the output, and got no further.
-    let earlier = if output.symlink_metadata().is_ok() { output.clone() } else { replaced(&work) };
-    let kept = keep::Kept::find(&earlier, assembly, &own);
-    if !work.is_dir() && is_marked(roots, &assembly.work_dir) {
-        // The storage is there, and nothing on it was made for the job, whoever has said so.
-        let message = format!("nothing lies at {}; its frames are rendered again", assembly.work_dir);
-        let mut frames = FrameSet::new();
-        chunks.iter().for_each(|chunk| frames.insert_all(&chunk.frames));
-        return Err(Failure { frames, ..Failure::new(FailureKind::BadOutput, message) });
-    }
+    let earlier = roots.hold(&output).ok().or_else(|| work.below(Path::new(REPLACED)).ok());
+    let kept = earlier.as_ref().map(|earlier| keep::Kept::find(earlier, assembly, &own)).unwrap_or_default();
     watched.all = frames * assembly.passes.len() as u64 + kept.count();
-    let part = work.join(format!("assembly-{attempt}"));
-    match fs::remove_dir_all(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Failure::storage(format!("cannot clear {}", part.display()), &error));
-        }
+    let part_name = format!("assembly-{attempt}");
+    let failed = |what: &str| {
+        let what = format!("cannot {what} {}", work.shown().join(&part_name).display());
+        move |error: io::Error| Failure::storage(what, &error)
+    };
+    match fs::remove_dir_all(work.path().join(&part_name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear")(error)),
         _ => {}
     }
+    let part = work.make_below(Path::new(&part_name)).map_err(failed("make"))?;
     let fade = fade::CrossFade::of(assembly)?;
     let mut files = BTreeMap::new();
     for pass in &assembly.passes {
-        files.insert(pass.name.clone(), pass::assemble(&work, &part, &chunks, pass, fade, watched)?);
+        files.insert(pass.name.clone(), pass::assemble(work, &part, &chunks, pass, fade, watched)?);
     }
-    let kept = kept.place(&earlier, &part, &mut files, watched)?;
-    keep_thumbnails(&work, &part, &chunks);
+    let kept = match &earlier {
+        Some(earlier) => kept.place(earlier, &part, &mut files, watched)?,
+        None => Vec::new(),
+    };
+    keep_thumbnails(work, &part, &chunks);
     let manifest =
         SequenceManifest {
             hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -209,33 +232,30 @@ fn put_together(
             assembly: attempt.to_owned(),
             files,
         };
-    let file = part.join(SEQUENCE_FILE);
     let text = serde_json::to_string_pretty(&manifest).map_err(|error| {
         Failure::new(FailureKind::Internal, format!("the manifest cannot be written: {error}"))
     })?;
-    fs::write(&file, text)
-        .and_then(|()| flush(&file))
-        .map_err(|error| Failure::storage(format!("cannot write {}", file.display()), &error))?;
+    write_whole(&part.path().join(SEQUENCE_FILE), text.as_bytes()).map_err(failed("write"))?;
     let show = |error: io::Error| {
         Failure::storage(format!("cannot put the sequence at {}", assembly.output), &error)
     };
-    if let Some(parent) = output.parent() {
-        roots.make_folder(parent).map_err(show)?;
-    }
+    let parent = make_parent(roots, &output).map_err(show)?;
+    let place = parent.path().join(output.file_name());
     watched.still_wanted()?;
     if replace {
-        set_aside(&output, &work)?;
+        set_aside(&place, work)?;
         // It may have come since it was looked for.
-        if let Some(later) = SequenceManifest::read(&replaced(&work))
+        let replaced = work.path().join(REPLACED);
+        if let Some(later) = SequenceManifest::read(&replaced)
             && is_later(&later, attempt, assembly)
         {
-            fs::rename(replaced(&work), &output).map_err(show)?;
+            fs::rename(replaced, &place).map_err(show)?;
             return Err(superseded(&later));
         }
     }
-    fs::rename(&part, &output).map_err(show)?;
+    fs::rename(work.path().join(&part_name), &place).map_err(show)?;
     // Only what is certain to stay there lets the chunks go.
-    output.parent().map_or(Ok(()), flush).map_err(show)?;
+    flush(&parent.path()).map_err(show)?;
     let_go(roots, assembly)
 }
 
@@ -245,19 +265,23 @@ fn is_marked(roots: &Roots, path: &str) -> bool {
     root.is_some_and(|root| root.join(MARKER_FILE).is_file())
 }
 
-/// Where a sequence goes that is replaced.
-fn replaced(work: &Path) -> PathBuf {
-    work.join("replaced")
+/// Where a sequence goes that is replaced, in the job's work folder.
+const REPLACED: &str = "replaced";
+
+/// The folder that an output appears in, made where it is missing.
+pub(crate) fn make_parent(roots: &Roots, output: &RootPath) -> io::Result<Held> {
+    let place = roots.resolve(output).map_err(io::Error::other)?;
+    roots.make_folder(place.parent().unwrap_or(&place))
 }
 
 /// Makes room at `output`: what lies there goes with the job's work folder.
-pub(crate) fn set_aside(output: &Path, work: &Path) -> Result<(), Failure> {
+pub(crate) fn set_aside(output: &Path, work: &Held) -> Result<(), Failure> {
     if output.symlink_metadata().is_err() {
         // What an earlier try has set aside may be all that is left of it.
         return Ok(());
     }
-    let replaced = replaced(work);
-    let failed = |error: io::Error| Failure::storage(format!("cannot replace {}", output.display()), &error);
+    let replaced = work.path().join(REPLACED);
+    let failed = |error: io::Error| Failure::storage("cannot move away what is replaced", &error);
     let removed = if replaced.is_dir() { fs::remove_dir_all(&replaced) } else { fs::remove_file(&replaced) };
     for done in [removed, fs::rename(output, &replaced)] {
         match done {
@@ -269,16 +293,17 @@ pub(crate) fn set_aside(output: &Path, work: &Path) -> Result<(), Failure> {
 }
 
 /// A few of the chunks' thumbnails stay with the sequence. Nothing depends on them.
-fn keep_thumbnails(work: &Path, part: &Path, chunks: &[SegmentManifest]) {
+fn keep_thumbnails(work: &Held, part: &Held, chunks: &[SegmentManifest]) {
     let mut chunks: Vec<&SegmentManifest> = chunks.iter().collect();
     chunks.sort_by_key(|chunk| chunk.frames.first());
-    let to = part.join(THUMBNAIL_FOLDER);
     let step = chunks.len().div_ceil(KEPT_THUMBNAILS).max(1);
     for chunk in chunks.iter().step_by(step) {
-        let from = work.join(&chunk.attempt).join(THUMBNAIL_FOLDER);
-        for entry in fs::read_dir(from).into_iter().flatten().flatten() {
-            let copied =
-                make_below(part, &to).and_then(|()| link_or_copy(&entry.path(), &to.join(entry.file_name())));
+        let Ok(from) = work.below(&Path::new(&chunk.attempt).join(THUMBNAIL_FOLDER)) else { continue };
+        for entry in fs::read_dir(from.path()).into_iter().flatten().flatten() {
+            let copied = part.make_below(Path::new(THUMBNAIL_FOLDER)).and_then(|to| {
+                let thumbnail = from.below(Path::new(&entry.file_name()))?;
+                link_or_copy(&thumbnail, &to.path().join(entry.file_name()))
+            });
             if let Err(error) = copied {
                 debug!(%error, "a thumbnail is not kept");
             }
@@ -288,30 +313,32 @@ fn keep_thumbnails(work: &Path, part: &Path, chunks: &[SegmentManifest]) {
 
 /// Removes a job's unfinished work.
 pub fn clean_up(roots: &Roots, work_dir: &str) -> Result<(), Failure> {
-    let work = resolve(roots, work_dir)?;
+    let work = path(work_dir)?;
     // Only ever a folder of ours.
-    let ours = work.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".hearth-"));
-    if !ours {
+    if !work.file_name().starts_with(".hearth-") {
         let message = format!("{work_dir} is no work folder of Hearth's; it is left alone");
         return Err(Failure::new(FailureKind::Internal, message));
     }
-    match fs::remove_dir_all(&work) {
+    let (parent, name) = match roots.hold_parent(&work) {
+        Err(RootsError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        held => held?,
+    };
+    match fs::remove_dir_all(parent.path().join(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::storage(format!("cannot remove {}", work.display()), &error))
+            Err(Failure::storage(format!("cannot remove {work_dir}"), &error))
         }
         _ => Ok(()),
     }
 }
 
 /// Links a file, or copies it where links cannot be had: to another file system, or where `fs.protected_hardlinks`
-/// refuses links to the files of another user. A copy shares its blocks where the file system can (Btrfs, XFS): `fs::copy`
-/// asks for that by `copy_file_range`.
-pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
+/// refuses links to the files of another user.
+pub(crate) fn link_or_copy(from: &Held, to: &Path) -> io::Result<()> {
     match fs::remove_file(to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    match fs::hard_link(from, to) {
+    match from.link(to) {
         Ok(()) => {
             LINKED.fetch_add(1, Ordering::Relaxed);
             return Ok(());
@@ -319,14 +346,14 @@ pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
         // Whether the file can be read at all, the copy will say.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => REFUSED.call_once(|| {
             warn!(
-                file = %from.display(),
+                file = %from.shown().display(),
                 "hard links are refused, and files are copied instead, which costs time and disk space; run all agents as one user, or set fs.protected_hardlinks=0"
             );
         }),
         Err(_) => {}
     }
     COPIED.fetch_add(1, Ordering::Relaxed);
-    fs::copy(from, to).and_then(|_| flush(to))
+    from.copy(to).and_then(|()| flush(to))
 }
 
 /// Files that were linked, and those that had to be copied, since the agent began.
@@ -385,9 +412,12 @@ fn frames_of(text: &str) -> Result<FrameSet, Failure> {
     })
 }
 
-fn resolve(roots: &Roots, path: &str) -> Result<PathBuf, Failure> {
-    let path: RootPath = path.parse().map_err(|error| {
+fn path(text: &str) -> Result<RootPath, Failure> {
+    text.parse().map_err(|error| {
         Failure::new(FailureKind::Internal, format!("the assignment's path cannot be read: {error}"))
-    })?;
-    Ok(roots.resolve(&path)?)
+    })
+}
+
+fn resolve(roots: &Roots, text: &str) -> Result<PathBuf, Failure> {
+    Ok(roots.resolve(&path(text)?)?)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -14,7 +14,7 @@ use std::{
 use hearth_pictures::{Effort, Picture, PictureError, blend, inspect, read, write};
 use hearth_proto::v1::{self, FailureKind};
 use hearth_storage::{
-    make_below,
+    Held,
     manifest::{ChunkManifest, FileManifest, SegmentManifest, flush},
 };
 use hearth_workflows::{Frame, FrameSet, SequencePath, format::Encoding};
@@ -30,8 +30,10 @@ use crate::chunk::Failure;
 const BLENDS: usize = 2;
 
 /// The files of one pass that the chunks have published.
-struct Published {
-    /// For each chunk, its folder and its files by frame.
+struct Published<'a> {
+    /// The job's work folder.
+    work: &'a Held,
+    /// For each chunk, its folder below that, and its files by frame.
     chunks: Vec<(PathBuf, BTreeMap<Frame, FileManifest>)>,
 }
 
@@ -44,8 +46,8 @@ struct Task {
 
 /// Puts a pass together below `part`; its files by frame.
 pub(super) fn assemble(
-    work: &Path,
-    part: &Path,
+    work: &Held,
+    part: &Held,
     chunks: &[SegmentManifest],
     pass: &v1::PassFiles,
     fade: CrossFade,
@@ -62,9 +64,25 @@ pub(super) fn assemble(
         format: pass.format.parse().map_err(unreadable)?,
         colour: pass.colour_space.parse().map_err(unreadable)?,
     };
-    let folder = part.join(sequence.folder_below_root());
-    make_below(work, &folder)
-        .map_err(|error| Failure::storage(format!("cannot make {}", folder.display()), &error))?;
+    let below = Path::new(sequence.folder_below_root());
+    let folder = part.make_below(below).map_err(|error| {
+        Failure::storage(format!("cannot make {}", part.shown().join(below).display()), &error)
+    })?;
+    assemble_in(&folder, &sequence, work, chunks, (name, encoding), fade, watched)
+        .map_err(|failure| failure.telling([&folder]))
+}
+
+/// The same, with the pass's folder.
+fn assemble_in(
+    folder: &Held,
+    sequence: &SequencePath,
+    work: &Held,
+    chunks: &[SegmentManifest],
+    (name, encoding): (&str, Encoding),
+    fade: CrossFade,
+    watched: &Watched,
+) -> Result<BTreeMap<Frame, FileManifest>, Failure> {
+    let internal = |error: String| Failure::new(FailureKind::Internal, error);
     let published = Published::find(work, chunks, name)?;
     let runs = Runs::of(chunks);
     let tasks: Vec<Task> = runs
@@ -72,7 +90,7 @@ pub(super) fn assemble(
         .iter()
         .map(|frame| Task {
             frame,
-            to: folder.join(sequence.name().file(frame)),
+            to: folder.path().join(sequence.name().file(frame)),
             parts: fade.parts(&runs, frame),
         })
         .collect();
@@ -84,26 +102,28 @@ pub(super) fn assemble(
         let (from, manifest) = published
             .file(task.parts[0].0, task.frame)
             .ok_or_else(|| internal(format!("pass {name}, frame {}: no chunk has it", task.frame)))?;
-        link_or_copy(&from, &task.to)
+        work.below(&from)
+            .and_then(|from| link_or_copy(&from, &task.to))
             .map_err(|error| Failure::storage(format!("cannot write {}", task.to.display()), &error))?;
         let file = task.to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         files.insert(task.frame, FileManifest { name: file, ..manifest.clone() });
     }
     files.extend(published.blend_all(&blended, encoding, name, watched)?);
     // The frames themselves were flushed when they were published, or blended.
-    flush(&folder).map_err(|error| Failure::storage(format!("cannot write {}", folder.display()), &error))?;
+    flush(&folder.path())
+        .map_err(|error| Failure::storage(format!("cannot write {}", folder.shown().display()), &error))?;
     Ok(files)
 }
 
-impl Published {
+impl<'a> Published<'a> {
     /// Reads what the chunks say of themselves. One that says something else than its node has told is rendered again:
     /// somebody else has been at its folder.
-    fn find(work: &Path, chunks: &[SegmentManifest], pass: &str) -> Result<Self, Failure> {
+    fn find(work: &'a Held, chunks: &[SegmentManifest], pass: &str) -> Result<Self, Failure> {
         let mut foreign = FrameSet::new();
         let mut found = Vec::new();
         for chunk in chunks {
-            let folder = work.join(&chunk.attempt);
-            let read = ChunkManifest::read(&folder);
+            let folder = PathBuf::from(&chunk.attempt);
+            let read = work.below(&folder).ok().and_then(|folder| ChunkManifest::read(&folder.path()));
             if let (Some((_, digest)), Some(published)) = (&read, chunk.published)
                 && *digest != published
             {
@@ -113,15 +133,16 @@ impl Published {
             found.push((folder.join(pass), files));
         }
         if foreign.is_empty() {
-            return Ok(Self { chunks: found });
+            return Ok(Self { work, chunks: found });
         }
         let message = format!(
             "what lies in {} of frames {foreign} is not what their nodes have published; they are rendered again",
-            work.display()
+            work.shown().display()
         );
         Err(Failure { frames: foreign, ..Failure::new(FailureKind::BadOutput, message) })
     }
 
+    /// Its path below the work folder.
     fn file(&self, chunk: usize, frame: Frame) -> Option<(PathBuf, &FileManifest)> {
         let (folder, files) = self.chunks.get(chunk)?;
         let file = files.get(&frame)?;
@@ -129,12 +150,22 @@ impl Published {
     }
 
     fn look(&self, chunk: usize, frame: Frame) -> Result<Picture, PictureError> {
-        let missing = |path: PathBuf| PictureError::Read { path, source: io::ErrorKind::NotFound.into() };
         let Some((path, file)) = self.file(chunk, frame) else {
-            return Err(missing(self.chunks[chunk].0.join(frame.to_string())));
+            let path = self.work.shown().join(&self.chunks[chunk].0).join(frame.to_string());
+            return Err(PictureError::Read { path, source: io::ErrorKind::NotFound.into() });
         };
-        let picture = inspect(&path)?;
-        if file.has_size(&self.chunks[chunk].0) { Ok(picture) } else { Err(PictureError::Truncated { path }) }
+        let held = self.hold(&path)?;
+        let picture = inspect(&held.path()).map_err(|error| error.of(held.shown()))?;
+        if fs::metadata(held.path()).is_ok_and(|found| found.len() == file.bytes) {
+            Ok(picture)
+        } else {
+            Err(PictureError::Truncated { path: held.shown().to_owned() })
+        }
+    }
+
+    fn hold(&self, below: &Path) -> Result<Held, PictureError> {
+        let failed = |source| PictureError::Read { path: self.work.shown().join(below), source };
+        self.work.below(below).map_err(failed)
     }
 
     /// Every file that will be used is there, as it was published, and like the others of its pass. What is not
@@ -231,7 +262,8 @@ impl Published {
         let mut pictures = Vec::new();
         for (chunk, weight) in &task.parts {
             if let Some((path, _)) = self.file(*chunk, task.frame) {
-                pictures.push((*weight, read(&path).map_err(wrong)?));
+                let held = self.hold(&path).map_err(wrong)?;
+                pictures.push((*weight, read(&held.path()).map_err(|error| wrong(error.of(held.shown())))?));
             }
         }
         let mean = blend(&pictures, encoding).ok_or_else(|| {
