@@ -120,9 +120,10 @@ impl<S: Store> Engine<S> {
                 Ok(())
             }
             // The store has lost its data with its leader's lease. That leader still lives, as far as anybody knows, has
-            // what was acknowledged a moment ago, and writes it back: whoever leads from an older copy would lose that.
+            // what was acknowledged a moment ago, and writes it back: whoever leads from an older copy would lose that. It
+            // notices within a lease, and gets another one to be seen by those who look now and then.
             None if (self.lost || self.farm.is_none())
-                && self.leader_seen.is_some_and(|seen| seen.elapsed() < lease) =>
+                && self.leader_seen.is_some_and(|seen| seen.elapsed() < 2 * lease) =>
             {
                 self.stand(Role::Following { leader: None });
                 Ok(())
