@@ -58,6 +58,8 @@ pub struct Config {
     pub limits: BTreeMap<String, LimitPolicy>,
     /// Ended jobs are forgotten after so many hours.
     pub keep_ended_hours: u64,
+    /// What a cancelled job has rendered is kept for so many hours, in which `hearth retry` takes it up again.
+    pub keep_cancelled_hours: u64,
     pub log_format: LogFormat,
     /// OTLP endpoint for traces, e.g. `http://localhost:4317`.
     pub otlp_endpoint: Option<String>,
@@ -88,6 +90,7 @@ impl Default for Config {
             shows: farm.shows,
             limits: farm.limits,
             keep_ended_hours: farm.keep_ended.as_secs() / 3600,
+            keep_cancelled_hours: farm.keep_cancelled.as_secs() / 3600,
             log_format: LogFormat::Text,
             otlp_endpoint: None,
         }
@@ -131,6 +134,7 @@ impl Config {
             quarantine: Duration::from_secs(self.quarantine_seconds.max(1)),
             late: Duration::from_secs(self.late_seconds),
             keep_ended: Duration::from_secs(self.keep_ended_hours * 3600),
+            keep_cancelled: Duration::from_secs(self.keep_cancelled_hours * 3600),
             half_life: Duration::from_secs(self.half_life_minutes.max(1) * 60),
             shows: self.shows.clone(),
             limits: self.limits.clone(),

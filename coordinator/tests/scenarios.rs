@@ -24,8 +24,8 @@ mod support;
 use std::{collections::HashMap, env, fmt::Write as _, fs, path::Path, time::Duration};
 
 use hearth_coordinator::farm::{
-    Answer, AssignedWork, AttemptId, Command, Effect, FailureKind, Held, JobEvent, JobId, NodeName, Outcome,
-    Priority, Session, Step, Terms, Timestamp,
+    Answer, AssignedWork, AttemptId, Command, Edit, Effect, FailureKind, Held, JobEvent, JobId, NodeName,
+    Outcome, Priority, Session, Step, Terms, Timestamp,
 };
 use hearth_workflows::FrameSet;
 use support::{Kept, about, capabilities, config, deliver, follow, render, submission, workflow};
@@ -179,6 +179,23 @@ impl Story {
                 self.job(job),
                 Priority::new(n.parse().expect("number")).expect("at most 100"),
             ),
+            ["edit", job, ref options @ ..] => {
+                let option = |name: &str| options.iter().position(|o| *o == name).map(|at| options[at + 1]);
+                let number = |name: &str| option(name).map(|n| n.parse().expect("a number"));
+                let frames = |name: &str| option(name).map(|text| text.parse().expect("frames"));
+                let edit = Edit {
+                    priority: option("priority")
+                        .map(|n| Priority::new(n.parse().expect("number")).expect("valid")),
+                    pool: option("pool").map(str::to_owned),
+                    deadline: option("within").map(|time| Some(self.now.after(seconds(time)))),
+                    min_nodes: number("at-least"),
+                    max_nodes: number("at-most"),
+                    limits: option("uses").map(|limit| [limit.to_owned()].into()),
+                    first: frames("first"),
+                    frames: frames("frames"),
+                };
+                Command::Edit(self.job(job), Box::new(edit))
+            }
             ["drain", node] => Command::Drain(node.into()),
             ["undrain", node] => Command::Undrain(node.into()),
             [node, "connects", ref options @ ..] => {

@@ -17,9 +17,9 @@ use std::{
 
 use hearth_coordinator::farm::invariants;
 use hearth_coordinator::farm::{
-    AssignedWork, Assignment, AttemptId, Command, Effect, FailureKind, FarmConfig, Found, Held, JobEvent,
-    JobId, JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Submission, Terms,
-    Timestamp,
+    AssignedWork, Assignment, AttemptId, Command, Edit, Effect, FailureKind, FarmConfig, Found, Held,
+    JobEvent, JobId, JobState, JobView, NodeName, Outcome, Priority, Segment, Session, Step, Submission,
+    Terms, Timestamp,
 };
 use hearth_storage::manifest::ManifestDigest;
 use hearth_workflows::{FrameRange, FrameSet, Workflow, delivery::DeliveryFormat};
@@ -256,6 +256,7 @@ impl World {
             lease: Duration::from_secs(20),
             target_chunk: Duration::from_secs(10),
             max_tries: 4,
+            keep_cancelled: Duration::from_secs(if rng.random_bool(0.5) { 60 } else { 0 }),
             ..support::config()
         };
         let failure_rate = [0.02, 0.06, 0.5][rng.random_range(0..3)];
@@ -842,16 +843,40 @@ impl World {
         }
         let Some(&job) = jobs.get(self.rng.random_range(0..=jobs.len())) else { return };
         let node = self.nodes[self.rng.random_range(0..self.nodes.len())].name.clone();
-        let command = match self.rng.random_range(0..7) {
+        let command = match self.rng.random_range(0..9) {
             0 => Command::Pause(job),
             1 => Command::Resume(job),
             2 => Command::Cancel(job),
             3 => Command::Retry(job),
             4 => Command::SetPriority(job, Priority::new(self.rng.random_range(0..=100)).expect("valid")),
             5 => Command::Drain(node),
+            6 | 7 => Command::Edit(job, Box::new(self.edit(job))),
             _ => Command::Undrain(node),
         };
         self.farm(command);
+    }
+
+    /// Somebody thinks again.
+    fn edit(&mut self, job: JobId) -> Edit {
+        let mut edit = Edit::default();
+        match self.rng.random_range(0..4) {
+            0 => edit.max_nodes = Some(self.rng.random_range(0..3)),
+            1 => {
+                edit.limits =
+                    Some(["nuke".to_owned()].into_iter().filter(|_| self.rng.random_bool(0.5)).collect())
+            }
+            2 => edit.deadline = Some(self.rng.random_bool(0.5).then_some(Timestamp(self.now + 60_000))),
+            _ => {
+                // Fewer frames, or more of those that the clip has.
+                let range = self.kept.farm.job(job).and_then(|view| Some(view.spec.render()?.clip_range));
+                edit.frames = range.map(|range| {
+                    let first = self.rng.random_range(range.first.0..=range.last.0);
+                    let last = self.rng.random_range(first..=range.last.0);
+                    format!("{first}-{last}").parse().expect("frames")
+                });
+            }
+        }
+        edit
     }
 
     /// The coordinator dies; a new one starts from the store, and every connection is gone.

@@ -335,7 +335,10 @@ impl World {
                     attempt_id: tag.attempt_name(segment.attempt),
                     node: segment.node.to_string(),
                     frames: segment.frames.to_string(),
-                    manifest_blake3: segment.published.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+                    manifest_blake3: segment
+                        .published
+                        .map(|digest| digest.as_bytes().to_vec())
+                        .unwrap_or_default(),
                 })
                 .collect(),
             cross_fade: match self.split {

@@ -51,30 +51,33 @@ pub(crate) fn state(text: &str) -> Result<JobState, String> {
 }
 
 /// What is done to jobs that were chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Deed {
     Pause,
     Resume,
     Cancel,
     Retry,
+    Edit(Box<v1::Edit>),
 }
 
 impl Deed {
-    fn action(self) -> Action {
+    fn action(&self) -> Action {
         match self {
             Self::Pause => Action::Pause(v1::Pause {}),
             Self::Resume => Action::Resume(v1::Resume {}),
             Self::Cancel => Action::Cancel(v1::Cancel {}),
             Self::Retry => Action::Retry(v1::Retry {}),
+            Self::Edit(edit) => Action::Edit(v1::Edit::clone(edit)),
         }
     }
 
-    fn verb(self) -> &'static str {
+    fn verb(&self) -> &'static str {
         match self {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Cancel => "cancel",
             Self::Retry => "retry",
+            Self::Edit(_) => "edit",
         }
     }
 }
@@ -91,18 +94,18 @@ pub(super) async fn run(
     let jobs = if by_number {
         numbered(client, &chosen.jobs, asks && deed == Deed::Cancel).await?
     } else {
-        found(client, &chosen, deed).await?
+        found(client, &chosen, &deed).await?
     };
     if jobs.is_empty() {
         say!("no job to {} is like that", deed.verb());
         return Ok(Outcome::Fine);
     }
-    let reason = why_ask(&jobs, deed, by_number);
+    let reason = why_ask(&jobs, &deed, by_number);
     if !by_number && !asks && !chosen.yes {
         return Err(CliError::Unasked { count: jobs.len(), verb: deed.verb() });
     }
     if let Some(reason) = reason.filter(|_| asks)
-        && !agreed(&jobs, deed, &reason)
+        && !agreed(&jobs, &deed, &reason)
     {
         say!("nothing was changed");
         return Ok(Outcome::Fine);
@@ -111,7 +114,7 @@ pub(super) async fn run(
     for job in &jobs {
         match client.control(job.job_id, deed.action()).await {
             Ok(job) => show_job(&job, json, |job| {
-                say!("job {} ({}) is {}", job.job_id, job.name, tables::state_name(job.state()));
+                say!("job {} ({}) is {}{}", job.job_id, job.name, tables::state_name(job.state()), kept(job));
             }),
             // Alone, it is the command's own error.
             Err(error) if jobs.len() == 1 => return Err(error.into()),
@@ -122,6 +125,17 @@ pub(super) async fn run(
         }
     }
     Ok(if refused == 0 { Outcome::Fine } else { Outcome::Told(1) })
+}
+
+/// What is left of a cancelled job.
+fn kept(job: &v1::Job) -> String {
+    let (id, done) = (job.job_id, job.counts.unwrap_or_default().done);
+    if job.state() != JobState::Cancelled || done == 0 {
+        return String::new();
+    }
+    format!(
+        "; {done} finished frames are kept for a while: hearth retry {id} goes on with it, hearth cancel {id} removes them now"
+    )
 }
 
 /// Those of the numbers; only looked up where that is needed for a question.
@@ -137,7 +151,7 @@ async fn numbered(client: &FarmClient, jobs: &[u64], look: bool) -> Result<Vec<v
     Ok(found)
 }
 
-async fn found(client: &FarmClient, chosen: &Chosen, deed: Deed) -> Result<Vec<v1::Job>, CliError> {
+async fn found(client: &FarmClient, chosen: &Chosen, deed: &Deed) -> Result<Vec<v1::Job>, CliError> {
     let states: &[JobState] = match (chosen.state.as_slice(), deed) {
         ([], Deed::Retry) => &[JobState::Failed, JobState::Partial],
         (given, _) => given,
@@ -167,7 +181,7 @@ async fn found(client: &FarmClient, chosen: &Chosen, deed: Deed) -> Result<Vec<v
 }
 
 /// What somebody may not have thought of; `None`: nothing.
-fn why_ask(jobs: &[v1::Job], deed: Deed, by_number: bool) -> Option<String> {
+fn why_ask(jobs: &[v1::Job], deed: &Deed, by_number: bool) -> Option<String> {
     let own = std::env::var("USER").unwrap_or_default();
     let others = jobs.iter().filter(|job| !job.user.is_empty() && job.user != own).count();
     let frames: u64 = jobs.iter().map(|job| job.counts.unwrap_or_default().done).sum();
@@ -175,13 +189,18 @@ fn why_ask(jobs: &[v1::Job], deed: Deed, by_number: bool) -> Option<String> {
     if others > 0 {
         reasons.push(format!("{others} of other people"));
     }
-    if deed == Deed::Cancel && frames > 0 {
-        reasons.push(format!("{frames} finished frames are removed"));
+    if *deed == Deed::Cancel && frames > 0 {
+        let are_kept = jobs.iter().all(|job| job.state() != JobState::Cancelled);
+        reasons.push(if are_kept {
+            format!("{frames} finished frames; they are kept for a while, then removed")
+        } else {
+            format!("{frames} finished frames are removed now")
+        });
     }
     (!by_number || !reasons.is_empty()).then(|| reasons.join(", "))
 }
 
-fn agreed(jobs: &[v1::Job], deed: Deed, reason: &str) -> bool {
+fn agreed(jobs: &[v1::Job], deed: &Deed, reason: &str) -> bool {
     for job in jobs.iter().take(NAMED) {
         complain!("  {} {} ({}, {})", job.job_id, job.name, tables::state_name(job.state()), job.user);
     }
@@ -215,10 +234,10 @@ mod tests {
             counts: Some(v1::FrameCounts { done, ..v1::FrameCounts::default() }),
             ..v1::Job::default()
         };
-        assert_eq!(why_ask(&[job("", 0)], Deed::Cancel, true), None);
-        let told = why_ask(&[job("somebody else", 3), job("", 4)], Deed::Cancel, true).expect("a reason");
-        assert_eq!(told, "1 of other people, 7 finished frames are removed");
-        assert_eq!(why_ask(&[job("", 4)], Deed::Pause, true), None);
-        assert_eq!(why_ask(&[job("", 4)], Deed::Pause, false), Some(String::new()));
+        assert_eq!(why_ask(&[job("", 0)], &Deed::Cancel, true), None);
+        let told = why_ask(&[job("somebody else", 3), job("", 4)], &Deed::Cancel, true).expect("a reason");
+        assert_eq!(told, "1 of other people, 7 finished frames; they are kept for a while, then removed");
+        assert_eq!(why_ask(&[job("", 4)], &Deed::Pause, true), None);
+        assert_eq!(why_ask(&[job("", 4)], &Deed::Pause, false), Some(String::new()));
     }
 }

@@ -92,18 +92,26 @@ pub(crate) enum Command {
     Pause(Chosen),
     /// Go on with paused jobs
     Resume(Chosen),
-    /// Stop jobs and remove what they have rendered
+    /// Stop jobs. What they have rendered is kept for a day, unless the coordinator says otherwise, in which hearth retry
+    /// goes on; cancelled again, it is removed at once
     #[command(after_help = "Examples:
   hearth cancel 3 5 7
   hearth cancel --show dune --state waiting,paused")]
     Cancel(Chosen),
-    /// Try the failed frames of jobs again
+    /// Try the failed frames of jobs again, or go on with cancelled ones
     Retry(Chosen),
     /// Render some frames of a finished job again; they are replaced, and the others stay
     #[command(after_help = "Examples:
   hearth redo 12 -f 1010-1012
   hearth redo 12 -f 1010-1012 -p denoise=0.3 --watch")]
     Redo(Redo),
+    /// Change jobs that were submitted: priority, pool, deadline, limits, frames
+    #[command(after_help = "Examples:
+  hearth edit 12 --deadline 18:00 --priority 80
+  hearth edit 12 --frames 1001-1050
+  hearth edit 3 5 --pool a100 --limit none
+  hearth edit --show dune --state waiting --max-nodes 4")]
+    Edit(Box<Edit>),
     /// Change a job's priority
     Priority {
         job: u64,
@@ -173,6 +181,47 @@ pub(crate) enum NodesCommand {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Edit {
+    #[command(flatten)]
+    pub(crate) jobs: Chosen,
+    #[command(flatten)]
+    pub(crate) change: EditFlags,
+}
+
+/// What is changed. Chunks that run go on as they are.
+#[derive(Debug, Args)]
+pub(crate) struct EditFlags {
+    /// 0 (whenever) to 100 (first)
+    #[arg(long)]
+    pub(crate) priority: Option<u32>,
+    /// Only nodes of this pool; an empty one is any node
+    #[arg(long)]
+    pub(crate) pool: Option<String>,
+    /// When it must be done: +8h, 18:00, 2026-11-23 18:00; none takes the deadline away
+    #[arg(long)]
+    pub(crate) deadline: Option<String>,
+    /// While it has fewer nodes, it goes before all others of its show
+    #[arg(long)]
+    pub(crate) min_nodes: Option<u32>,
+    /// Never more nodes at a time; 0 is no limit
+    #[arg(long)]
+    pub(crate) max_nodes: Option<u32>,
+    /// What each node at it uses of what the farm has only so much of, beside what its workflow needs; can be given several
+    /// times; none takes them away
+    #[arg(long = "limit", value_name = "NAME")]
+    pub(crate) limits: Vec<String>,
+    /// Frames that go first
+    #[arg(long)]
+    pub(crate) first_frames: Option<String>,
+    /// The frames to make, of those that the clip had when the job was submitted
+    #[arg(long, short)]
+    pub(crate) frames: Option<String>,
+    /// Its pool and limits may be ones that the farm does not have yet
+    #[arg(long)]
+    pub(crate) anyway: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:
   hearth submit plates/sh010/plate.%04d.png -w temporal-smooth -p strength=0.4 -o comps/sh010/v001 --watch
   hearth submit plates/sh010/plate.####.png -w ./my-workflow -f 1001-1050,1080 -o comps/sh010/v### --priority 80
@@ -230,8 +279,8 @@ pub(crate) struct Submit {
     /// Before everything that is not urgent, whoever's it is
     #[arg(long)]
     pub(crate) urgent: bool,
-    /// When it must be done: in hours or minutes (+8h, +90m), or as 2026-11-23T09:00:00Z. The farm warns when it will
-    /// be late
+    /// When it must be done: in hours or minutes (+8h, +90m), or by your own clock (18:00, 2026-11-23, 2026-11-23 18:00).
+    /// The farm warns when it will be late
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) deadline: String,
     /// While it has fewer nodes, it goes before all others of its show

@@ -5,6 +5,7 @@
 
 mod batch;
 mod chosen;
+mod deadline;
 mod deliver;
 mod flags;
 mod json;
@@ -40,8 +41,10 @@ pub enum CliError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Workflow(#[from] hearth_workflows::WorkflowError),
-    #[error("'{text}' is no deadline; write it as +8h, +90m or 2026-11-23T09:00:00Z")]
+    #[error("'{text}' is no deadline; write it as +8h, +90m, 18:00, 2026-11-23 or 2026-11-23 18:00")]
     Deadline { text: String },
+    #[error("nothing to change is given; see hearth edit --help")]
+    NothingToEdit,
     #[error("'{text}' is no job; write its number, and after a colon one of its passes: 12 or 12:depth")]
     ClipOf { text: String },
     #[error("'{text}' is no wedge; write it as name=value,value,value")]
@@ -201,6 +204,10 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Resume(jobs) => return chosen::run(&client, jobs, Deed::Resume, json).await,
         Command::Cancel(jobs) => return chosen::run(&client, jobs, Deed::Cancel, json).await,
         Command::Retry(jobs) => return chosen::run(&client, jobs, Deed::Retry, json).await,
+        Command::Edit(edit) => {
+            let deed = Deed::Edit(Box::new(submit::edit(edit.change)?));
+            return chosen::run(&client, edit.jobs, deed, json).await;
+        }
         Command::Redo(redo) => {
             let (watch, job) = (redo.watch, client.job(redo.job).await?);
             let response = client.submit(submit::redo(job, redo)?).await?;

@@ -1,10 +1,6 @@
 //! `hearth submit`: from flags to a request.
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, path::Path};
 
 use hearth_proto::v1::{self, submit_job_request::Workflow};
 use hearth_storage::{
@@ -15,7 +11,7 @@ use hearth_workflows::library;
 
 use super::{
     CliError, deliver,
-    flags::{Redo, Submit},
+    flags::{EditFlags, Redo, Submit},
 };
 
 /// What the flags ask for.
@@ -101,20 +97,35 @@ fn clip_of(text: &str) -> Result<v1::ClipOf, CliError> {
 
 /// Unix time in milliseconds; 0 for none.
 fn deadline(text: &str) -> Result<i64, CliError> {
-    let wrong = || CliError::Deadline { text: text.to_owned() };
-    if text.is_empty() {
-        return Ok(0);
-    }
-    let time = match text.strip_prefix('+') {
-        Some(span) => {
-            let span = humantime::parse_duration(span).map_err(|_| wrong())?;
-            SystemTime::now().checked_add(span).ok_or_else(wrong)?
-        }
-        None => humantime::parse_rfc3339_weak(text).map_err(|_| wrong())?,
-    };
-    let since = time.duration_since(UNIX_EPOCH).map_err(|_| wrong())?;
-    i64::try_from(since.as_millis()).map_err(|_| wrong())
+    if text.is_empty() { Ok(0) } else { super::deadline::parse(text, &jiff::Zoned::now()) }
 }
+
+/// What is changed of jobs.
+pub(super) fn edit(flags: EditFlags) -> Result<v1::Edit, CliError> {
+    let deadline = flags.deadline.as_deref();
+    let edit = v1::Edit {
+        priority: flags.priority,
+        pool: flags.pool,
+        deadline_unix_ms: deadline
+            .map(|text| self::deadline(if text == NONE { "" } else { text }))
+            .transpose()?,
+        min_nodes: flags.min_nodes,
+        max_nodes: flags.max_nodes,
+        limits: (!flags.limits.is_empty()).then(|| v1::LimitNames {
+            names: flags.limits.into_iter().filter(|name| name != NONE).collect(),
+        }),
+        first_frames: flags.first_frames,
+        frames: flags.frames,
+        anyway: flags.anyway,
+    };
+    if edit == (v1::Edit { anyway: edit.anyway, ..v1::Edit::default() }) {
+        return Err(CliError::NothingToEdit);
+    }
+    Ok(edit)
+}
+
+/// Takes a deadline or limits away.
+const NONE: &str = "none";
 
 /// Some frames of a finished job again, in its own place.
 pub(super) fn redo(job: v1::Job, flags: Redo) -> Result<v1::SubmitJobRequest, CliError> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     attempt::Progress,
+    edit::Edit,
     follow::Source,
     ids::{AttemptId, JobId, NodeName, Priority, Session, Timestamp},
     job::{Failure, FailureKind},
@@ -26,6 +27,7 @@ pub enum Command {
     Cancel(JobId),
     Retry(JobId),
     SetPriority(JobId, Priority),
+    Edit(JobId, Box<Edit>),
     ChangePreset(PresetId, PresetChange),
     Drain(NodeName),
     Undrain(NodeName),
@@ -215,6 +217,12 @@ pub enum Refusal {
     NothingOfIt { job: JobId },
     #[error("job {job} has already {how}")]
     AlreadyEnded { job: JobId, how: &'static str },
+    #[error(
+        "the job would have at least {min} nodes and at most {max}; give it a minimum that is not above its maximum"
+    )]
+    Nodes { min: usize, max: usize },
+    #[error("the frames of job {job} cannot be changed: {why}")]
+    FramesFixed { job: JobId, why: &'static str },
     #[error("job {job} has nothing to retry: no frame of it has failed")]
     NothingToRetry { job: JobId },
     #[error("job {other} already writes to {output}; give another output folder")]

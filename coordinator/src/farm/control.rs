@@ -1,5 +1,7 @@
 //! What people may do to jobs and nodes.
 
+use std::time::Duration;
+
 use hearth_workflows::FrameSet;
 
 use super::{
@@ -57,18 +59,23 @@ impl Farm {
             Phase::Ended(Ended::Partial) => {
                 return Err(Refusal::AlreadyEnded { job: id, how: PARTIAL });
             }
-            // Asking twice is no mistake.
-            Phase::Ended(Ended::Cancelled { .. }) => return Ok(Answer::Done),
+            // Asking twice is no mistake; whoever does wants the room.
+            Phase::Ended(Ended::Cancelled { .. }) => {
+                self.let_go(id, step);
+                self.fill_chores(now, step);
+                return Ok(Answer::Done);
+            }
             Phase::Rendering | Phase::Assembling | Phase::Delivering | Phase::Ended(Ended::Failed) => {}
         }
-        self.abandon(now, id, step);
+        self.abandon(now, id, self.config.keep_cancelled, step);
         self.fill_chores(now, step);
         self.fill_open(now, step);
         Ok(Answer::Done)
     }
 
-    /// Stops the job's attempts and marks it cancelled; what it has left on storage is cleaned up next.
-    pub(super) fn abandon(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
+    /// Stops the job's attempts and marks it cancelled; what it has rendered is kept for so long, and what it has left on
+    /// storage is cleaned up then.
+    pub(super) fn abandon(&mut self, now: Timestamp, id: JobId, keep: Duration, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // First of all it wants no chunk any more: the nodes that are freed below must not get one of it.
         job.phase = Phase::Ended(Ended::Cancelled { cleaned: false });
@@ -81,15 +88,64 @@ impl Farm {
         for attempt in running {
             self.withdraw(now, attempt, "the job was cancelled", step);
         }
+        let Some(job) = self.jobs.get(&id) else { return };
+        // Before the first attempt there is nothing to clean up.
+        let ended = Ended::Cancelled { cleaned: job.next_attempt == 1 };
+        if keep.is_zero() || job.pieces.is_empty() {
+            self.drop_frames(id, step);
+        } else {
+            self.kept.insert((now.after(keep), id));
+        }
+        self.end(now, id, ended, step);
+    }
+
+    /// Forgets what the job has rendered: nothing of it is wanted any more.
+    fn drop_frames(&mut self, id: JobId, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let pieces = std::mem::take(&mut job.pieces);
         step.changes.extend(pieces.keys().map(|number| Key::Piece(AttemptId { job: id, number: *number })));
         job.waiting = job.spec.frames.clone();
         job.done = FrameSet::new();
         job.failed = FrameSet::new();
-        // Before the first attempt there is nothing to clean up.
-        let ended = Ended::Cancelled { cleaned: job.next_attempt == 1 };
-        self.end(now, id, ended, step);
+    }
+
+    /// What a cancelled job has rendered is not kept any longer.
+    fn let_go(&mut self, id: JobId, step: &mut Step) {
+        self.unkeep(id);
+        let is_kept = |job: &Job| {
+            job.phase == Phase::Ended(Ended::Cancelled { cleaned: false }) && !job.pieces.is_empty()
+        };
+        if self.jobs.get(&id).is_some_and(is_kept) {
+            self.drop_frames(id, step);
+            self.changed(id, step);
+        }
+    }
+
+    /// Takes the job from those whose frames are kept after they were cancelled.
+    pub(super) fn unkeep(&mut self, id: JobId) {
+        if let Some(ended) = self.jobs.get(&id).and_then(|job| job.ended) {
+            self.kept.remove(&(ended.after(self.config.keep_cancelled), id));
+        }
+    }
+
+    /// Lets go of what cancelled jobs have kept for long enough.
+    pub(super) fn end_keeping(&mut self, now: Timestamp, step: &mut Step) {
+        while let Some((until, id)) = self.kept.first().copied().filter(|(until, _)| *until <= now) {
+            self.kept.remove(&(until, id));
+            self.let_go(id, step);
+        }
+    }
+
+    /// Takes back an assembly that would be of other frames. Another one may begin once this one cannot be writing any
+    /// more.
+    pub(super) fn stop_assembly(&mut self, now: Timestamp, id: JobId, reason: &'static str, step: &mut Step) {
+        let assembly = self.jobs.get(&id).map(|job| job.running.clone()).unwrap_or_default();
+        for attempt in &assembly {
+            self.withdraw(now, *attempt, reason, step);
+        }
+        if let Some(job) = self.jobs.get_mut(&id).filter(|_| !assembly.is_empty()) {
+            job.chore_not_before = now.after(self.config.lease);
+        }
     }
 
     pub(super) fn retry_failed(
@@ -103,6 +159,8 @@ impl Farm {
             Phase::Ended(Ended::Done) => {
                 return Err(Refusal::AlreadyEnded { job: id, how: "finished" });
             }
+            // What it had rendered is still there.
+            Phase::Ended(Ended::Cancelled { cleaned: false }) if !job.pieces.is_empty() => {}
             Phase::Ended(Ended::Cancelled { .. }) => {
                 return Err(Refusal::AlreadyEnded { job: id, how: "been cancelled; submit it again" });
             }
@@ -119,15 +177,9 @@ impl Farm {
             return Err(Refusal::OutputTaken { other, output });
         }
         if job.phase == Phase::Assembling {
-            // It would be put together without them. Another one may begin once this one cannot be writing any more.
-            let assembly = job.running.clone();
-            for attempt in &assembly {
-                self.withdraw(now, *attempt, "frames that it lacks are tried again", step);
-            }
-            if let Some(job) = self.jobs.get_mut(&id).filter(|_| !assembly.is_empty()) {
-                job.chore_not_before = now.after(self.config.lease);
-            }
+            self.stop_assembly(now, id, "frames that it lacks are tried again", step);
         }
+        self.unkeep(id);
         let Some(job) = self.jobs.get_mut(&id) else { return Err(Refusal::NoSuchJob(id)) };
         let frames = std::mem::take(&mut job.failed);
         let ended = job.ended.take();
@@ -210,7 +262,9 @@ impl Farm {
                     self.rank(dependent);
                     self.room_made = true;
                 }
-                Ended::Cancelled { .. } if open => self.abandon(now, dependent, step),
+                Ended::Cancelled { .. } if open => {
+                    self.abandon(now, dependent, self.config.keep_cancelled, step)
+                }
                 Ended::Partial | Ended::Failed | Ended::Cancelled { .. } => {}
             }
             step.event(dependent, JobEvent::Changed);
@@ -236,7 +290,7 @@ impl Farm {
         self.fill_node(now, &attempt.node, step);
     }
 
-    fn active(&mut self, id: JobId) -> Result<&mut Job, Refusal> {
+    pub(super) fn active(&mut self, id: JobId) -> Result<&mut Job, Refusal> {
         let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
         match job.phase {
             Phase::Rendering | Phase::Assembling | Phase::Delivering => Ok(job),

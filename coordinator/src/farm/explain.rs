@@ -162,6 +162,10 @@ impl Farm {
             Phase::Ended(Ended::Failed) => {
                 format!("it has failed: {}; `hearth retry {id}` tries it again", job.message)
             }
+            Phase::Ended(Ended::Cancelled { .. }) if !job.pieces.is_empty() => format!(
+                "it was cancelled; what was finished of it ({} frames) is kept for a while, in which `hearth retry` goes on with it",
+                job.done.len()
+            ),
             Phase::Ended(Ended::Cancelled { .. }) => "it was cancelled".to_owned(),
             _ if job.paused => format!("it is paused; `hearth resume {id}` lets it go on"),
             _ if job.surveying => {

@@ -1,5 +1,7 @@
 //! Results, and the end of a job: rendered, assembled, done.
 
+use std::collections::BTreeSet;
+
 use hearth_storage::manifest::ManifestDigest;
 use hearth_workflows::FrameSet;
 
@@ -8,13 +10,16 @@ use super::{
     attempt::{Estimate, Work},
     command::{Effect, JobEvent, Outcome, Step},
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
-    job::{Ended, Job, Phase, Piece},
+    job::{Ended, Job, MOST_MAKERS, Phase, Piece},
     pace::Runner,
     records::Key,
 };
 
 /// Different reasons that a job's message names.
 const TOLD_REASONS: usize = 3;
+
+/// Why a node is told to stop.
+pub(super) const FINISHED_ELSEWHERE: &str = "another attempt has finished its frames";
 
 /// What a chunk has brought, as its node tells.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +154,7 @@ impl Farm {
             self.hold_against(now, &node, id.job, &message, step);
         }
         if !fresh.is_subset(leased) {
-            self.shrink_others(now, id, &fresh, step);
+            self.shrink_others(now, id.job, &fresh, FINISHED_ELSEWHERE, step);
         }
         let node = name.clone();
         let event = JobEvent::ChunkFinished { attempt: id, node, frames: fresh, seconds };
@@ -187,9 +192,16 @@ impl Farm {
 
     /// A late result may bring what another node is rendering again by now: that node answers for less, or is
     /// told to stop.
-    pub(super) fn shrink_others(&mut self, now: Timestamp, id: AttemptId, fresh: &FrameSet, step: &mut Step) {
+    pub(super) fn shrink_others(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        fresh: &FrameSet,
+        reason: &'static str,
+        step: &mut Step,
+    ) {
         // A node that is freed may take over a chunk from another one: looked up anew each time.
-        while let Some(other) = self.jobs.get(&id.job).and_then(|job| {
+        while let Some(other) = self.jobs.get(&id).and_then(|job| {
             let shares = |other: &&AttemptId| {
                 let theirs = self.attempts.get(*other).and_then(|held| held.work.rendered());
                 theirs.is_some_and(|theirs| !theirs.intersection(fresh).is_empty())
@@ -200,7 +212,7 @@ impl Farm {
             let Some(Work::Chunk(theirs) | Work::Spare { frames: theirs, .. }) = held else { return };
             theirs.remove_all(fresh);
             if theirs.is_empty() {
-                self.withdraw(now, other, "another attempt has finished its frames", step);
+                self.withdraw(now, other, reason, step);
             } else {
                 step.changes.push(Key::Attempt(other));
             }
@@ -238,6 +250,8 @@ impl Farm {
             Phase::Assembling => {
                 // The sequence's own manifest tells who made what from now on.
                 let pieces = std::mem::take(&mut job.pieces);
+                let makers: BTreeSet<&NodeName> = pieces.values().map(|piece| &piece.node).collect();
+                job.makers = makers.into_iter().take(MOST_MAKERS).cloned().collect();
                 let keys = pieces.keys().map(|number| Key::Piece(AttemptId { job: id, number: *number }));
                 step.changes.extend(keys);
                 job.tries.clear();

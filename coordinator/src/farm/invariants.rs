@@ -211,7 +211,15 @@ fn check_frames(farm: &Farm, id: JobId, job: &Job) -> Result<(), String> {
             Ok(())
         }
         Phase::Ended(Ended::Failed) if job.running.is_empty() => Ok(()),
-        Phase::Ended(Ended::Cancelled { .. }) if running.is_empty() && job.done.is_empty() => Ok(()),
+        Phase::Ended(Ended::Cancelled { cleaned: true }) if running.is_empty() && job.done.is_empty() => {
+            Ok(())
+        }
+        Phase::Ended(Ended::Cancelled { cleaned: false })
+            if running.is_empty()
+                && (job.pieces.is_empty() || farm.kept.iter().any(|(_, kept)| *kept == id)) =>
+        {
+            Ok(())
+        }
         phase => Err(format!("in {phase:?} with done {:?}, running {running:?}", job.done)),
     }
     .map_err(|what| format!("{what} (farm {}, job {id})", farm.tag.0))

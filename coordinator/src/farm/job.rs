@@ -122,6 +122,8 @@ pub struct Job {
     pub chore_tries: u32,
     /// Who made what, by number of the attempt; together they are `done`.
     pub pieces: BTreeMap<u32, Piece>,
+    /// Of a finished job, the nodes that have made it, [`MOST_MAKERS`] of them at most.
+    pub makers: Vec<NodeName>,
     pub running: BTreeSet<AttemptId>,
     pub next_attempt: u32,
     /// Latest last.
@@ -167,6 +169,9 @@ pub struct Job {
     pub(super) handed: BTreeMap<u32, Handed>,
 }
 
+/// Nodes that are kept in mind of a finished job.
+pub(super) const MOST_MAKERS: usize = 64;
+
 /// An attempt that is over, for results that come late.
 #[derive(Debug, Clone)]
 pub(super) struct Handed {
@@ -192,6 +197,7 @@ impl Job {
             tries: Vec::new(),
             chore_tries: 0,
             pieces: BTreeMap::new(),
+            makers: Vec::new(),
             running: BTreeSet::new(),
             next_attempt: 1,
             failures: VecDeque::new(),
@@ -241,7 +247,9 @@ impl Job {
     /// Whether it waits for an assembly, a delivery or a clean-up that no node has yet.
     pub fn wants_chore(&self) -> bool {
         let wanted = match self.phase {
-            Phase::Assembling | Phase::Ended(Ended::Cancelled { cleaned: false }) => true,
+            Phase::Assembling => true,
+            // What it has rendered is kept for a while.
+            Phase::Ended(Ended::Cancelled { cleaned: false }) => self.pieces.is_empty(),
             Phase::Delivering => !self.paused,
             Phase::Rendering | Phase::Ended(_) => false,
         };

@@ -22,6 +22,7 @@ mod choose;
 mod classes;
 mod command;
 mod control;
+mod edit;
 mod explain;
 mod finish;
 mod fit;
@@ -65,6 +66,7 @@ pub use command::{
     Answer, AssignedWork, Assignment, Command, Effect, Found, Held, JobEvent, Outcome, Refusal, Segment,
     Step, Submission, Submitted,
 };
+pub use edit::Edit;
 pub use explain::Eta;
 pub use follow::Source;
 pub use forecast::{Cost, Fit, Forecast};
@@ -112,6 +114,8 @@ pub struct FarmConfig {
     pub late: Duration,
     /// Ended jobs older than this are forgotten.
     pub keep_ended: Duration,
+    /// What a cancelled job has rendered is kept for so long, in which it can be taken up again.
+    pub keep_cancelled: Duration,
     /// At most so many ended jobs are kept.
     pub max_ended: usize,
     /// Jobs that have not ended; one more is refused.
@@ -139,6 +143,7 @@ impl Default for FarmConfig {
             quarantine: Duration::from_secs(60),
             late: Duration::from_secs(10),
             keep_ended: Duration::from_secs(7 * 24 * 3600),
+            keep_cancelled: Duration::from_secs(24 * 3600),
             max_ended: 10_000,
             max_active: 100_000,
             forget_node: Duration::from_secs(7 * 24 * 3600),
@@ -187,6 +192,8 @@ pub struct Farm {
     jobs: HashMap<JobId, Job>,
     /// Jobs in order of their end, oldest first.
     ended: BTreeSet<(Timestamp, JobId)>,
+    /// Cancelled jobs whose frames are kept, and until when.
+    kept: BTreeSet<(Timestamp, JobId)>,
     workflows: HashMap<WorkflowId, KnownWorkflow>,
     attempts: HashMap<AttemptId, Attempt>,
     nodes: HashMap<NodeName, Node>,
@@ -246,6 +253,7 @@ impl Farm {
             next_job: 1,
             jobs: HashMap::default(),
             ended: BTreeSet::new(),
+            kept: BTreeSet::new(),
             workflows: HashMap::default(),
             attempts: HashMap::default(),
             nodes: HashMap::default(),
@@ -331,6 +339,7 @@ impl Farm {
             Command::Cancel(job) => self.cancel(now, job, &mut step),
             Command::Retry(job) => self.retry_failed(now, job, &mut step),
             Command::SetPriority(job, priority) => self.set_priority(now, job, priority, &mut step),
+            Command::Edit(job, edit) => self.edit(now, job, *edit, &mut step),
             Command::Drain(node) => self.set_drained(now, &node, true, &mut step),
             Command::Undrain(node) => self.set_drained(now, &node, false, &mut step),
             Command::ChangePreset(id, change) => self.change_preset(now, id, change, &mut step),
@@ -392,6 +401,7 @@ impl Farm {
         }
         self.make_room(now, step);
         self.help_out(now, step);
+        self.end_keeping(now, step);
         self.fill_chores(now, step);
         self.forget(now, step);
         self.keep_shares(now, step);

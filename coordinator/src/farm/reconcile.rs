@@ -12,6 +12,7 @@ use super::{
     Farm,
     attempt::Work,
     command::{Found, JobEvent, Step},
+    finish::FINISHED_ELSEWHERE,
     ids::{AttemptId, JobId, Priority, Timestamp},
     job::{Ended, Phase, Piece},
     records::Key,
@@ -141,7 +142,7 @@ impl Farm {
         });
         known.frames.insert_all(&fresh);
         step.changes.push(Key::Piece(attempt));
-        self.shrink_others(now, attempt, &fresh, step);
+        self.shrink_others(now, id, &fresh, FINISHED_ELSEWHERE, step);
         step.event(id, JobEvent::ChunkFinished { attempt, node, frames: fresh, seconds: 0.0 });
     }
 

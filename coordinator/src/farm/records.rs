@@ -171,6 +171,8 @@ pub(super) struct JobRecord {
     pub(super) failures: Vec<Failure>,
     #[serde(default)]
     pub(super) lost: Vec<LostFrames>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) makers: Vec<NodeName>,
     pub(super) message: String,
     pub(super) submitted: Timestamp,
     pub(super) started: Option<Timestamp>,
@@ -234,6 +236,7 @@ impl Farm {
                     next_attempt: job.next_attempt,
                     failures: job.failures.iter().cloned().collect(),
                     lost: job.lost.clone(),
+                    makers: job.makers.clone(),
                     message: job.message.clone(),
                     submitted: job.submitted,
                     started: job.started,

@@ -154,7 +154,7 @@ impl Farm {
         Ok(())
     }
 
-    /// `spec` comes with a new job only.
+    /// `spec` comes with a new job, and with one that was edited.
     fn absorb_job(
         &mut self,
         key: &Key,
@@ -164,7 +164,11 @@ impl Farm {
     ) -> Result<(), RecordError> {
         let record: JobRecord = decode(key, record)?;
         self.unrank(id);
-        if !self.jobs.contains_key(&id) {
+        if self.jobs.contains_key(&id) {
+            if let Some(spec) = spec {
+                self.replace_spec(id, spec);
+            }
+        } else {
             let spec = spec.ok_or_else(|| missing(key, "its spec"))?;
             if let Some(workflow) = spec.workflow().filter(|workflow| !self.workflows.contains_key(*workflow))
             {
@@ -174,6 +178,7 @@ impl Farm {
             let job = Job::new(spec, record.priority, record.submitted);
             self.jobs.insert(id, Job { class, variant, ..job });
         }
+        self.unkeep(id);
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
         if let Some(before) = job.ended {
             self.ended.remove(&(before, id));
@@ -188,6 +193,7 @@ impl Farm {
         job.next_attempt = record.next_attempt;
         job.failures = record.failures.into();
         job.lost = record.lost;
+        job.makers = record.makers;
         job.message = record.message;
         job.submitted = record.submitted;
         job.started = record.started;
@@ -199,6 +205,9 @@ impl Farm {
         match job.ended {
             Some(ended) => {
                 self.ended.insert((ended, id));
+                if job.phase == Phase::Ended(Ended::Cancelled { cleaned: false }) {
+                    self.kept.insert((ended.after(self.config.keep_cancelled), id));
+                }
                 if self.outputs.get(output) == Some(&id) {
                     self.outputs.remove(output);
                 }
@@ -212,6 +221,7 @@ impl Farm {
 
     fn drop_job(&mut self, id: JobId) {
         self.unrank(id);
+        self.unkeep(id);
         let Some(job) = self.jobs.remove(&id) else { return };
         if let Some(ended) = job.ended {
             self.ended.remove(&(ended, id));

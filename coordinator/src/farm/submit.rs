@@ -1,6 +1,6 @@
 //! Submitting a job, and forgetting it long after its end.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use hearth_workflows::{Workflow, WorkflowId};
 
@@ -174,7 +174,7 @@ impl Farm {
             match job.phase {
                 // What a failed job rendered is still on storage: clean up first, forget later.
                 Phase::Ended(Ended::Failed | Ended::Partial) => {
-                    self.abandon(now, id, step);
+                    self.abandon(now, id, Duration::ZERO, step);
                     self.fill_chores(now, step);
                 }
                 Phase::Ended(Ended::Cancelled { cleaned: false }) => {}

@@ -330,6 +330,7 @@ fn has_text(spec: &JobSpec, text: &str) -> bool {
 
 /// The nodes that have finished frames of it.
 fn nodes_of(job: &Job) -> Vec<NodeName> {
-    let nodes: BTreeSet<&NodeName> = job.pieces.values().map(|piece| &piece.node).collect();
+    let nodes = job.pieces.values().map(|piece| &piece.node).chain(&job.makers);
+    let nodes: BTreeSet<&NodeName> = nodes.collect();
     nodes.into_iter().take(TOLD_NODES).cloned().collect()
 }

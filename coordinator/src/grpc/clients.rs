@@ -206,6 +206,7 @@ impl v1::farm_server::Farm for FarmService {
             Some(Action::SetPriority(v1::SetPriority { priority })) => {
                 Command::SetPriority(id, priority_from(priority)?)
             }
+            Some(Action::Edit(told)) => Command::Edit(id, Box::new(self.edit(id, told).await?)),
             None => return Err(Status::invalid_argument("no action given")),
         };
         self.driver.command(command).await.map_err(status)?;
@@ -364,9 +365,14 @@ pub(super) fn status(error: DriverError) -> Status {
             Refusal::TooManyJobs { .. } | Refusal::TooManyPresets { .. } | Refusal::TooManyFavourites { .. },
         ) => Status::resource_exhausted(text),
         DriverError::Refused(
-            Refusal::AlreadyEnded { .. } | Refusal::NothingToRetry { .. } | Refusal::NothingOfIt { .. },
+            Refusal::AlreadyEnded { .. }
+            | Refusal::NothingToRetry { .. }
+            | Refusal::NothingOfIt { .. }
+            | Refusal::FramesFixed { .. },
         ) => Status::failed_precondition(text),
-        DriverError::Refused(Refusal::OutputTwice { .. }) => Status::invalid_argument(text),
+        DriverError::Refused(Refusal::OutputTwice { .. } | Refusal::Nodes { .. }) => {
+            Status::invalid_argument(text)
+        }
         error => unavailable(&error),
     }
 }

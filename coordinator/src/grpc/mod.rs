@@ -5,6 +5,7 @@ mod agents;
 mod clients;
 mod convert;
 mod door;
+mod edit;
 mod media;
 mod preflight;
 mod presets;

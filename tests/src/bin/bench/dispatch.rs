@@ -288,7 +288,10 @@ async fn agent(
             Some(Work::Chunk(chunk)) => chunk.frames,
             _ => String::new(),
         };
-        let outcome = v1::attempt_result::Outcome::Succeeded(v1::Succeeded { seconds: 1.0, ..v1::Succeeded::default() });
+        let outcome = v1::attempt_result::Outcome::Succeeded(v1::Succeeded {
+            seconds: 1.0,
+            ..v1::Succeeded::default()
+        });
         say(Say::Result(v1::AttemptResult {
             attempt_id: assignment.attempt_id,
             job_id: assignment.job_id,

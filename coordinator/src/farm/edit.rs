@@ -1,0 +1,166 @@
+//! What people may change of a job that is not over.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use hearth_workflows::{FrameSet, Split};
+
+use super::{
+    Farm,
+    command::{Answer, Refusal, Step},
+    ids::{AttemptId, JobId, NodeName, Priority, Timestamp},
+    job::{Job, Phase},
+    records::Key,
+    spec::JobSpec,
+};
+
+/// What is to be changed; `None` leaves it as it is. Chunks that run go on as they were handed out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Edit {
+    pub priority: Option<Priority>,
+    pub pool: Option<String>,
+    /// `Some(None)`: it has none any more.
+    pub deadline: Option<Option<Timestamp>>,
+    pub min_nodes: Option<usize>,
+    /// 0: no limit.
+    pub max_nodes: Option<usize>,
+    /// Beside those that its workflow needs.
+    pub limits: Option<BTreeSet<String>>,
+    /// Frames that go first.
+    pub first: Option<FrameSet>,
+    /// The frames to make. Whoever asks has made sure that the clip has what they need.
+    pub frames: Option<FrameSet>,
+}
+
+impl Farm {
+    pub(super) fn edit(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        edit: Edit,
+        step: &mut Step,
+    ) -> Result<Answer, Refusal> {
+        let job = self.active(id)?;
+        let mut spec = JobSpec::clone(&job.spec);
+        if let Some(frames) = &edit.frames
+            && *frames != spec.frames
+        {
+            self.may_have_frames(id, &spec, frames)?;
+        }
+        let needed = spec.workflow().and_then(|workflow| self.workflows.get(workflow));
+        let needed = needed.map(|known| known.workflow.manifest().needs.limits.clone()).unwrap_or_default();
+        let terms = &mut spec.terms;
+        if let Some(limits) = edit.limits {
+            terms.limits = limits.into_iter().chain(needed).collect();
+        }
+        terms.deadline = edit.deadline.unwrap_or(terms.deadline);
+        terms.min_nodes = edit.min_nodes.unwrap_or(terms.min_nodes);
+        terms.max_nodes = edit.max_nodes.unwrap_or(terms.max_nodes);
+        terms.first = edit.first.unwrap_or_else(|| std::mem::take(&mut terms.first));
+        let (min, max) = (terms.min_nodes, terms.max_nodes);
+        if max > 0 && min > max {
+            return Err(Refusal::Nodes { min, max });
+        }
+        spec.pool = edit.pool.unwrap_or(spec.pool);
+        let before = spec.frames.clone();
+        let frames = edit.frames.unwrap_or_else(|| before.clone());
+        spec.frames = frames.clone();
+        spec.terms.first = spec.terms.first.intersection(&frames);
+
+        self.unrank(id);
+        if let (Some(priority), Some(job)) = (edit.priority, self.jobs.get_mut(&id)) {
+            job.priority = priority;
+        }
+        self.replace_spec(id, spec);
+        step.changes.push(Key::Spec(id));
+        if frames != before {
+            self.change_frames(now, id, &before, &frames, step);
+        }
+        self.follow(id);
+        self.changed(id, step);
+        self.settle(now, id, step);
+        self.room_made = true;
+        self.fill_chores(now, step);
+        self.fill_open(now, step);
+        self.make_room(now, step);
+        Ok(Answer::Done)
+    }
+
+    /// Gives the job, which must not be ranked, another spec, in every index of the farm.
+    pub(super) fn replace_spec(&mut self, id: JobId, spec: JobSpec) {
+        let chunks = |farm: &Self, job: &Job| -> Vec<NodeName> {
+            let held = job.running.iter().filter_map(|attempt| farm.attempts.get(attempt));
+            held.filter(|held| held.work.is_chunk()).map(|held| held.node.clone()).collect()
+        };
+        let Some(nodes) = self.jobs.get(&id).map(|job| chunks(self, job)) else { return };
+        nodes.iter().for_each(|node| self.chunk_ends(id, node));
+        if let Some(mut job) = self.jobs.remove(&id) {
+            self.unindex(id, &job);
+            (job.class, job.variant) = self.index(id, &spec);
+            job.spec = Arc::new(spec);
+            self.jobs.insert(id, job);
+        }
+        nodes.iter().for_each(|node| self.chunk_begins(id, node));
+    }
+
+    /// Only where frames are made one by one, or from some neighbours, other ones can be made: what looks at all of a clip
+    /// would have to begin again.
+    fn may_have_frames(&self, id: JobId, spec: &JobSpec, frames: &FrameSet) -> Result<(), Refusal> {
+        let refused = |why| Err(Refusal::FramesFixed { job: id, why });
+        let known = spec.workflow().and_then(|workflow| self.workflows.get(workflow));
+        let Some((render, known)) = spec.render().zip(known) else {
+            return refused("a delivery is of a whole sequence");
+        };
+        match render.split(&known.workflow) {
+            Split::PerFrame | Split::Handles { .. } | Split::Overlap { .. } => {}
+            Split::Interpolate { .. } | Split::Whole | Split::Generate { .. } => {
+                return refused("its workflow looks at all of its frames");
+            }
+        }
+        if frames.is_empty() {
+            return refused("there would be none left; cancel it instead");
+        }
+        if !frames.is_subset(&render.clip_range.into()) {
+            return refused("its clip had no others when it was submitted");
+        }
+        if !self.dependents_of(id).is_empty() {
+            return refused("other jobs work on its frames");
+        }
+        Ok(())
+    }
+
+    /// The job's frames were `before`, and are `after` from now on.
+    fn change_frames(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        before: &FrameSet,
+        after: &FrameSet,
+        step: &mut Step,
+    ) {
+        let (mut removed, mut added) = (before.clone(), after.clone());
+        removed.remove_all(after);
+        added.remove_all(before);
+        if self.jobs.get(&id).is_some_and(|job| job.phase == Phase::Assembling) {
+            self.stop_assembly(now, id, "its frames were changed", step);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        for set in [&mut job.waiting, &mut job.failed, &mut job.done] {
+            set.remove_all(&removed);
+        }
+        job.waiting.insert_all(&added);
+        job.forgive(&removed);
+        job.suspects.clear();
+        for (number, piece) in &mut job.pieces {
+            if !piece.frames.intersection(&removed).is_empty() {
+                piece.frames.remove_all(&removed);
+                step.changes.push(Key::Piece(AttemptId { job: id, number: *number }));
+            }
+        }
+        job.pieces.retain(|_, piece| !piece.frames.is_empty());
+        job.phase = Phase::Rendering;
+        job.phase = job.open_phase();
+        // Before any node is given work below, the queue must know which of its frames wait.
+        self.rank(id);
+        self.shrink_others(now, id, &removed, "its frames are not wanted any more", step);
+    }
+}
