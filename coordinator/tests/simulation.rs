@@ -862,8 +862,8 @@ impl World {
         match self.rng.random_range(0..4) {
             0 => edit.max_nodes = Some(self.rng.random_range(0..3)),
             1 => {
-                edit.limits =
-                    Some(["nuke".to_owned()].into_iter().filter(|_| self.rng.random_bool(0.5)).collect())
+                let uses = self.rng.random_bool(0.5);
+                edit.limits = Some(["nuke".to_owned()].into_iter().filter(|_| uses).collect());
             }
             2 => edit.deadline = Some(self.rng.random_bool(0.5).then_some(Timestamp(self.now + 60_000))),
             _ => {

@@ -3,10 +3,12 @@
 use std::{
     fs::File,
     io::{BufReader, Read as _, Seek as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
 use hearth_workflows::format::PictureFormat;
+use rustix::fs::OFlags;
 
 use crate::{
     error::PictureError,
@@ -75,18 +77,28 @@ pub(crate) enum Kind {
     Dpx,
 }
 
+/// Opens a file that must not wait for anybody: opening a pipe would, for somebody who writes to it.
+fn unread(path: &Path) -> Result<File, PictureError> {
+    let nonblocking = OFlags::NONBLOCK.bits() as i32;
+    let opened = File::options().read(true).custom_flags(nonblocking).open(path);
+    opened.map_err(|source| PictureError::Read { path: path.to_owned(), source })
+}
+
 /// Opens a picture file at its start.
 pub(crate) fn open(path: &Path) -> Result<(BufReader<File>, Kind), PictureError> {
+    begin(unread(path)?, path)
+}
+
+/// Begins with a picture file at its start.
+fn begin(mut file: File, path: &Path) -> Result<(BufReader<File>, Kind), PictureError> {
     let read = |source| PictureError::Read { path: path.to_owned(), source };
-    // Opening a pipe would wait for somebody who writes to it.
-    let metadata = std::fs::metadata(path).map_err(read)?;
+    let metadata = file.metadata().map_err(read)?;
     if !metadata.is_file() {
         return Err(PictureError::NoFile { path: path.to_owned() });
     }
     if metadata.len() > LARGEST_FILE {
         return Err(PictureError::damaged(path, format!("no picture has {} bytes", metadata.len())));
     }
-    let mut file = File::open(path).map_err(read)?;
     let mut head = Vec::with_capacity(8);
     (&mut file).take(8).read_to_end(&mut head).map_err(read)?;
     file.rewind().map_err(read)?;
@@ -123,7 +135,12 @@ pub fn inspect(path: &Path) -> Result<Picture, PictureError> {
 
 /// Size, kind and metadata, without the pixels.
 pub fn look(path: &Path) -> Result<(Picture, Metadata), PictureError> {
-    let (mut file, kind) = open(path)?;
+    look_at(unread(path)?, path)
+}
+
+/// The same of a file that is open, without waiting for anybody, and known to people by `path`.
+pub fn look_at(file: File, path: &Path) -> Result<(Picture, Metadata), PictureError> {
+    let (mut file, kind) = begin(file, path)?;
     match kind {
         Kind::Exr => exr::look(path, &mut file),
         Kind::Png => png::look(path, &mut file),

@@ -21,7 +21,7 @@ pub use check::verify;
 pub use convert::Converter;
 pub use display::{Display, Projector, thumbnail};
 pub use error::PictureError;
-pub use file::{Effort, Picture, inspect, look, read, write};
+pub use file::{Effort, Picture, inspect, look, look_at, read, write};
 pub use lettering::{Corner, Lettering};
 pub use metadata::{Metadata, NoRate, Rate, TimeCode};
 pub use raster::{Plane, Raster, Samples, Window};

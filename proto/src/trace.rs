@@ -3,7 +3,9 @@
 //! <https://www.w3.org/TR/trace-context/>: `00-<trace id>-<span id>-<flags>`. Must never fail: a
 //! missing or broken context means an untraced job.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{
+    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+};
 use tonic::metadata::MetadataMap;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -32,6 +34,11 @@ pub fn set_parent(span: &Span, traceparent: &str) {
         // Fails only when no tracer is installed, and then there is nothing to join.
         let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(parent));
     }
+}
+
+/// Says in the trace that what the span stands for has failed, and why.
+pub fn fail(span: &Span, why: &str) {
+    span.set_status(Status::error(why.to_owned()));
 }
 
 /// Puts the current span's context into the metadata of a request.

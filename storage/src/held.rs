@@ -7,14 +7,15 @@
 //! somebody has put there must not hang whoever looks.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::fd::{AsFd, OwnedFd},
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, linkat, mkdirat, openat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, linkat, mkdirat, openat, statat, unlinkat},
     io::Errno,
 };
 
@@ -119,6 +120,41 @@ impl Held {
         }
     }
 
+    /// Opens a file in this folder to read it, without waiting for anybody; a link in its place is refused.
+    ///
+    /// # Errors
+    /// When it is not there, is a link, or cannot be read.
+    pub fn read(&self, name: &Path) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.handle, name, flags, Mode::empty())?.into())
+    }
+
+    /// Gives a file of the folder `from` a name in this one, beside its own; a link in its place is refused.
+    ///
+    /// # Errors
+    /// When the name is taken, or links cannot be had there, or it is no regular file.
+    pub fn link_from(&self, from: &Self, name: &Path, to: &Path) -> io::Result<()> {
+        linkat(&from.handle, name, &self.handle, to, AtFlags::empty())?;
+        // What was linked may have been swapped since it was looked at.
+        let linked = statat(&self.handle, to, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(linked.st_mode).is_file() {
+            return Ok(());
+        }
+        unlinkat(&self.handle, to, AtFlags::empty())?;
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no regular file", name.display())))
+    }
+
+    /// Removes a file of this folder, if it is there.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn unlink(&self, name: &Path) -> io::Result<()> {
+        match unlinkat(&self.handle, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+
     /// Gives this file another name, or copies it where links cannot be had. A copy shares its blocks where the file system
     /// can (Btrfs, XFS).
     ///
@@ -210,7 +246,7 @@ fn step_below(folder: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
         let flags = PLACE | OFlags::NOFOLLOW;
         let next = openat(at.as_ref().unwrap_or(folder), name, flags, Mode::empty())?;
         // As a place even a link can be held.
-        if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&next)?.st_mode).is_symlink() {
+        if FileType::from_raw_mode(rustix::fs::fstat(&next)?.st_mode).is_symlink() {
             return Err(Errno::LOOP.into());
         }
         at = Some(next);

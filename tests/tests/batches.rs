@@ -59,7 +59,7 @@ async fn farm(simulators: Vec<Config>) -> Farm {
 }
 
 fn batch(jobs: Vec<v1::SubmitJobRequest>) -> v1::SubmitBatchRequest {
-    v1::SubmitBatchRequest { request_id: String::new(), jobs }
+    v1::SubmitBatchRequest { jobs, ..v1::SubmitBatchRequest::default() }
 }
 
 /// Every picture below the folder.

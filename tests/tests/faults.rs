@@ -10,7 +10,7 @@ use hearth_client::v1::{
     Cancel, Drain, Failure, FailureKind, Job, JobState, NodeState, Undrain, control_job_request::Action,
     control_node_request as node,
 };
-use hearth_simulator::{Config, Fault};
+use hearth_simulator::{Config, Fault, Simulator};
 use hearth_tests::{
     clips,
     farm::{Farm, PATIENCE, Setup, assert_right, finish, request, source, until},
@@ -242,4 +242,24 @@ async fn folders_are_loaded_passes_kept_apart_and_sixteen_bits_kept() {
         }
         farm.stop().await;
     }
+}
+
+/// So quick that nobody has seen it away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comfyui_that_restarts_quickly_is_asked_anew_what_it_has() {
+    let mut farm = Farm::start(Setup { simulators: vec![Config::default()], ..Setup::default() }).await;
+    let address = farm.urls[0].trim_start_matches("http://").parse().expect("an address");
+    let vram = async |farm: &Farm| farm.client.nodes().await.expect("told")[0].vram_bytes;
+    assert_eq!(vram(&farm).await, 24 << 30);
+    farm.simulators.remove(0).stop().await;
+    let other = Config { base: farm.path("node0"), vram_bytes: 80 << 30, ..Config::default() };
+    farm.simulators.push(Simulator::start(address, other).await.expect("started"));
+    // Far sooner than it is asked without a reason: once a minute.
+    let told = tokio::time::timeout(Duration::from_secs(30), async {
+        while vram(&farm).await != 80 << 30 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    told.await.expect("the agent has not noticed");
+    farm.stop().await;
 }

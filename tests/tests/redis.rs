@@ -554,3 +554,34 @@ fn copy_folder(from: &Path, to: &Path) {
         fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
     }
 }
+
+/// By hand, or by a policy that throws keys away: what the leader has is written again, before a restart shows that it is
+/// not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_somebody_removes_are_written_again() {
+    let mut work = at_work(Plan { coordinators: 1, seconds_per_frame: 0.3, ..Plan::default() }).await;
+    let is_back = async |work: &AtWork, key: &str| {
+        let started = Instant::now();
+        while work.facility.redis.ask::<u32>(&["EXISTS", key]).await == 0 {
+            assert!(started.elapsed() < Duration::from_secs(20), "{key} is not written again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    for key in ["hearth:jobs", "hearth:meta"] {
+        assert_eq!(work.facility.redis.ask::<u32>(&["DEL", key]).await, 1, "{key}");
+        is_back(&work, key).await;
+    }
+    // Something else in its place: told by name, and over as soon as it is gone.
+    work.facility.redis.ask::<u32>(&["DEL", "hearth:jobs"]).await;
+    work.facility.redis.ask::<String>(&["SET", "hearth:jobs", "mine"]).await;
+    let started = Instant::now();
+    while !work.facility.coordinators[0].process.said().contains("holds something else under the farm's keys")
+    {
+        assert!(started.elapsed() < Duration::from_secs(20), "it is not told");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    work.facility.redis.ask::<u32>(&["DEL", "hearth:jobs"]).await;
+    is_back(&work, "hearth:jobs").await;
+    work.facility.restart_coordinator(0);
+    work.ends_right(6 * 2 * 3).await;
+}

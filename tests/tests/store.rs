@@ -77,7 +77,7 @@ async fn suite(store: &mut impl Store) {
     let refused = store.commit(old, group(vec![(attempt.clone(), None)])).await;
     assert!(matches!(refused, Err(StoreError::Deposed)), "{refused:?}");
     assert!(store.load().await.expect("load").contains_key(&attempt));
-    store.keep(new, true).await.expect("kept");
+    store.keep(new, true, 0).await.expect("kept");
     let nothing = expected.into_keys().map(|key| (key, None)).collect();
     store.commit(new, group(nothing)).await.expect("commit");
     assert!(store.load().await.expect("load").is_empty());
@@ -287,7 +287,7 @@ async fn one_leads_until_it_resigns_or_is_not_heard_of() {
     // The one that was led by before is refused, whatever it tries.
     let refused = a.commit(first, group(vec![(Key::Meta, None)])).await;
     assert!(matches!(refused, Err(StoreError::Deposed)), "{refused:?}");
-    assert!(matches!(a.keep(first, true).await, Err(StoreError::Deposed)));
+    assert!(matches!(a.keep(first, true, 0).await, Err(StoreError::Deposed)));
     assert_eq!(a.lead().await.expect("answer"), Lead::Theirs { address: "http://b".to_owned() });
     // B is not heard of: its lease runs out by itself.
     let waited = std::time::Instant::now();
@@ -306,7 +306,7 @@ async fn what_redis_has_lost_is_noticed_by_the_next_write() {
     let epoch = lead(&mut store).await;
     let meta = |n: u32| group(vec![(Key::Meta, record(&format!(r#"{{"n":{n}}}"#)))]);
     store.commit(epoch, meta(1)).await.expect("commit");
-    store.keep(epoch, true).await.expect("kept");
+    store.keep(epoch, true, 0).await.expect("kept");
     server.ask::<String>(&["CONFIG", "SET", "appendfsync", "no"]).await;
     // A restart that loses nothing: everything goes on, but a new leader would look twice.
     server.restart().await;
@@ -317,13 +317,13 @@ async fn what_redis_has_lost_is_noticed_by_the_next_write() {
     let epoch = lead(&mut other).await;
     other.load().await.expect("load");
     other.commit(epoch, meta(2)).await.expect("commit");
-    other.keep(epoch, true).await.expect("kept");
+    other.keep(epoch, true, 0).await.expect("kept");
     assert!(matches!(other.lead().await.expect("answer"), Lead::Ours { trust: Trust::Whole, .. }));
     let epoch = lead(&mut other).await;
     // The last group is forgotten.
     server.ask::<i64>(&["HSET", "hearth:fence", "revision", "1"]).await;
     assert!(matches!(other.commit(epoch, meta(3)).await, Err(StoreError::Behind)));
-    assert!(matches!(other.keep(epoch, true).await, Err(StoreError::Behind)));
+    assert!(matches!(other.keep(epoch, true, 0).await, Err(StoreError::Behind)));
     assert!(matches!(other.lead().await.expect("answer"), Lead::Ours { trust: Trust::Behind, .. }));
     // Everything is forgotten.
     server.ask::<String>(&["FLUSHALL"]).await;

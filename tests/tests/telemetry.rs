@@ -18,7 +18,7 @@ use opentelemetry_proto::tonic::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
         trace_service_server::{TraceService, TraceServiceServer},
     },
-    trace::v1::Span,
+    trace::v1::{Span, status::StatusCode},
 };
 use tonic::{Request, Response, Status};
 
@@ -108,6 +108,9 @@ async fn a_job_is_one_trace_from_the_client_to_the_prompt() {
     let submitted = farm.hearth(&["submit", clip, "-w", "resize-sharpen", "-o", "comps/out"]);
     assert!(submitted.status.success(), "{}", String::from_utf8_lossy(&submitted.stderr));
     finish(&farm.client, 1).await;
+    // The output is taken now.
+    let refused = farm.hearth(&["submit", clip, "-w", "resize-sharpen", "-o", "comps/out"]);
+    assert!(!refused.status.success());
 
     let expected: BTreeSet<&str> =
         ["hearth submit", "submit", "attempt", "stage", "queue", "comfyui", "collect"].into();
@@ -119,7 +122,16 @@ async fn a_job_is_one_trace_from_the_client_to_the_prompt() {
             let of_job: Vec<_> = spans.iter().filter(|(_, span)| span.trace_id == root.trace_id).collect();
             let names: BTreeSet<&str> = of_job.iter().map(|(_, span)| span.name.as_str()).collect();
             let services: BTreeSet<&str> = of_job.iter().map(|(service, _)| service.as_str()).collect();
-            if names.is_superset(&expected) && services.len() == 3 {
+            // What was refused is told as an error, and nothing else is.
+            let failed = |(_, span): &&(String, Span)| {
+                span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error)
+            };
+            assert!(!of_job.iter().any(|span| failed(span)), "{of_job:?}");
+            let refused = spans.iter().filter(failed).any(|(_, span)| {
+                span.name == "submit"
+                    && span.status.as_ref().is_some_and(|status| status.message.contains("exists"))
+            });
+            if names.is_superset(&expected) && services.len() == 3 && refused {
                 break;
             }
         }

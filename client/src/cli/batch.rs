@@ -107,8 +107,11 @@ pub(crate) struct BatchSubmit {
     /// Pools may be ones that the farm does not have yet
     #[arg(long)]
     pub(crate) anyway: bool,
+    /// Leave out jobs that are wrong, such as clips with gaps, and submit the others
+    #[arg(long)]
+    pub(crate) leave_out_wrong: bool,
     /// Say what would become of each job, and submit nothing
-    #[arg(long, conflicts_with = "watch")]
+    #[arg(long, conflicts_with_all = ["watch", "leave_out_wrong"])]
     pub(crate) dry_run: bool,
     /// Follow the jobs to their end
     #[arg(long)]
@@ -341,8 +344,10 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
         }
         return Ok(Outcome::Fine);
     }
-    let request = v1::SubmitBatchRequest { request_id: String::new(), jobs };
+    let request =
+        v1::SubmitBatchRequest { request_id: String::new(), jobs, leave_out_wrong: flags.leave_out_wrong };
     let response = client.submit_batch(request).await?;
+    response.left_out.iter().for_each(|line| complain!("left out: {line}"));
     let batch = response.jobs.first().map_or(0, |job| job.job_id);
     if flags.watch {
         return watch(client, batch, as_json).await;

@@ -51,6 +51,8 @@ pub(super) struct Engine<S> {
     pub(super) farm: Option<Farm>,
     /// Whether memory has what the store has not: a group could not be written.
     pub(super) ahead: bool,
+    /// What of memory may not be in the store, while it is ahead.
+    pub(super) unwritten: BTreeSet<Key>,
     /// Whether what the store has lost is being written again.
     pub(super) restoring: bool,
     /// When the store first answered after it was away.
@@ -282,7 +284,7 @@ impl<S: Store> Engine<S> {
                 })
                 .collect();
             let group = Arc::new(Group { changes, events: events.clone() });
-            let writing = write(&mut self.store, &self.options, epoch, group);
+            let writing = write(&mut self.store, &self.options, epoch, group.clone());
             let Written { result, unsure, tried } = match gathering {
                 None => writing.await,
                 Some((waiting, inbox, stop)) => {
@@ -307,6 +309,8 @@ impl<S: Store> Engine<S> {
             };
             if let Err(failure) = result {
                 self.options.meters.commits_failed.inc();
+                self.unwritten.extend(group.changes.iter().map(|(key, _)| key.clone()));
+                self.unwritten.append(&mut next.changes);
                 self.not_written(&failure, epoch);
                 for (answer, _) in answers {
                     let _ = answer.send(Err(self.role.failed(unsure)));

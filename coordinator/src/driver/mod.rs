@@ -11,7 +11,7 @@ mod engine;
 mod standing;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -239,6 +239,7 @@ pub async fn start<S: Store>(
         role: Role::Following { leader: None },
         farm: None,
         ahead: false,
+        unwritten: BTreeSet::new(),
         restoring: false,
         back: None,
         lost: false,

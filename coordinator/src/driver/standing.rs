@@ -225,7 +225,7 @@ impl<S: Store> Engine<S> {
         }
         self.cursor = self.cursor.max(self.clock.now().0 << 20) + 1;
         self.settled = trust == Trust::Whole;
-        self.ahead = false;
+        self.in_step();
         self.lost = false;
         self.stand(Role::Leading { epoch });
         if trust == Trust::Whole {
@@ -265,29 +265,56 @@ impl<S: Store> Engine<S> {
     /// The store is back, and this coordinator led when it went away.
     async fn resume(&mut self, epoch: Epoch) -> Result<(), StoreError> {
         let tried = Instant::now();
-        let epoch = match self.store.catch_up(epoch).await {
+        let mut epoch = match self.store.catch_up(epoch).await {
             Ok(()) if self.restoring => self.lead_again().await?,
             // Those who asked were told that nothing was changed, or that nobody knows: memory goes back to what
             // is durable.
-            Ok(()) if self.ahead && !self.settled => return self.take_over(epoch, Trust::Suspect).await,
             Ok(()) if self.ahead => {
                 let records = self.store.load().await?;
-                self.farm = self.restored(&records)?;
+                if self.has_lost(&records) {
+                    // Somebody has removed some of it: what was acknowledged is here alone.
+                    self.restore_store(epoch, &records).await?;
+                } else if self.settled {
+                    self.farm = self.restored(&records)?;
+                } else {
+                    return self.take_over(epoch, Trust::Suspect).await;
+                }
                 epoch
             }
             Ok(()) => epoch,
             Err(StoreError::Behind) => self.lead_again().await?,
             Err(failure) => return Err(failure),
         };
-        self.store.keep(epoch, self.settled).await?;
+        self.in_step();
+        match self.store.keep(epoch, self.settled, self.jobs()).await {
+            // Somebody has removed some of it meanwhile.
+            Err(StoreError::Behind) => epoch = self.lead_again().await?,
+            kept => kept?,
+        }
         self.confirmed = tried;
-        self.ahead = false;
         self.stand(Role::Leading { epoch });
         info!("the store is back; the farm goes on");
         self.carry_out(epoch, [Command::Disconnected]).await;
         // What surveys found while nothing could be written was not heard.
         self.survey();
         Ok(())
+    }
+
+    /// Memory and store are the same again.
+    fn in_step(&mut self) {
+        self.ahead = false;
+        self.unwritten.clear();
+    }
+
+    /// Whether the store lacks something that was durable.
+    fn has_lost(&self, records: &BTreeMap<Key, Record>) -> bool {
+        let Some(farm) = &self.farm else { return false };
+        farm.keys().iter().any(|key| !records.contains_key(key) && !self.unwritten.contains(key))
+    }
+
+    /// How many jobs the store has, as far as this process knows.
+    fn jobs(&self) -> usize {
+        self.farm.as_ref().filter(|_| !self.ahead).map_or(0, Farm::job_count)
     }
 
     /// The store has less than this leader has written. Unless another leads by now, it gets back what it lost.
@@ -306,10 +333,10 @@ impl<S: Store> Engine<S> {
             self.settled = true;
         }
         let tried = Instant::now();
-        let mut kept = self.store.keep(epoch, self.settled).await;
+        let mut kept = self.store.keep(epoch, self.settled, self.jobs()).await;
         if !matches!(kept, Ok(()) | Err(StoreError::Deposed | StoreError::Behind)) {
             // Once more: a connection that was cut is made anew.
-            kept = self.store.keep(epoch, self.settled).await;
+            kept = self.store.keep(epoch, self.settled, self.jobs()).await;
         }
         if matches!(kept, Err(StoreError::Behind)) {
             kept = self.lead_again().await.map(|epoch| self.stand(Role::Leading { epoch }));
@@ -337,7 +364,8 @@ impl<S: Store> Engine<S> {
     fn step_down(&mut self) {
         warn!("another coordinator leads by now; following it");
         self.farm = None;
-        (self.ahead, self.restoring) = (false, false);
+        self.in_step();
+        self.restoring = false;
         self.sessions.clear();
         self.stand(Role::Following { leader: None });
     }

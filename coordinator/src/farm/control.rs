@@ -263,7 +263,7 @@ impl Farm {
                     self.room_made = true;
                 }
                 Ended::Cancelled { .. } if open => {
-                    self.abandon(now, dependent, self.config.keep_cancelled, step)
+                    self.abandon(now, dependent, self.config.keep_cancelled, step);
                 }
                 Ended::Partial | Ended::Failed | Ended::Cancelled { .. } => {}
             }

@@ -116,6 +116,11 @@ pub struct NodeView {
 const TOLD_NODES: usize = 64;
 
 impl Farm {
+    /// Jobs that it knows, ended ones too.
+    pub fn job_count(&self) -> usize {
+        self.jobs.len()
+    }
+
     pub fn job(&self, id: JobId) -> Option<JobView> {
         self.jobs.get(&id).map(|job| self.view(id, job, false))
     }

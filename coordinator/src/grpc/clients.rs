@@ -9,7 +9,7 @@ use hearth_workflows::library::Library;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, Span, info_span};
 
 use super::{
     MESSAGE,
@@ -52,7 +52,7 @@ impl v1::farm_server::Farm for FarmService {
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         let span = info_span!("submit", clip = %request.get_ref().clip, "otel.kind" = "server");
         trace::set_parent(&span, &trace::extract(request.metadata()));
-        self.submit(request.into_inner()).instrument(span).await.map(Response::new)
+        served(&span, self.submit(request.into_inner()).instrument(span.clone()).await)
     }
 
     async fn list_presets(
@@ -107,7 +107,7 @@ impl v1::farm_server::Farm for FarmService {
     ) -> Result<Response<v1::SubmitBatchResponse>, Status> {
         let span = info_span!("submit", jobs = request.get_ref().jobs.len(), "otel.kind" = "server");
         trace::set_parent(&span, &trace::extract(request.metadata()));
-        self.submit_all(request.into_inner()).instrument(span).await.map(Response::new)
+        served(&span, self.submit_all(request.into_inner()).instrument(span.clone()).await)
     }
 
     async fn get_batch(
@@ -268,7 +268,7 @@ impl v1::farm_server::Farm for FarmService {
     ) -> Result<Response<v1::DeliverResponse>, Status> {
         let span = info_span!("deliver", "otel.kind" = "server");
         trace::set_parent(&span, &trace::extract(request.metadata()));
-        self.deliver(request.into_inner()).instrument(span).await.map(Response::new)
+        served(&span, self.deliver(request.into_inner()).instrument(span.clone()).await)
     }
 
     async fn get_thumbnails(
@@ -337,6 +337,11 @@ pub(super) fn unknown(service: &FarmService, id: JobId) -> Status {
 pub(super) fn priority_from(value: u32) -> Result<Priority, Status> {
     let told = SubmissionError::Priority(value);
     Priority::new(value).ok_or_else(|| Status::invalid_argument(chain(&told)))
+}
+
+/// The answer, or in the trace why there is none.
+fn served<T>(span: &Span, answer: Result<T, Status>) -> Result<Response<T>, Status> {
+    answer.map(Response::new).inspect_err(|status| trace::fail(span, status.message()))
 }
 
 /// What was asked for cannot be, whatever the farm does.

@@ -24,6 +24,9 @@ use crate::{
 /// Jobs of one batch, without the takes and deliveries that they bring.
 const MAX_BATCH: usize = 1_000;
 
+/// Lines of what was left out of a batch that are answered.
+const MOST_LEFT_OUT: usize = 100;
+
 /// Jobs of one batch whose clips are looked at at a time.
 const AT_ONCE: usize = 16;
 
@@ -141,16 +144,22 @@ impl FarmService {
         request: v1::SubmitBatchRequest,
     ) -> Result<v1::SubmitBatchResponse, Status> {
         if let Some(job) = self.known(&request.request_id).await? {
-            return Ok(v1::SubmitBatchResponse { jobs: self.batch(job).await?, already_submitted: true });
+            let jobs = self.batch(job).await?;
+            return Ok(v1::SubmitBatchResponse { jobs, already_submitted: true, left_out: Vec::new() });
         }
         self.leads()?;
         // The first job answers for all of them when a client that lost the answer asks again.
         let mut jobs = request.jobs;
         jobs.iter_mut().for_each(|job| job.request_id.clear());
-        jobs.first_mut().into_iter().for_each(|job| job.request_id = request.request_id.clone());
-        let checked = self.check_all(jobs).await?;
+        let (mut checked, wrong) = self.check_each(jobs).await?;
+        if checked.is_empty() || !wrong.is_empty() && !request.leave_out_wrong {
+            return Err(refused(checked.len(), &wrong));
+        }
+        let first = checked.iter_mut().find_map(|submission| submission.jobs.first_mut());
+        first.into_iter().for_each(|job| job.spec.request_id.clone_from(&request.request_id));
         let (jobs, already_submitted) = self.take(Submission::together(checked)).await?;
-        Ok(v1::SubmitBatchResponse { jobs, already_submitted })
+        let left_out = wrong.into_iter().take(MOST_LEFT_OUT).collect();
+        Ok(v1::SubmitBatchResponse { jobs, already_submitted, left_out })
     }
 
     /// Does to every job of a batch what can still be done to it; refused only when that is nothing.
@@ -179,8 +188,17 @@ impl FarmService {
         self.prepare(request, &mut Vec::new()).await?.check().await
     }
 
-    /// The same of many: what is wrong with any of them is told together.
+    /// Everything that can be known to be wrong with the jobs of a batch; one that is wrong refuses all of them.
     pub(super) async fn check_all(&self, jobs: Vec<v1::SubmitJobRequest>) -> Result<Vec<Submission>, Status> {
+        let (checked, wrong) = self.check_each(jobs).await?;
+        if wrong.is_empty() { Ok(checked) } else { Err(refused(checked.len(), &wrong)) }
+    }
+
+    /// The jobs that can be submitted, and a line for each that cannot.
+    async fn check_each(
+        &self,
+        jobs: Vec<v1::SubmitJobRequest>,
+    ) -> Result<(Vec<Submission>, Vec<String>), Status> {
         let count = jobs.len();
         if count == 0 || count > MAX_BATCH {
             let message = format!("{count} jobs in one batch; give 1 to {MAX_BATCH}");
@@ -208,23 +226,7 @@ impl FarmService {
                 None => return Err(Status::internal("a job was not looked at")),
             }
         }
-        if wrong.is_empty() {
-            return Ok(checked);
-        }
-        let mut message = format!("nothing was submitted, since of {count} jobs {} are wrong", wrong.len());
-        let mut told = 0;
-        for line in &wrong {
-            if message.len() + line.len() > MESSAGE {
-                break;
-            }
-            message.push('\n');
-            message.push_str(line);
-            told += 1;
-        }
-        if told < wrong.len() {
-            message.push_str(&format!("\nand {} more", wrong.len() - told));
-        }
-        Err(Status::invalid_argument(message))
+        Ok((checked, wrong))
     }
 
     /// What only the farm knows about a request. `outputs`: what other jobs of the same submission will make.
@@ -359,4 +361,26 @@ impl FarmService {
         let next = next.map_err(|error| no_storage(&error))?;
         next.map(|output| output.to_string()).map_err(|error| invalid(&error))
     }
+}
+
+/// Why a batch is not submitted: as many of the lines as a message has room for.
+fn refused(right: usize, wrong: &[String]) -> Status {
+    let count = right + wrong.len();
+    let mut message = format!(
+        "nothing was submitted, since of {count} jobs {} are wrong; --leave-out-wrong submits the others",
+        wrong.len()
+    );
+    let mut told = 0;
+    for line in wrong {
+        if message.len() + line.len() > MESSAGE {
+            break;
+        }
+        message.push('\n');
+        message.push_str(line);
+        told += 1;
+    }
+    if told < wrong.len() {
+        message.push_str(&format!("\nand {} more", wrong.len() - told));
+    }
+    Status::invalid_argument(message)
 }

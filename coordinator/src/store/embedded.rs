@@ -157,7 +157,7 @@ impl Store for Embedded {
     }
 
     /// The file belongs to one process: who has it open leads.
-    async fn keep(&mut self, _: Epoch, _: bool) -> Result<(), StoreError> {
+    async fn keep(&mut self, _: Epoch, _: bool, _: usize) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -98,8 +98,14 @@ pub trait Store: Send + 'static {
     /// itself being there or not. A load tells which.
     fn catch_up(&mut self, epoch: Epoch) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Stays leader. `settled`: the records are known to be whole.
-    fn keep(&mut self, epoch: Epoch, settled: bool) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Stays leader. `settled`: the records are known to be whole. `jobs`: so many are in it at least; where there are fewer,
+    /// or no farm at all, the store is [`StoreError::Behind`].
+    fn keep(
+        &mut self,
+        epoch: Epoch,
+        settled: bool,
+        jobs: usize,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Lets another lead, at once.
     fn resign(&mut self, epoch: Epoch) -> impl Future<Output = Result<(), StoreError>> + Send;

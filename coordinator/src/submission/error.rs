@@ -72,6 +72,10 @@ pub enum SubmissionError {
     )]
     NotContiguous { workflow: String, frames: FrameSet },
     #[error(
+        "workflow {workflow} also looks at frames around those that it makes (handles), and not all of these are there"
+    )]
+    AroundMissing { workflow: String, source: Box<ClipError> },
+    #[error(
         "output {output} holds another sequence, {inner}, which would go with it; move that away, or give another output"
     )]
     OutputHolds { output: RootPath, inner: String },

@@ -208,7 +208,12 @@ fn input(
     clip.check_gap(&frames)?;
     let (frames, range) = worked_on(workflow, split, frames, clip_range)?;
     let results = split.results(&frames);
-    let picture = clip.check(&needed(workflow, split, &results, range))?;
+    let needed = needed(workflow, split, &results, range);
+    clip.check_gap(&needed).map_err(|source| SubmissionError::AroundMissing {
+        workflow: workflow.name().to_owned(),
+        source: Box::new(source),
+    })?;
+    let picture = clip.check(&needed)?;
     let Picture { format, width, height, .. } = picture.ok_or(SubmissionError::Aborted)?;
     let pixels = u64::from(width) * u64::from(height);
     let encoding = Encoding { format, colour: colour_of(&request.colour_space, format)? };

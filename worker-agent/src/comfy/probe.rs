@@ -122,7 +122,7 @@ async fn offer(client: &Client) -> Result<Offer, ComfyError> {
     let mut models = client.models().await.unwrap_or_default();
     models.sort_unstable();
     let device = &stats["devices"][0];
-    let digest = digest_of(&object_info, &models);
+    let digest = digest_of(&object_info, &models, &stats);
     let named = [classes, models].map(|all| (names::digest(all.iter().map(String::as_str)), all));
     let capabilities = Capabilities {
         node_classes_digest: named[0].0.clone(),
@@ -139,9 +139,14 @@ async fn offer(client: &Client) -> Result<Offer, ComfyError> {
 }
 
 /// Maps have an order of their own in `serde_json`, so that the same answer always has the same digest.
-fn digest_of(object_info: &Value, models: &[String]) -> Digest {
+fn digest_of(object_info: &Value, models: &[String], stats: &Value) -> Digest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(object_info.to_string().as_bytes());
+    // Of the rest, free memory is another one every time.
+    let device = &stats["devices"][0];
+    for said in [&device["name"], &device["vram_total"], &stats["system"]["comfyui_version"]] {
+        hasher.update(said.to_string().as_bytes()).update(b"\n");
+    }
     models.iter().for_each(|model| {
         hasher.update(model.as_bytes()).update(b"\n");
     });

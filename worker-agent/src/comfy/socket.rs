@@ -94,6 +94,17 @@ impl Socket {
         self.client_id.borrow().clone()
     }
 
+    /// Calls `told` whenever it is connected again: the server may be another one by then.
+    pub async fn watch_reconnections(&self, told: impl Fn()) {
+        let mut id = self.client_id.clone();
+        let mut last: Option<String> = None;
+        while let Ok(now) = id.wait_for(|id| id.is_some() && *id != last).await.map(|id| id.clone()) {
+            if std::mem::replace(&mut last, now).is_some() {
+                told();
+            }
+        }
+    }
+
     /// Waits until connected, at most for `patience`.
     pub async fn connected(&self, patience: Duration) -> Option<String> {
         let mut id = self.client_id.clone();

@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, Span, info, info_span, warn};
 
 use crate::{
     chunk::{Darkroom, Ending, Failure, Told, Workbench, is_plain},
@@ -151,6 +151,7 @@ pub(crate) async fn run(
     let coordinators = agent.coordinators()?;
     let (events, mut inbox) = mpsc::channel(QUEUE);
     let refresh = Arc::new(Notify::new());
+    let (reconnecting, asking) = (bench.socket.clone(), refresh.clone());
     let span = info_span!("node", node = %config.name);
     let mut node = Node {
         host: agent.host_name(),
@@ -180,6 +181,8 @@ pub(crate) async fn run(
         let (health, healths) = mpsc::channel(16);
         tokio::select! {
             () = connection => {}
+            // A ComfyUI that restarts quickly is never seen away, and may have other models, or another GPU.
+            () = reconnecting.watch_reconnections(|| asking.notify_one()) => {}
             () = watch_health(client, refresh, health) => {}
             () = forward(healths, events.clone(), Event::Health) => {}
             () = keep_linked(coordinators, heard) => {}
@@ -426,6 +429,9 @@ impl Node {
         }
         let task = async move {
             let ending = perform(&bench, &attempt, work, brief, adopt, &events, &cancel).await;
+            if let Ending::Failed(failure) = &ending {
+                trace::fail(&Span::current(), &failure.message);
+            }
             // The node is gone only when the agent ends.
             let _ = events.send(Event::Ended { attempt, ending }).await;
         };

@@ -334,11 +334,32 @@ pub fn clean_up(roots: &Roots, work_dir: &str) -> Result<(), Failure> {
 /// Links a file, or copies it where links cannot be had: to another file system, or where `fs.protected_hardlinks`
 /// refuses links to the files of another user.
 pub(crate) fn link_or_copy(from: &Held, to: &Path) -> io::Result<()> {
-    match fs::remove_file(to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    let copy = || from.copy(to).and_then(|()| flush(to));
+    give_name(from.shown(), || from.link(to), || fs::remove_file(to), copy)
+}
+
+/// The same of a file in one folder that is held, to another one.
+pub(crate) fn link_or_copy_in(from: &Held, name: &Path, to: &Held, to_name: &Path) -> io::Result<()> {
+    let copy = || {
+        let to = to.path().join(to_name);
+        from.below(name)?.copy(&to).and_then(|()| flush(&to))
+    };
+    give_name(from.shown(), || to.link_from(from, name, to_name), || to.unlink(to_name), copy)
+}
+
+/// `file`: for people.
+fn give_name(
+    file: &Path,
+    link: impl Fn() -> io::Result<()>,
+    remove: impl FnOnce() -> io::Result<()>,
+    copy: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let mut linked = link();
+    if linked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+        remove()?;
+        linked = link();
     }
-    match from.link(to) {
+    match linked {
         Ok(()) => {
             LINKED.fetch_add(1, Ordering::Relaxed);
             return Ok(());
@@ -346,14 +367,14 @@ pub(crate) fn link_or_copy(from: &Held, to: &Path) -> io::Result<()> {
         // Whether the file can be read at all, the copy will say.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => REFUSED.call_once(|| {
             warn!(
-                file = %from.shown().display(),
+                file = %file.display(),
                 "hard links are refused, and files are copied instead, which costs time and disk space; run all agents as one user, or set fs.protected_hardlinks=0"
             );
         }),
         Err(_) => {}
     }
     COPIED.fetch_add(1, Ordering::Relaxed);
-    from.copy(to).and_then(|()| flush(to))
+    copy()
 }
 
 /// Files that were linked, and those that had to be copied, since the agent began.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use hearth_pictures::{Effort, Picture, PictureError, blend, inspect, read, write};
+use hearth_pictures::{Effort, Picture, PictureError, blend, look_at, read, write};
 use hearth_proto::v1::{self, FailureKind};
 use hearth_storage::{
     Held,
@@ -22,7 +22,7 @@ use hearth_workflows::{Frame, FrameSet, SequencePath, format::Encoding};
 use super::{
     Watched,
     fade::{CrossFade, Runs},
-    link_or_copy,
+    link_or_copy_in,
 };
 use crate::chunk::Failure;
 
@@ -40,7 +40,8 @@ struct Published<'a> {
 /// One frame and what it is made of: files of chunks, each with its weight.
 struct Task {
     frame: Frame,
-    to: PathBuf,
+    /// In the pass's folder.
+    name: String,
     parts: Vec<(usize, f32)>,
 }
 
@@ -88,31 +89,49 @@ fn assemble_in(
     let tasks: Vec<Task> = runs
         .all
         .iter()
-        .map(|frame| Task {
-            frame,
-            to: folder.path().join(sequence.name().file(frame)),
-            parts: fade.parts(&runs, frame),
-        })
+        .map(|frame| Task { frame, name: sequence.name().file(frame), parts: fade.parts(&runs, frame) })
         .collect();
     published.check(chunks, name, &tasks)?;
     let (linked, blended): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| task.parts.len() == 1);
     let mut files = BTreeMap::new();
+    let mut folders = Folders { work, last: None };
     for task in linked {
         watched.one_more()?;
-        let (from, manifest) = published
-            .file(task.parts[0].0, task.frame)
+        let chunk = task.parts[0].0;
+        let (below, manifest) = published
+            .file(chunk, task.frame)
             .ok_or_else(|| internal(format!("pass {name}, frame {}: no chunk has it", task.frame)))?;
-        work.below(&from)
-            .and_then(|from| link_or_copy(&from, &task.to))
-            .map_err(|error| Failure::storage(format!("cannot write {}", task.to.display()), &error))?;
-        let file = task.to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        files.insert(task.frame, FileManifest { name: file, ..manifest.clone() });
+        folders
+            .of(chunk, below)
+            .and_then(|from| link_or_copy_in(from, Path::new(&manifest.name), folder, Path::new(&task.name)))
+            .map_err(|error| {
+                let to = folder.shown().join(&task.name);
+                Failure::storage(format!("cannot write {}", to.display()), &error)
+            })?;
+        files.insert(task.frame, FileManifest { name: task.name, ..manifest.clone() });
     }
-    files.extend(published.blend_all(&blended, encoding, name, watched)?);
+    files.extend(published.blend_all(folder, &blended, encoding, name, watched)?);
     // The frames themselves were flushed when they were published, or blended.
     flush(&folder.path())
         .map_err(|error| Failure::storage(format!("cannot write {}", folder.shown().display()), &error))?;
     Ok(files)
+}
+
+/// The folders of chunks, of which the last is held: frames of one chunk come one after the other, and there may be more
+/// chunks than a process can have folders open.
+struct Folders<'a> {
+    work: &'a Held,
+    last: Option<(usize, Held)>,
+}
+
+impl Folders<'_> {
+    fn of(&mut self, chunk: usize, below: &Path) -> io::Result<&Held> {
+        let held = match self.last.take() {
+            Some((last, held)) if last == chunk => held,
+            _ => self.work.below(below)?,
+        };
+        Ok(&self.last.insert((chunk, held)).1)
+    }
 }
 
 impl<'a> Published<'a> {
@@ -142,30 +161,25 @@ impl<'a> Published<'a> {
         Err(Failure { frames: foreign, ..Failure::new(FailureKind::BadOutput, message) })
     }
 
-    /// Its path below the work folder.
-    fn file(&self, chunk: usize, frame: Frame) -> Option<(PathBuf, &FileManifest)> {
+    /// The folder below the work folder that it lies in, and what it is.
+    fn file(&self, chunk: usize, frame: Frame) -> Option<(&Path, &FileManifest)> {
         let (folder, files) = self.chunks.get(chunk)?;
-        let file = files.get(&frame)?;
-        Some((folder.join(&file.name), file))
+        Some((folder, files.get(&frame)?))
     }
 
-    fn look(&self, chunk: usize, frame: Frame) -> Result<Picture, PictureError> {
-        let Some((path, file)) = self.file(chunk, frame) else {
-            let path = self.work.shown().join(&self.chunks[chunk].0).join(frame.to_string());
+    fn look(&self, folders: &mut Folders, chunk: usize, frame: Frame) -> Result<Picture, PictureError> {
+        let shown = || self.work.shown().join(&self.chunks[chunk].0);
+        let Some((below, file)) = self.file(chunk, frame) else {
+            let path = shown().join(frame.to_string());
             return Err(PictureError::Read { path, source: io::ErrorKind::NotFound.into() });
         };
-        let held = self.hold(&path)?;
-        let picture = inspect(&held.path()).map_err(|error| error.of(held.shown()))?;
-        if fs::metadata(held.path()).is_ok_and(|found| found.len() == file.bytes) {
-            Ok(picture)
-        } else {
-            Err(PictureError::Truncated { path: held.shown().to_owned() })
-        }
-    }
-
-    fn hold(&self, below: &Path) -> Result<Held, PictureError> {
-        let failed = |source| PictureError::Read { path: self.work.shown().join(below), source };
-        self.work.below(below).map_err(failed)
+        let path = shown().join(&file.name);
+        let failed = |source| PictureError::Read { path: path.clone(), source };
+        let opened = folders.of(chunk, below).and_then(|folder| folder.read(Path::new(&file.name)));
+        let opened = opened.map_err(failed)?;
+        let bytes = opened.metadata().map_err(failed)?.len();
+        let (picture, _) = look_at(opened, &path)?;
+        if bytes == file.bytes { Ok(picture) } else { Err(PictureError::Truncated { path }) }
     }
 
     /// Every file that will be used is there, as it was published, and like the others of its pass. What is not
@@ -173,9 +187,10 @@ impl<'a> Published<'a> {
     fn check(&self, chunks: &[SegmentManifest], pass: &str, tasks: &[Task]) -> Result<(), Failure> {
         let mut looked: Vec<(Frame, usize, Result<Picture, PictureError>)> = Vec::new();
         let mut counts: HashMap<(u32, u32, u8, String), (usize, Picture)> = HashMap::new();
+        let mut folders = Folders { work: self.work, last: None };
         for task in tasks {
             for (chunk, _) in &task.parts {
-                let found = self.look(*chunk, task.frame);
+                let found = self.look(&mut folders, *chunk, task.frame);
                 if let Err(PictureError::Read { path, source }) = &found
                     && source.kind() != io::ErrorKind::NotFound
                 {
@@ -215,6 +230,7 @@ impl<'a> Published<'a> {
 
     fn blend_all(
         &self,
+        folder: &Held,
         tasks: &[Task],
         encoding: Encoding,
         pass: &str,
@@ -224,7 +240,7 @@ impl<'a> Published<'a> {
         let done = Mutex::new(Ok(BTreeMap::new()));
         let work = || {
             while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let blended = watched.one_more().and_then(|()| self.blend_one(task, encoding, pass));
+                let blended = watched.one_more().and_then(|()| self.blend_one(folder, task, encoding, pass));
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 match (&mut *done, blended) {
                     (Ok(files), Ok(file)) => drop(files.insert(task.frame, file)),
@@ -242,13 +258,20 @@ impl<'a> Published<'a> {
         let files = done.into_inner().unwrap_or_else(PoisonError::into_inner)?;
         // By now the system has written most of it: waiting for each alone would leave a core idle.
         for task in tasks {
-            flush(&task.to)
-                .map_err(|error| Failure::storage(format!("cannot write {}", task.to.display()), &error))?;
+            let to = folder.path().join(&task.name);
+            flush(&to).map_err(|error| Failure::storage(format!("cannot write {}", to.display()), &error))?;
         }
         Ok(files)
     }
 
-    fn blend_one(&self, task: &Task, encoding: Encoding, pass: &str) -> Result<FileManifest, Failure> {
+    fn blend_one(
+        &self,
+        folder: &Held,
+        task: &Task,
+        encoding: Encoding,
+        pass: &str,
+    ) -> Result<FileManifest, Failure> {
+        let to = folder.path().join(&task.name);
         let wrong = |error: PictureError| match error {
             PictureError::Write { path, source } => {
                 Failure::storage(format!("cannot write {}", path.display()), &source)
@@ -261,8 +284,10 @@ impl<'a> Published<'a> {
         };
         let mut pictures = Vec::new();
         for (chunk, weight) in &task.parts {
-            if let Some((path, _)) = self.file(*chunk, task.frame) {
-                let held = self.hold(&path).map_err(wrong)?;
+            if let Some((below, file)) = self.file(*chunk, task.frame) {
+                let below = below.join(&file.name);
+                let failed = |source| PictureError::Read { path: self.work.shown().join(&below), source };
+                let held = self.work.below(&below).map_err(failed).map_err(wrong)?;
                 pictures.push((*weight, read(&held.path()).map_err(|error| wrong(error.of(held.shown())))?));
             }
         }
@@ -277,8 +302,8 @@ impl<'a> Published<'a> {
             }
         })?;
         // Few frames, for which the whole job waits.
-        write(&task.to, &mean, encoding.format, Effort::Fast).map_err(wrong)?;
-        FileManifest::of(&task.to)
-            .map_err(|error| Failure::storage(format!("cannot read {}", task.to.display()), &error))
+        write(&to, &mean, encoding.format, Effort::Fast).map_err(wrong)?;
+        FileManifest::of(&to)
+            .map_err(|error| Failure::storage(format!("cannot read {}", to.display()), &error))
     }
 }

@@ -1,7 +1,7 @@
 -- Renews the leader's lease, or ends it (a lease of 0), or notes the server that is trusted.
 --
--- KEYS: fence, leader. ARGV: epoch, holder, address, milliseconds of the lease, server ('' leaves it),
--- revision. Answers ok, deposed, behind or lost.
+-- KEYS: fence, leader, meta, jobs. ARGV: epoch, holder, address, milliseconds of the lease, server ('' leaves it),
+-- revision, least number of jobs ('' for any). Answers ok, deposed, behind or lost.
 local fence = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'revision')
 if not fence[1] then
   return 'lost'
@@ -14,6 +14,10 @@ if ARGV[4] == '0' then
   return 'ok'
 end
 if fence[3] ~= ARGV[6] then
+  return 'behind'
+end
+-- Somebody has removed keys of the farm, and the leader still has all of it.
+if ARGV[7] ~= '' and (redis.call('EXISTS', KEYS[3]) == 0 or redis.call('SCARD', KEYS[4]) < tonumber(ARGV[7])) then
   return 'behind'
 end
 if ARGV[5] ~= '' then

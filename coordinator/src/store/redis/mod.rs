@@ -169,12 +169,23 @@ impl Redis {
         })
     }
 
-    async fn keep_for(&mut self, epoch: Epoch, milliseconds: u128, settled: bool) -> Result<(), StoreError> {
+    /// `jobs`: as in [`Store::keep`]; `None`: whatever is in it.
+    async fn keep_for(
+        &mut self,
+        epoch: Epoch,
+        milliseconds: u128,
+        settled: bool,
+        jobs: Option<usize>,
+    ) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let mut call = call(&self.scripts.keep);
-        call.arg(2).arg(self.layout.key("fence")).arg(self.layout.key("leader"));
+        call.arg(4);
+        ["fence", "leader", "meta", "jobs"].iter().for_each(|name| {
+            call.arg(self.layout.key(name));
+        });
         call.arg(epoch.0).arg(&self.holder).arg(&self.advertise).arg(milliseconds.to_string());
         call.arg(if settled { self.server.run_id.as_str() } else { "" }).arg(self.revision);
+        call.arg(jobs.map(|jobs| jobs.to_string()).unwrap_or_default());
         let answer = call.query_async::<String>(&mut connection).await;
         judge(&self.told(answer)?)
     }
@@ -335,12 +346,12 @@ impl Store for Redis {
         }
     }
 
-    async fn keep(&mut self, epoch: Epoch, settled: bool) -> Result<(), StoreError> {
-        self.keep_for(epoch, self.lease.as_millis(), settled).await
+    async fn keep(&mut self, epoch: Epoch, settled: bool, jobs: usize) -> Result<(), StoreError> {
+        self.keep_for(epoch, self.lease.as_millis(), settled, Some(jobs)).await
     }
 
     async fn resign(&mut self, epoch: Epoch) -> Result<(), StoreError> {
-        self.keep_for(epoch, 0, false).await
+        self.keep_for(epoch, 0, false, None).await
     }
 
     async fn follow(&mut self) -> Result<News, StoreError> {
