@@ -19,8 +19,12 @@ pub(crate) fn survey(roots: &Roots, tag: &FarmTag, job: &ToSurvey) -> (Vec<Found
             return (Vec::new(), false);
         }
     };
-    let is_whole =
-        |manifest: SequenceManifest| manifest.job == job.work_dir.to_string() && manifest.missing.is_empty();
+    // A sequence of other frames is from before the job was edited.
+    let is_whole = |manifest: SequenceManifest| {
+        manifest.job == job.work_dir.to_string()
+            && manifest.missing.is_empty()
+            && manifest.frames() == job.frames
+    };
     let assembled = SequenceManifest::read(&output).is_some_and(is_whole);
     let chunks = whole_chunks(&work_dir).unwrap_or_else(|error| {
         warn!(job = job.job.0, %error, folder = %work_dir.display(), "cannot be read");

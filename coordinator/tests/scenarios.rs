@@ -174,6 +174,7 @@ impl Story {
             ["pause", job] => Command::Pause(self.job(job)),
             ["resume", job] => Command::Resume(self.job(job)),
             ["cancel", job] => Command::Cancel(self.job(job)),
+            ["remove", job] => Command::Remove(self.job(job)),
             ["retry", job] => Command::Retry(self.job(job)),
             ["priority", job, n] => Command::SetPriority(
                 self.job(job),

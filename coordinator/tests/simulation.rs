@@ -846,6 +846,7 @@ impl World {
         let command = match self.rng.random_range(0..9) {
             0 => Command::Pause(job),
             1 => Command::Resume(job),
+            2 if self.rng.random_bool(0.3) => Command::Remove(job),
             2 => Command::Cancel(job),
             3 => Command::Retry(job),
             4 => Command::SetPriority(job, Priority::new(self.rng.random_range(0..=100)).expect("valid")),

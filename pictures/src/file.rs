@@ -1,8 +1,8 @@
 //! A picture file, whatever its kind.
 
 use std::{
-    fs::File,
-    io::{BufReader, Read as _, Seek as _},
+    fs::{self, File},
+    io::{self, BufReader, Read as _, Seek as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
@@ -160,6 +160,16 @@ pub fn read(path: &Path) -> Result<Raster, PictureError> {
         Kind::Jpeg => jpeg::read(path, &mut file),
         Kind::Dpx => dpx::read(path, &mut file),
     }
+}
+
+/// A new file. What lies under its name is removed, and never written into: it may be a link, or another name of a file
+/// that must stay as it is.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::create_new(path)
 }
 
 /// How much time a file is worth. No pixel depends on it.

@@ -41,6 +41,19 @@ impl Held {
         Ok(Self::new(openat(CWD, path, PLACE, Mode::empty())?, path.to_owned()))
     }
 
+    /// The folder that `path` leads to, links followed; storage that is mounted when it is used is mounted.
+    ///
+    /// # Errors
+    /// When no folder is there, or it cannot be reached.
+    pub fn open_folder(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(openat(CWD, path, PLACE | OFlags::DIRECTORY, Mode::empty())?, path.to_owned()))
+    }
+
+    /// Whether something was refused since a link lies in its place.
+    pub fn is_link(error: &io::Error) -> bool {
+        error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+    }
+
     fn new(handle: OwnedFd, shown: PathBuf) -> Self {
         Self { handle: Arc::new(handle), shown }
     }
@@ -161,13 +174,21 @@ impl Held {
     /// # Errors
     /// When it can be neither.
     pub fn copy(&self, to: &Path) -> io::Result<()> {
+        // A pipe would be waited for.
+        if !fs::metadata(self.path())?.is_file() {
+            let told = format!("{} is no regular file", self.shown.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+        }
         fs::copy(self.path(), to).map(drop)
     }
 
-    /// In what is told of it, the name for people in place of the path for this process.
+    /// In what is told of it, the name for people in place of the paths for this process and its children.
     pub fn tell(&self, said: &str) -> String {
-        let (path, shown) = (self.path(), self.shown.to_string_lossy());
-        let path = path.to_string_lossy();
+        self.tell_of(&self.path_for_children(), &self.tell_of(&self.path(), said))
+    }
+
+    fn tell_of(&self, path: &Path, said: &str) -> String {
+        let (path, shown) = (path.to_string_lossy(), self.shown.to_string_lossy());
         let mut told = String::new();
         let mut rest = said;
         while let Some(at) = rest.find(&*path) {

@@ -19,11 +19,13 @@ use std::{
     fs::{self, File},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     str::FromStr,
 };
 
 use hearth_workflows::{Frame, FrameSet};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// Describes a published chunk, in its folder.
@@ -37,6 +39,9 @@ pub const SEQUENCE_FILE: &str = "manifest.json";
 
 /// Small pictures of finished frames, in the folder of a chunk or a sequence: `<pass>.<frame>.jpg`.
 pub const THUMBNAIL_FOLDER: &str = ".thumbnails";
+
+/// Bytes of a manifest: that of a million frames has fewer.
+const LARGEST: u64 = 1 << 30;
 
 /// Bytes read at once.
 const BLOCK: usize = 256 * 1024;
@@ -227,7 +232,7 @@ impl FileManifest {
 impl ChunkManifest {
     /// Of the chunk in `folder`, with its digest; `None` when there is none, or it cannot be read.
     pub fn read(folder: &Path) -> Option<(Self, ManifestDigest)> {
-        let text = fs::read(folder.join(CHUNK_FILE)).ok()?;
+        let text = read_plain(&folder.join(CHUNK_FILE)).ok()?;
         Some((serde_json::from_slice(&text).ok()?, ManifestDigest::of(&text)))
     }
 
@@ -255,10 +260,30 @@ impl ChunkManifest {
 }
 
 impl SequenceManifest {
+    /// The frames that it was put together for, with those that are missing.
+    pub fn frames(&self) -> FrameSet {
+        let mut frames = self.missing.clone();
+        self.chunks.iter().for_each(|chunk| frames.insert_all(&chunk.frames));
+        frames
+    }
+
     /// Of the sequence in `folder`; `None` when there is none, or it cannot be read.
     pub fn read(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(folder.join(SEQUENCE_FILE)).ok()?).ok()
+        serde_json::from_slice(&read_plain(&folder.join(SEQUENCE_FILE)).ok()?).ok()
     }
+}
+
+/// Reads a regular file: links are not followed, pipes not waited for, and what is larger than any manifest is none.
+fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > LARGEST {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut text = Vec::new();
+    file.take(LARGEST).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// The name of a file in a folder that is known: one that leads elsewhere makes the manifest unreadable.
@@ -304,7 +329,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Several nodes, on several hosts, may be writing the same file.
     let unique = RandomState::new().build_hasher().finish();
     let part = path.with_file_name(format!(".{name}-{unique:016x}"));
-    let mut file = File::create(&part)?;
+    let mut file = File::create_new(&part)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&part, path)?;

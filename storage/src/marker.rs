@@ -47,7 +47,8 @@ pub fn read(root: &Path) -> io::Result<Option<StorageId>> {
 
 /// The same of a root that is open.
 pub(crate) fn read_in(root: impl AsFd) -> io::Result<Option<StorageId>> {
-    let opened = openat(root, MARKER_FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let opened =
+        openat(root, MARKER_FILE, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
     id_in(opened.map(File::from).map_err(io::Error::from))
 }
 

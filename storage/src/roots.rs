@@ -150,7 +150,7 @@ impl Roots {
         let found = folder.find(Path::new(name)).map_err(|source| open_error(folder, name, source))?;
         let real = found.real().map_err(|source| open_error(folder, name, source))?;
         let is_in = |base: &PathBuf| {
-            let base = Held::open(base).and_then(|base| base.real());
+            let base = Held::open_folder(base).and_then(|base| base.real());
             base.is_ok_and(|base| real.starts_with(base))
         };
         if self.paths.values().any(is_in) {
@@ -172,7 +172,7 @@ impl Roots {
             .max_by_key(|(_, base)| base.as_os_str().len())
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is in no storage root"))?;
         // Looked at and written through one handle: a mount that drops in between takes the handle with it.
-        let base = Held::open(path).map_err(|error| not_there(path, error))?;
+        let base = Held::open_folder(path).map_err(|error| not_there(path, error))?;
         if let Some(id) = self.storage.get(root) {
             is_storage(root, path, id, marker::read_in(&base)).map_err(io::Error::other)?;
         }
@@ -180,7 +180,13 @@ impl Roots {
         // What is there already may be reached by links that people have put there.
         for there in below.ancestors() {
             match inside(&base, there, root, &folder.to_string_lossy()) {
-                Ok(held) => return held.make_below(below.strip_prefix(there).map_err(io::Error::other)?),
+                Ok(held) if held.is_folder() => {
+                    return held.make_below(below.strip_prefix(there).map_err(io::Error::other)?);
+                }
+                Ok(held) => {
+                    let told = format!("{} is no folder; move it away", held.shown().display());
+                    return Err(io::Error::new(io::ErrorKind::NotADirectory, told));
+                }
                 Err(RootsError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 Err(RootsError::Open { source, .. }) => return Err(source),
                 Err(error) => return Err(io::Error::other(error)),
@@ -219,7 +225,7 @@ impl Roots {
 
     fn held(&self, root: &str, below: &str, shown: &str) -> Result<Held, RootsError> {
         let path = self.base(root)?;
-        let base = Held::open(path).map_err(|source| RootsError::Unreachable {
+        let base = Held::open_folder(path).map_err(|source| RootsError::Unreachable {
             root: root.to_owned(),
             path: path.clone(),
             source,

@@ -195,10 +195,11 @@ async fn a_batch_is_taken_whole_or_not_at_all_and_controlled_as_one() {
     assert!(raised.iter().all(|job| job.priority == 90));
     // What has ended already is left as it is.
     farm.client
-        .control(answer.jobs[1].job_id, v1::control_job_request::Action::Cancel(v1::Cancel {}))
+        .control(answer.jobs[1].job_id, v1::control_job_request::Action::Cancel(v1::Cancel::default()))
         .await
         .expect("cancelled");
-    let cancelled = farm.client.control_batch(first, Action::Cancel(v1::Cancel {})).await.expect("cancelled");
+    let cancelled =
+        farm.client.control_batch(first, Action::Cancel(v1::Cancel::default())).await.expect("cancelled");
     assert!(cancelled.iter().all(|job| job.state() == JobState::Cancelled), "{cancelled:?}");
     let again =
         farm.client.control_batch(first, Action::Pause(v1::Pause {})).await.expect_err("all have ended");

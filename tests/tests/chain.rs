@@ -120,7 +120,7 @@ async fn what_cannot_follow_is_told() {
     let follower = submit(&farm, behind(odd, "resize-sharpen", "follows")).await;
     let waiting = farm.client.job(follower).await.expect("there");
     assert!(waiting.message.contains(&format!("of job {odd}")), "{}", waiting.message);
-    farm.client.control(odd, Action::Cancel(v1::Cancel {})).await.expect("cancelled");
+    farm.client.control(odd, Action::Cancel(v1::Cancel::default())).await.expect("cancelled");
     for job in [odd, follower, movie] {
         assert_eq!(finish(&farm.client, job).await.0.state(), JobState::Cancelled);
     }

@@ -256,7 +256,7 @@ async fn a_delivery_tells_how_far_it_is_and_can_be_cancelled() {
     let progress = view.attempts[0].progress.clone().expect("progress");
     assert_eq!(progress.phase(), v1::AttemptPhase::Encoding);
     farm.client
-        .control(job, v1::control_job_request::Action::Cancel(v1::Cancel {}))
+        .control(job, v1::control_job_request::Action::Cancel(v1::Cancel::default()))
         .await
         .expect("cancelled");
     until(&farm.client, job, |job| job.state() == JobState::Cancelled && job.attempts.is_empty()).await;

@@ -138,7 +138,7 @@ async fn a_cancelled_prompt_that_comfyui_keeps_makes_the_node_unready() {
     let job = job.expect("a job").job_id;
     let is_queued = |job: &Job| job.attempts.iter().any(|attempt| attempt.progress.is_some());
     until(&farm.client, job, is_queued).await;
-    farm.client.control(job, Action::Cancel(Cancel {})).await.expect("cancelled");
+    farm.client.control(job, Action::Cancel(Cancel::default())).await.expect("cancelled");
     hangs(&farm).await;
     farm.stop().await;
 }

@@ -540,7 +540,9 @@ async fn what_was_acknowledged_a_moment_before_redis_is_emptied_is_there_after_i
             client
                 .control(
                     job,
-                    hearth_client::v1::control_job_request::Action::Cancel(hearth_client::v1::Cancel {}),
+                    hearth_client::v1::control_job_request::Action::Cancel(
+                        hearth_client::v1::Cancel::default(),
+                    ),
                 )
                 .await
                 .expect("it is there");

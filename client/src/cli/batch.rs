@@ -27,7 +27,7 @@ use crate::FarmClient;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BatchCommand {
-    /// Submit all jobs of a file, or every clip in a folder: all of them are taken, or none
+    /// Submit all jobs of a file, or every clip in a folder: all of them are taken, or none, unless --leave-out-wrong
     Submit(Box<BatchSubmit>),
     /// Show the jobs of a batch
     Show { batch: u64 },
@@ -37,7 +37,7 @@ pub(crate) enum BatchCommand {
     Pause { batch: u64 },
     /// Go on with its paused jobs
     Resume { batch: u64 },
-    /// Stop all of its jobs and remove what they have rendered
+    /// Stop all of its jobs; what they have rendered is kept for a while, in which retry goes on with them
     Cancel { batch: u64 },
     /// Try the failed frames of all of its jobs again
     Retry { batch: u64 },
@@ -283,7 +283,7 @@ pub(super) async fn run(
         }
         BatchCommand::Pause { batch } => (batch, Action::Pause(v1::Pause {})),
         BatchCommand::Resume { batch } => (batch, Action::Resume(v1::Resume {})),
-        BatchCommand::Cancel { batch } => (batch, Action::Cancel(v1::Cancel {})),
+        BatchCommand::Cancel { batch } => (batch, Action::Cancel(v1::Cancel::default())),
         BatchCommand::Retry { batch } => (batch, Action::Retry(v1::Retry {})),
         BatchCommand::Priority { batch, priority } => {
             (batch, Action::SetPriority(v1::SetPriority { priority }))
@@ -350,13 +350,15 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
     response.left_out.iter().for_each(|line| complain!("left out: {line}"));
     let batch = response.jobs.first().map_or(0, |job| job.job_id);
     if flags.watch {
-        return watch(client, batch, as_json).await;
+        let ended = watch(client, batch, as_json).await?;
+        let is_fine = matches!(ended, Outcome::Fine);
+        return Ok(if is_fine && !response.left_out.is_empty() { Outcome::Told(1) } else { ended });
     }
     show(&response.jobs, as_json);
     if !as_json {
         say!("follow it with: hearth batch watch {batch}");
     }
-    Ok(Outcome::Fine)
+    Ok(if response.left_out.is_empty() { Outcome::Fine } else { Outcome::Told(1) })
 }
 
 fn read(path: &Path) -> Result<File, CliError> {

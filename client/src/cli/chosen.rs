@@ -56,6 +56,8 @@ pub(crate) enum Deed {
     Pause,
     Resume,
     Cancel,
+    /// Cancels, and keeps nothing.
+    Remove,
     Retry,
     Edit(Box<v1::Edit>),
 }
@@ -65,7 +67,8 @@ impl Deed {
         match self {
             Self::Pause => Action::Pause(v1::Pause {}),
             Self::Resume => Action::Resume(v1::Resume {}),
-            Self::Cancel => Action::Cancel(v1::Cancel {}),
+            Self::Cancel => Action::Cancel(v1::Cancel::default()),
+            Self::Remove => Action::Cancel(v1::Cancel { remove: true }),
             Self::Retry => Action::Retry(v1::Retry {}),
             Self::Edit(edit) => Action::Edit(v1::Edit::clone(edit)),
         }
@@ -75,7 +78,7 @@ impl Deed {
         match self {
             Self::Pause => "pause",
             Self::Resume => "resume",
-            Self::Cancel => "cancel",
+            Self::Cancel | Self::Remove => "cancel",
             Self::Retry => "retry",
             Self::Edit(_) => "edit",
         }
@@ -92,7 +95,7 @@ pub(super) async fn run(
     let asks = !chosen.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let by_number = !chosen.jobs.is_empty();
     let jobs = if by_number {
-        numbered(client, &chosen.jobs, asks && deed == Deed::Cancel).await?
+        numbered(client, &chosen.jobs, asks && matches!(deed, Deed::Cancel | Deed::Remove)).await?
     } else {
         found(client, &chosen, &deed).await?
     };
@@ -134,7 +137,7 @@ fn kept(job: &v1::Job) -> String {
         return String::new();
     }
     format!(
-        "; {done} finished frames are kept for a while: hearth retry {id} goes on with it, hearth cancel {id} removes them now"
+        "; {done} finished frames are kept for a while: hearth retry {id} goes on with it, hearth cancel --remove {id} removes them now"
     )
 }
 
@@ -154,6 +157,14 @@ async fn numbered(client: &FarmClient, jobs: &[u64], look: bool) -> Result<Vec<v
 async fn found(client: &FarmClient, chosen: &Chosen, deed: &Deed) -> Result<Vec<v1::Job>, CliError> {
     let states: &[JobState] = match (chosen.state.as_slice(), deed) {
         ([], Deed::Retry) => &[JobState::Failed, JobState::Partial],
+        // What they have kept is removed.
+        ([], Deed::Remove) => &[
+            JobState::Waiting,
+            JobState::Running,
+            JobState::Paused,
+            JobState::Assembling,
+            JobState::Cancelled,
+        ],
         (given, _) => given,
     };
     let request = v1::ListJobsRequest {
@@ -189,9 +200,8 @@ fn why_ask(jobs: &[v1::Job], deed: &Deed, by_number: bool) -> Option<String> {
     if others > 0 {
         reasons.push(format!("{others} of other people"));
     }
-    if *deed == Deed::Cancel && frames > 0 {
-        let are_kept = jobs.iter().all(|job| job.state() != JobState::Cancelled);
-        reasons.push(if are_kept {
+    if matches!(deed, Deed::Cancel | Deed::Remove) && frames > 0 {
+        reasons.push(if *deed == Deed::Cancel {
             format!("{frames} finished frames; they are kept for a while, then removed")
         } else {
             format!("{frames} finished frames are removed now")

@@ -23,18 +23,22 @@ pub(super) fn parse(text: &str, now: &Zoned) -> Result<i64, CliError> {
         now.timestamp().checked_add(span).map_err(|_| wrong())?
     } else if let Ok(time) = text.parse::<Timestamp>() {
         time
-    } else if let Ok(time) = text.parse::<Time>() {
+    } else if text.contains('-') {
+        // A day, and perhaps a time on it.
+        if text.contains([' ', 'T']) {
+            local(text.parse::<DateTime>().map_err(|_| wrong())?)?.timestamp()
+        } else {
+            let day = text.parse::<Date>().map_err(|_| wrong())?;
+            local(day.tomorrow().map_err(|_| wrong())?.to_datetime(Time::midnight()))?.timestamp()
+        }
+    } else {
+        let time = text.parse::<Time>().map_err(|_| wrong())?;
         let today = local(now.date().to_datetime(time))?;
         if today > *now {
             today.timestamp()
         } else {
             local(now.date().tomorrow().map_err(|_| wrong())?.to_datetime(time))?.timestamp()
         }
-    } else if text.contains(':') {
-        local(text.parse::<DateTime>().map_err(|_| wrong())?)?.timestamp()
-    } else {
-        let day = text.parse::<Date>().map_err(|_| wrong())?;
-        local(day.tomorrow().map_err(|_| wrong())?.to_datetime(Time::midnight()))?.timestamp()
     };
     Ok(time.as_millisecond())
 }

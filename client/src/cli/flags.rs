@@ -93,11 +93,18 @@ pub(crate) enum Command {
     /// Go on with paused jobs
     Resume(Chosen),
     /// Stop jobs. What they have rendered is kept for a day, unless the coordinator says otherwise, in which hearth retry
-    /// goes on; cancelled again, it is removed at once
+    /// goes on
     #[command(after_help = "Examples:
   hearth cancel 3 5 7
+  hearth cancel --remove 3
   hearth cancel --show dune --state waiting,paused")]
-    Cancel(Chosen),
+    Cancel {
+        #[command(flatten)]
+        jobs: Chosen,
+        /// Remove what they have rendered at once, also of jobs that have been cancelled already
+        #[arg(long)]
+        remove: bool,
+    },
     /// Try the failed frames of jobs again, or go on with cancelled ones
     Retry(Chosen),
     /// Render some frames of a finished job again; they are replaced, and the others stay

@@ -202,7 +202,10 @@ async fn run(flags: Flags) -> Result<Outcome, CliError> {
         Command::Watch { job } => return follow(&client, job, json).await,
         Command::Pause(jobs) => return chosen::run(&client, jobs, Deed::Pause, json).await,
         Command::Resume(jobs) => return chosen::run(&client, jobs, Deed::Resume, json).await,
-        Command::Cancel(jobs) => return chosen::run(&client, jobs, Deed::Cancel, json).await,
+        Command::Cancel { jobs, remove } => {
+            let deed = if remove { Deed::Remove } else { Deed::Cancel };
+            return chosen::run(&client, jobs, deed, json).await;
+        }
         Command::Retry(jobs) => return chosen::run(&client, jobs, Deed::Retry, json).await,
         Command::Edit(edit) => {
             let deed = Deed::Edit(Box::new(submit::edit(edit.change)?));

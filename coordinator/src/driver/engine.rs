@@ -53,6 +53,8 @@ pub(super) struct Engine<S> {
     pub(super) ahead: bool,
     /// What of memory may not be in the store, while it is ahead.
     pub(super) unwritten: BTreeSet<Key>,
+    /// What of the store cannot be read.
+    pub(super) aside: BTreeSet<Key>,
     /// Whether what the store has lost is being written again.
     pub(super) restoring: bool,
     /// When the store first answered after it was away.

@@ -240,6 +240,7 @@ pub async fn start<S: Store>(
         farm: None,
         ahead: false,
         unwritten: BTreeSet::new(),
+        aside: BTreeSet::new(),
         restoring: false,
         back: None,
         lost: false,

@@ -2,7 +2,7 @@
 //! something.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -164,6 +164,9 @@ impl<S: Store> Engine<S> {
     fn restored(&mut self, records: &BTreeMap<Key, Record>) -> Result<Option<Farm>, StoreError> {
         let now = self.clock.now();
         let (farm, aside) = Farm::restore_readable(now, &self.options.farm, records)?;
+        let read = farm.as_ref().map(Farm::keys).unwrap_or_default().into_iter().collect::<BTreeSet<Key>>();
+        let is_aside = |key: &&Key| !aside.is_empty() && !read.contains(*key);
+        self.aside = records.keys().filter(is_aside).cloned().collect();
         for failure in aside {
             error!(
                 error = %chain(&failure),
@@ -250,7 +253,9 @@ impl<S: Store> Engine<S> {
         records: &BTreeMap<Key, Record>,
     ) -> Result<(), StoreError> {
         let Some(farm) = &self.farm else { return Ok(()) };
-        let lost = difference(farm, records);
+        let mut lost = difference(farm, records);
+        // What could not be read stays as it is: somebody may mend it.
+        lost.retain(|(key, record)| record.is_some() || !self.aside.contains(key));
         warn!(
             records = lost.len(),
             "the store has lost records that are remembered here: writing them again"

@@ -25,6 +25,8 @@ pub enum Command {
     Pause(JobId),
     Resume(JobId),
     Cancel(JobId),
+    /// The same, and nothing that it has rendered is kept.
+    Remove(JobId),
     Retry(JobId),
     SetPriority(JobId, Priority),
     Edit(JobId, Box<Edit>),
@@ -221,6 +223,12 @@ pub enum Refusal {
         "the job would have at least {min} nodes and at most {max}; give it a minimum that is not above its maximum"
     )]
     Nodes { min: usize, max: usize },
+    #[error(
+        "job {job} waits for job {awaited}, which was cancelled; retry that one first, or submit this one anew"
+    )]
+    AwaitedCancelled { job: JobId, awaited: JobId },
+    #[error("frames {first} are to go first, and the job does not make them; name some that it makes")]
+    FirstNotMade { first: FrameSet },
     #[error("the frames of job {job} cannot be changed: {why}")]
     FramesFixed { job: JobId, why: &'static str },
     #[error("job {job} has nothing to retry: no frame of it has failed")]

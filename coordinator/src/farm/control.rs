@@ -50,7 +50,13 @@ impl Farm {
         Ok(Answer::Done)
     }
 
-    pub(super) fn cancel(&mut self, now: Timestamp, id: JobId, step: &mut Step) -> Result<Answer, Refusal> {
+    pub(super) fn cancel(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        keep: Duration,
+        step: &mut Step,
+    ) -> Result<Answer, Refusal> {
         let job = self.jobs.get(&id).ok_or(Refusal::NoSuchJob(id))?;
         match job.phase {
             Phase::Ended(Ended::Done) => {
@@ -59,15 +65,17 @@ impl Farm {
             Phase::Ended(Ended::Partial) => {
                 return Err(Refusal::AlreadyEnded { job: id, how: PARTIAL });
             }
-            // Asking twice is no mistake; whoever does wants the room.
+            // Asking twice is no mistake.
             Phase::Ended(Ended::Cancelled { .. }) => {
-                self.let_go(id, step);
+                if keep.is_zero() {
+                    self.let_go(id, step);
+                }
                 self.fill_chores(now, step);
                 return Ok(Answer::Done);
             }
             Phase::Rendering | Phase::Assembling | Phase::Delivering | Phase::Ended(Ended::Failed) => {}
         }
-        self.abandon(now, id, self.config.keep_cancelled, step);
+        self.abandon(now, id, keep, step);
         self.fill_chores(now, step);
         self.fill_open(now, step);
         Ok(Answer::Done)
@@ -110,7 +118,7 @@ impl Farm {
     }
 
     /// What a cancelled job has rendered is not kept any longer.
-    fn let_go(&mut self, id: JobId, step: &mut Step) {
+    pub(super) fn let_go(&mut self, id: JobId, step: &mut Step) {
         self.unkeep(id);
         let is_kept = |job: &Job| {
             job.phase == Phase::Ended(Ended::Cancelled { cleaned: false }) && !job.pieces.is_empty()
@@ -145,6 +153,8 @@ impl Farm {
         }
         if let Some(job) = self.jobs.get_mut(&id).filter(|_| !assembly.is_empty()) {
             job.chore_not_before = now.after(self.config.lease);
+            // What it reports all the same is of other frames.
+            assembly.iter().for_each(|attempt| drop(job.handed.remove(&attempt.number)));
         }
     }
 
@@ -154,7 +164,7 @@ impl Farm {
         id: JobId,
         step: &mut Step,
     ) -> Result<Answer, Refusal> {
-        let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
+        let job = self.jobs.get(&id).ok_or(Refusal::NoSuchJob(id))?;
         match job.phase {
             Phase::Ended(Ended::Done) => {
                 return Err(Refusal::AlreadyEnded { job: id, how: "finished" });
@@ -172,7 +182,16 @@ impl Farm {
             | Phase::Delivering
             | Phase::Ended(Ended::Failed | Ended::Partial) => {}
         }
-        let output = job.spec.output.to_string();
+        let was_cancelled = matches!(job.phase, Phase::Ended(Ended::Cancelled { .. }));
+        let (spec, before) = (job.spec.clone(), job.ended);
+        let gone = spec.awaits().find(|awaited| {
+            let phase = self.jobs.get(awaited).map(|job| job.phase);
+            matches!(phase, None | Some(Phase::Ended(Ended::Cancelled { .. })))
+        });
+        if let Some(awaited) = gone.filter(|_| was_cancelled) {
+            return Err(Refusal::AwaitedCancelled { job: id, awaited });
+        }
+        let output = spec.output.to_string();
         if let Some(&other) = self.outputs.get(&output).filter(|other| **other != id) {
             return Err(Refusal::OutputTaken { other, output });
         }
@@ -193,7 +212,8 @@ impl Farm {
         job.in_a_row = 0;
         job.in_a_row_on.clear();
         job.rest_until = Timestamp(0);
-        if job.phase != Phase::Assembling {
+        // Somebody may still be putting together what was cancelled, or tried before.
+        if job.phase != Phase::Assembling && !was_cancelled {
             job.chore_not_before = Timestamp(0);
         }
         job.phase = job.open_phase();
@@ -202,9 +222,45 @@ impl Farm {
         }
         self.outputs.insert(output, id);
         self.changed(id, step);
+        if was_cancelled {
+            // What went with it comes with it: its deliveries, and jobs that work on its frames.
+            for dependent in self.dependents_of(id) {
+                if self.jobs.get(&dependent).is_some_and(|other| other.ended == before) {
+                    self.take_up(dependent, step);
+                }
+            }
+        }
         self.fill_chores(now, step);
         self.fill_open(now, step);
         Ok(Answer::Done)
+    }
+
+    /// Takes up a job that was cancelled together with one that it waits for, as far as its place is free.
+    fn take_up(&mut self, id: JobId, step: &mut Step) {
+        self.unkeep(id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let is_free = self.outputs.get(job.spec.output.as_str()).is_none_or(|other| *other == id);
+        // What is being cleaned up is lost.
+        let is_cleaned =
+            job.phase == Phase::Ended(Ended::Cancelled { cleaned: false }) && job.pieces.is_empty();
+        if !is_free || is_cleaned || !matches!(job.phase, Phase::Ended(Ended::Cancelled { .. })) {
+            return;
+        }
+        let ended = job.ended.take();
+        job.paused = false;
+        job.message.clear();
+        job.phase = job.open_phase();
+        self.outputs.insert(job.spec.output.to_string(), id);
+        if let Some(ended) = ended {
+            self.ended.remove(&(ended, id));
+        }
+        self.follow(id);
+        self.changed(id, step);
+        for dependent in self.dependents_of(id) {
+            if self.jobs.get(&dependent).is_some_and(|other| other.ended == ended) {
+                self.take_up(dependent, step);
+            }
+        }
     }
 
     pub(super) fn set_drained(
@@ -300,9 +356,10 @@ impl Farm {
                 job: id,
                 how: "failed; `hearth retry` makes its failed frames wait again",
             }),
-            Phase::Ended(Ended::Cancelled { .. }) => {
-                Err(Refusal::AlreadyEnded { job: id, how: "been cancelled" })
-            }
+            Phase::Ended(Ended::Cancelled { .. }) => Err(Refusal::AlreadyEnded {
+                job: id,
+                how: "been cancelled; `hearth retry` goes on with it while what it had finished is kept",
+            }),
         }
     }
 }

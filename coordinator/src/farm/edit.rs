@@ -55,6 +55,7 @@ impl Farm {
         terms.deadline = edit.deadline.unwrap_or(terms.deadline);
         terms.min_nodes = edit.min_nodes.unwrap_or(terms.min_nodes);
         terms.max_nodes = edit.max_nodes.unwrap_or(terms.max_nodes);
+        let is_first_given = edit.first.is_some();
         terms.first = edit.first.unwrap_or_else(|| std::mem::take(&mut terms.first));
         let (min, max) = (terms.min_nodes, terms.max_nodes);
         if max > 0 && min > max {
@@ -64,11 +65,18 @@ impl Farm {
         let before = spec.frames.clone();
         let frames = edit.frames.unwrap_or_else(|| before.clone());
         spec.frames = frames.clone();
+        let mut first = spec.terms.first.clone();
+        first.remove_all(&frames);
+        if is_first_given && !first.is_empty() {
+            return Err(Refusal::FirstNotMade { first });
+        }
         spec.terms.first = spec.terms.first.intersection(&frames);
 
         self.unrank(id);
-        if let (Some(priority), Some(job)) = (edit.priority, self.jobs.get_mut(&id)) {
-            job.priority = priority;
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.priority = edit.priority.unwrap_or(job.priority);
+            // It is judged anew, if it has a deadline.
+            job.late &= spec.terms.deadline.is_some();
         }
         self.replace_spec(id, spec);
         step.changes.push(Key::Spec(id));

@@ -1,6 +1,6 @@
 //! Results, and the end of a job: rendered, assembled, done.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use hearth_storage::manifest::ManifestDigest;
 use hearth_workflows::FrameSet;
@@ -50,15 +50,18 @@ impl Farm {
         step.effects.push(Effect::Acknowledge { session, attempt: id });
         let ours = self.attempts.get(&id).filter(|attempt| attempt.node == *name);
         let handed = match ours {
-            Some(attempt) => attempt.work.rendered().cloned(),
+            Some(attempt) => attempt.work.rendered(),
             None => match self.jobs.get(&id.job).and_then(|job| job.was_handed(id.number, name)) {
-                Some(handed) => handed.frames.clone(),
+                Some(handed) => handed.frames.as_ref(),
                 None => return,
             },
         };
         let ours = ours.is_some();
         let is_chore = handed.is_none();
-        let frames = &handed.map(|handed| handed.intersection(frames)).unwrap_or_default();
+        let frames = &match handed {
+            Some(handed) if handed == frames => Cow::Borrowed(frames),
+            handed => Cow::Owned(handed.map(|handed| handed.intersection(frames)).unwrap_or_default()),
+        };
         match outcome {
             Outcome::Failed { kind, message, frames: named } => {
                 if ours {
@@ -67,7 +70,8 @@ impl Farm {
             }
             Outcome::Succeeded { seconds, published } => {
                 let brought = Brought { frames, seconds, published };
-                let held = if ours { self.release(now, id, step) } else { None };
+                // What has brought its result brings nothing later.
+                let held = if ours { self.let_hold_go(now, id, step) } else { None };
                 let measured = held.as_ref().map(|attempt| (attempt.estimate, attempt.spent(now)));
                 match held.map(|attempt| attempt.work) {
                     Some(Work::Assembly | Work::Delivery | Work::CleanUp) => {
@@ -142,15 +146,17 @@ impl Farm {
         job.in_a_row_on.remove(name);
         job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone(), published });
         step.changes.push(Key::Piece(id));
+        let convicted = job.convicted(name);
         // Before any node is given work below, the queue must know that these frames wait no more.
         self.rank(id.job);
         if let Some(node) = self.nodes.get_mut(name) {
             node.frames_done += fresh.len();
             node.chunks_done += 1;
+            if node.has_record() {
+                self.clear_record(name, step);
+            }
         }
-        self.clear_record(name, step);
-        let convicted = self.jobs.get_mut(&id.job).map(|job| job.convicted(name));
-        for (node, message) in convicted.into_iter().flatten() {
+        for (node, message) in convicted {
             self.hold_against(now, &node, id.job, &message, step);
         }
         if !fresh.is_subset(leased) {

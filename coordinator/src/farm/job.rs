@@ -320,6 +320,9 @@ impl Job {
 
     /// `by` has done something: the nodes that had failed what is all done now, and why.
     pub(super) fn convicted(&mut self, by: &NodeName) -> Vec<(NodeName, String)> {
+        if self.accused.is_empty() {
+            return Vec::new();
+        }
         let (proven, open): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.accused)
             .into_iter()
             .partition(|(_, failed, _)| failed.is_subset(&self.done));

@@ -279,15 +279,22 @@ impl Farm {
         self.leases.insert((attempt.lease_until, id));
     }
 
-    /// Ends an attempt's hold on node and lease. What becomes of its frames is the caller's.
+    /// Ends an attempt's hold on node and lease; its result may still come. What becomes of its frames is the caller's.
     /// Frames that a spare of it renders are that one's from now on.
     pub(super) fn release(&mut self, now: Timestamp, id: AttemptId, step: &mut Step) -> Option<Attempt> {
+        if let (Some(attempt), Some(job)) = (self.attempts.get(&id), self.jobs.get_mut(&id.job)) {
+            job.remember_handed(id.number, &attempt.node, attempt.work.rendered());
+        }
+        self.let_hold_go(now, id, step)
+    }
+
+    /// The same of an attempt whose result is here.
+    pub(super) fn let_hold_go(&mut self, now: Timestamp, id: AttemptId, step: &mut Step) -> Option<Attempt> {
         let mut attempt = self.attempts.remove(&id)?;
         self.leases.remove(&(attempt.lease_until, id));
         self.behind.remove(&id);
         if let Some(job) = self.jobs.get_mut(&id.job) {
             job.running.remove(&id);
-            job.remember_handed(id.number, &attempt.node, attempt.work.rendered());
         }
         if let Some(node) = self.nodes.get_mut(&attempt.node) {
             node.chunks.remove(&id);

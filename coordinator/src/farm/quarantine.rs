@@ -34,6 +34,13 @@ pub(super) struct Record {
     quarantines: u32,
 }
 
+impl super::Node {
+    /// Whether anything is held against it.
+    pub(super) fn has_record(&self) -> bool {
+        self.quarantine.is_some() || self.record.quarantines > 0 || !self.record.failed.is_empty()
+    }
+}
+
 impl Farm {
     /// Another node has done what this one has failed.
     pub(super) fn hold_against(

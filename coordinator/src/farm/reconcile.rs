@@ -30,6 +30,8 @@ pub struct ToSurvey {
     pub job: JobId,
     pub work_dir: RootPath,
     pub output: RootPath,
+    /// Those that a whole sequence has.
+    pub frames: FrameSet,
 }
 
 impl Farm {
@@ -83,6 +85,7 @@ impl Farm {
                 job: *id,
                 work_dir: job.spec.work_dir(&self.tag.0, id.0),
                 output: job.spec.output.clone(),
+                frames: job.spec.frames.clone(),
             })
             .collect()
     }

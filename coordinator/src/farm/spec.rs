@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ids::{JobId, Timestamp};
 
-/// What was submitted; never changes.
+/// What was submitted; changed by an edit only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobSpec {
     pub name: String,

@@ -177,7 +177,8 @@ impl Farm {
                     self.abandon(now, id, Duration::ZERO, step);
                     self.fill_chores(now, step);
                 }
-                Phase::Ended(Ended::Cancelled { cleaned: false }) => {}
+                // Cleaned up first.
+                Phase::Ended(Ended::Cancelled { cleaned: false }) => self.let_go(id, step),
                 _ => self.forget_job(ended, id, step),
             }
         }

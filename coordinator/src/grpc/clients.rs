@@ -129,8 +129,9 @@ impl v1::farm_server::Farm for FarmService {
         let jobs = match action {
             Some(Action::Pause(_)) => self.control_all(id, Command::Pause).await,
             Some(Action::Resume(_)) => self.control_all(id, Command::Resume).await,
+            Some(Action::Cancel(v1::Cancel { remove: true })) => self.control_all(id, Command::Remove).await,
             Some(Action::Cancel(_)) => self.control_all(id, Command::Cancel).await,
-            Some(Action::Retry(_)) => self.control_all(id, Command::Retry).await,
+            Some(Action::Retry(_)) => self.retry_all(id).await,
             Some(Action::SetPriority(v1::SetPriority { priority })) => {
                 let priority = priority_from(priority)?;
                 self.control_all(id, |job| Command::SetPriority(job, priority)).await
@@ -201,6 +202,7 @@ impl v1::farm_server::Farm for FarmService {
         let command = match action {
             Some(Action::Pause(_)) => Command::Pause(id),
             Some(Action::Resume(_)) => Command::Resume(id),
+            Some(Action::Cancel(v1::Cancel { remove: true })) => Command::Remove(id),
             Some(Action::Cancel(_)) => Command::Cancel(id),
             Some(Action::Retry(_)) => Command::Retry(id),
             Some(Action::SetPriority(v1::SetPriority { priority })) => {
@@ -373,11 +375,12 @@ pub(super) fn status(error: DriverError) -> Status {
             Refusal::AlreadyEnded { .. }
             | Refusal::NothingToRetry { .. }
             | Refusal::NothingOfIt { .. }
+            | Refusal::AwaitedCancelled { .. }
             | Refusal::FramesFixed { .. },
         ) => Status::failed_precondition(text),
-        DriverError::Refused(Refusal::OutputTwice { .. } | Refusal::Nodes { .. }) => {
-            Status::invalid_argument(text)
-        }
+        DriverError::Refused(
+            Refusal::OutputTwice { .. } | Refusal::Nodes { .. } | Refusal::FirstNotMade { .. },
+        ) => Status::invalid_argument(text),
         error => unavailable(&error),
     }
 }

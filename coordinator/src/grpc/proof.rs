@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hearth_storage::{Calls, Roots, manifest::SequenceManifest};
+use hearth_workflows::FrameSet;
 use tracing::warn;
 
 use crate::{
@@ -28,8 +29,8 @@ pub struct Proof {
 struct Place {
     root: String,
     output: hearth_workflows::RootPath,
-    /// The job in a sequence's manifest; `None` for a delivery.
-    job: Option<String>,
+    /// The job in a sequence's manifest, and its frames; `None` for a delivery.
+    job: Option<(String, FrameSet)>,
 }
 
 impl Proof {
@@ -49,7 +50,7 @@ impl Proof {
                 let view = farm.job(id)?;
                 let job = match (&view.spec.task, view.state) {
                     (Task::Render(_), JobState::Assembling) => {
-                        Some(view.spec.work_dir(&tag.0, id.0).to_string())
+                        Some((view.spec.work_dir(&tag.0, id.0).to_string(), view.spec.frames.clone()))
                     }
                     (Task::Deliver(_), JobState::Delivering) => None,
                     _ => return None,
@@ -65,11 +66,7 @@ impl Proof {
                     "{node} says that {} is in its place, but the coordinator does not find it; look whether both have the same storage mounted",
                     place.output
                 );
-                Outcome::Failed {
-                    kind: FailureKind::Storage,
-                    message,
-                    frames: hearth_workflows::FrameSet::new(),
-                }
+                Outcome::Failed { kind: FailureKind::Storage, message, frames: FrameSet::new() }
             }
             _ => outcome,
         };
@@ -83,7 +80,8 @@ impl Proof {
             let seen = self.calls.run([root], move || {
                 let Ok(output) = roots.resolve(&place.output) else { return true };
                 match &place.job {
-                    Some(job) => SequenceManifest::read(&output).is_some_and(|found| found.job == *job),
+                    Some((job, frames)) => SequenceManifest::read(&output)
+                        .is_some_and(|found| found.job == *job && found.frames() == *frames),
                     None => output.symlink_metadata().is_ok(),
                 }
             });

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     driver::DriverError,
     farm::{Answer, Command, JobId, JobView, PresetId, Submission},
-    submission::{self, Maker, SubmissionError},
+    submission::{self, Maker, SubmissionError, check_text},
     version::Versions,
 };
 
@@ -149,6 +149,7 @@ impl FarmService {
         }
         self.leads()?;
         // The first job answers for all of them when a client that lost the answer asks again.
+        check_text("request id", &request.request_id).map_err(|error| invalid(&error))?;
         let mut jobs = request.jobs;
         jobs.iter_mut().for_each(|job| job.request_id.clear());
         let (mut checked, wrong) = self.check_each(jobs).await?;
@@ -158,8 +159,23 @@ impl FarmService {
         let first = checked.iter_mut().find_map(|submission| submission.jobs.first_mut());
         first.into_iter().for_each(|job| job.spec.request_id.clone_from(&request.request_id));
         let (jobs, already_submitted) = self.take(Submission::together(checked)).await?;
-        let left_out = wrong.into_iter().take(MOST_LEFT_OUT).collect();
+        let more = wrong.len().saturating_sub(MOST_LEFT_OUT);
+        let mut left_out: Vec<String> = wrong.into_iter().take(MOST_LEFT_OUT).collect();
+        left_out.extend((more > 0).then(|| format!("and {more} more")));
         Ok(v1::SubmitBatchResponse { jobs, already_submitted, left_out })
+    }
+
+    /// Tries what has failed of a batch again; where nothing has, what was cancelled goes on.
+    pub(super) async fn retry_all(&self, id: JobId) -> Result<Vec<v1::Job>, Status> {
+        let jobs = self.known_batch(id).await?;
+        let cancelled: Vec<u64> =
+            jobs.iter().filter(|job| job.state() == v1::JobState::Cancelled).map(|job| job.job_id).collect();
+        let has_failed = |job: &v1::Job| matches!(job.state(), v1::JobState::Failed | v1::JobState::Partial);
+        if !jobs.iter().any(has_failed) {
+            return self.control_all(id, Command::Retry).await;
+        }
+        // Somebody has cancelled those on purpose, perhaps.
+        self.control_some(id, |job| !cancelled.contains(&job.0), Command::Retry).await
     }
 
     /// Does to every job of a batch what can still be done to it; refused only when that is nothing.
@@ -168,7 +184,17 @@ impl FarmService {
         id: JobId,
         command: impl Fn(JobId) -> Command,
     ) -> Result<Vec<v1::Job>, Status> {
-        let ids = self.known_batch(id).await?.into_iter().map(|job| JobId(job.job_id));
+        self.control_some(id, |_| true, command).await
+    }
+
+    /// The same, to those that are wanted.
+    async fn control_some(
+        &self,
+        id: JobId,
+        wanted: impl Fn(&JobId) -> bool,
+        command: impl Fn(JobId) -> Command,
+    ) -> Result<Vec<v1::Job>, Status> {
+        let ids = self.known_batch(id).await?.into_iter().map(|job| JobId(job.job_id)).filter(wanted);
         let (mut done, mut refused) = (false, None);
         for id in ids {
             match self.driver.command(command(id)).await {
@@ -366,10 +392,9 @@ impl FarmService {
 /// Why a batch is not submitted: as many of the lines as a message has room for.
 fn refused(right: usize, wrong: &[String]) -> Status {
     let count = right + wrong.len();
-    let mut message = format!(
-        "nothing was submitted, since of {count} jobs {} are wrong; --leave-out-wrong submits the others",
-        wrong.len()
-    );
+    let others = if right > 0 { "; --leave-out-wrong submits the others" } else { "" };
+    let mut message =
+        format!("nothing was submitted, since of {count} jobs {} are wrong{others}", wrong.len());
     let mut told = 0;
     for line in wrong {
         if message.len() + line.len() > MESSAGE {

@@ -274,7 +274,7 @@ pub(crate) fn write(path: &Path, raster: &Raster, effort: Effort) -> Result<(), 
         .with_encoding(compression, BlockDescription::ScanLines, LineOrder::Increasing)
         .with_attributes(attributes);
     header.shared_attributes = shared;
-    let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io)?);
+    let file = BufWriter::with_capacity(1 << 20, crate::file::create(path).map_err(io)?);
     let written = block::write(file, vec![header].into(), true, |meta, chunks| {
         let indices: Vec<_> = block::enumerate_ordered_header_block_indices(&meta.headers).collect();
         let mut compressor = chunks.sequential_blocks_compressor(&meta);

@@ -193,7 +193,7 @@ pub(crate) fn write(path: &Path, raster: &Raster) -> Result<(), PictureError> {
         _ => png::ColorType::Rgba,
     };
     let wide = matches!(planes.first().map(|plane| &plane.samples), Some(Samples::U16(_)));
-    let file = BufWriter::new(File::create(path).map_err(io)?);
+    let file = BufWriter::new(crate::file::create(path).map_err(io)?);
     let (width, height) = (raster.data.width, raster.data.height);
     let mut encoder = png::Encoder::new(file, width, height);
     encoder.set_color(colour);

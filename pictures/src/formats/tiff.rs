@@ -332,7 +332,7 @@ fn interleave<T: Copy>(planes: &[&[T]]) -> Vec<T> {
 
 pub(crate) fn write(path: &Path, raster: &Raster) -> Result<(), PictureError> {
     let io = |source| PictureError::Write { path: path.to_owned(), source };
-    let file = BufWriter::new(File::create(path).map_err(io)?);
+    let file = BufWriter::new(crate::file::create(path).map_err(io)?);
     let failed = |error: TiffError| match error {
         TiffError::IoError(source) => PictureError::Write { path: path.to_owned(), source },
         other => PictureError::unsupported(path, other.to_string()),

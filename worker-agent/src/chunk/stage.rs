@@ -265,7 +265,8 @@ async fn link_all(
             // The file itself, where that can be had: a link that names it leads wherever the name leads by then.
             let linked = file.link(&link).or_else(|error| match error.kind() {
                 ErrorKind::AlreadyExists => Err(error),
-                _ => std::os::unix::fs::symlink(file.real()?, &link),
+                // By the path that a ComfyUI in a container sees, too.
+                _ => std::os::unix::fs::symlink(file.shown(), &link),
             });
             match linked {
                 // Left by an earlier life of this attempt: the same link.

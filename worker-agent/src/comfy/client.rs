@@ -238,7 +238,12 @@ impl Client {
             return Err(self.status_error(what, status, &body));
         }
         let failed = |source| ComfyError::Save { file: file.to_owned(), source };
-        let mut saved = tokio::fs::File::create(file).await.map_err(failed)?;
+        // What an earlier try has left, or somebody has put there, is not written into.
+        match tokio::fs::remove_file(file).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let mut saved = tokio::fs::File::create_new(file).await.map_err(failed)?;
         let mut left = LARGEST_PICTURE;
         while let Some(piece) = response.chunk().await.map_err(self.away())? {
             left =

@@ -191,7 +191,13 @@ fn put_together_in(
     let mut own = missing.clone();
     chunks.iter().for_each(|chunk| own.insert_all(&chunk.frames));
     // An earlier try may have made room at the output, and got no further.
-    let earlier = roots.hold(&output).ok().or_else(|| work.below(Path::new(REPLACED)).ok());
+    let earlier = match roots.hold(&output) {
+        Err(RootsError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            work.below(Path::new(REPLACED)).ok()
+        }
+        // What cannot be looked at must not be replaced.
+        held => Some(held?),
+    };
     let kept = earlier.as_ref().map(|earlier| keep::Kept::find(earlier, assembly, &own)).unwrap_or_default();
     watched.all = frames * assembly.passes.len() as u64 + kept.count();
     let part_name = format!("assembly-{attempt}");
@@ -242,9 +248,12 @@ fn put_together_in(
     let parent = make_parent(roots, &output).map_err(show)?;
     let place = parent.path().join(output.file_name());
     watched.still_wanted()?;
+    // It may have come since it was looked for, before or after what is there is moved away.
+    if let Some(later) = SequenceManifest::read(&place).filter(|later| is_later(later, attempt, assembly)) {
+        return Err(superseded(&later));
+    }
     if replace {
         set_aside(&place, work)?;
-        // It may have come since it was looked for.
         let replaced = work.path().join(REPLACED);
         if let Some(later) = SequenceManifest::read(&replaced)
             && is_later(&later, attempt, assembly)

@@ -176,7 +176,10 @@ impl<'a> Published<'a> {
         let path = shown().join(&file.name);
         let failed = |source| PictureError::Read { path: path.clone(), source };
         let opened = folders.of(chunk, below).and_then(|folder| folder.read(Path::new(&file.name)));
-        let opened = opened.map_err(failed)?;
+        // A link is nobody's frame: it is rendered again.
+        let opened = opened.map_err(|error| {
+            failed(if Held::is_link(&error) { io::ErrorKind::NotFound.into() } else { error })
+        })?;
         let bytes = opened.metadata().map_err(failed)?.len();
         let (picture, _) = look_at(opened, &path)?;
         if bytes == file.bytes { Ok(picture) } else { Err(PictureError::Truncated { path }) }

@@ -16,9 +16,17 @@ end
 if fence[3] ~= ARGV[6] then
   return 'behind'
 end
--- Somebody has removed keys of the farm, and the leader still has all of it.
-if ARGV[7] ~= '' and (redis.call('EXISTS', KEYS[3]) == 0 or redis.call('SCARD', KEYS[4]) < tonumber(ARGV[7])) then
-  return 'behind'
+-- Somebody has removed keys of the farm, and the leader still has all of it. A user that may not count them does not.
+if ARGV[7] ~= '' then
+  local jobs = redis.pcall('SCARD', KEYS[4])
+  if type(jobs) == 'table' and not string.find(jobs.err, 'WRONGTYPE') then
+    jobs = tonumber(ARGV[7])
+  elseif type(jobs) == 'table' then
+    return jobs
+  end
+  if not redis.call('HGET', KEYS[3], 'tag') or jobs < tonumber(ARGV[7]) then
+    return 'behind'
+  end
 end
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'server', ARGV[5])

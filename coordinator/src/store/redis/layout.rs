@@ -89,7 +89,13 @@ impl Layout {
                 Key::Meta | Key::Shares | Key::Workflow(_) | Key::Spec(_) | Key::Job(_) => {
                     let hash = self.hash(key);
                     match record {
-                        Some(record) => commands.many(["HSET", &hash], &fields_of(record)),
+                        Some(record) => {
+                            // A spec that was edited may have fewer members than before.
+                            if matches!(key, Key::Spec(_)) {
+                                commands.push(["DEL", &hash]);
+                            }
+                            commands.many(["HSET", &hash], &fields_of(record));
+                        }
                         None => commands.push(["DEL", &hash]),
                     }
                     self.index(key, record, &mut commands);
