@@ -249,6 +249,25 @@ impl Roots {
         }
     }
 
+    /// The one name of a place that has several, since roots lie in each other or are the same: that of the innermost root, of
+    /// several the first. Two jobs that write to one place must not pass for two places.
+    #[must_use]
+    pub fn one_name(&self, path: &RootPath) -> RootPath {
+        let real = |base: &PathBuf| base.canonicalize().unwrap_or_else(|_| base.clone());
+        let Some(whole) = self.paths.get(path.root()).map(|base| real(base).join(path.below_root())) else {
+            return path.clone();
+        };
+        let inner = self.paths.iter().map(|(name, base)| (name, real(base)));
+        let innermost = inner
+            .filter(|(_, base)| whole.starts_with(base))
+            .min_by_key(|(name, base)| (std::cmp::Reverse(base.as_os_str().len()), (*name).clone()));
+        let named = innermost.and_then(|(name, base)| {
+            let below = whole.strip_prefix(&base).ok()?.to_str()?.to_owned();
+            format!("{name}/{below}").parse().ok()
+        });
+        named.unwrap_or_else(|| path.clone())
+    }
+
     /// The root-relative name of an absolute path on this host; `None` when it lies in no root.
     pub fn name_of(&self, path: &Path) -> Option<String> {
         self.paths.iter().find_map(|(name, base)| {
@@ -355,6 +374,33 @@ mod tests {
         roots.make_folder(&folder).expect("there");
         assert!(folder.is_dir());
         assert!(roots.make_folder(&dir.path().join("elsewhere")).is_err());
+    }
+
+    #[test]
+    fn a_place_has_one_name_where_roots_lie_in_each_other() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        std::fs::create_dir_all(dir.path().join("comps/shots")).expect("mkdir");
+        std::os::unix::fs::symlink(dir.path().join("comps"), dir.path().join("same")).expect("symlink");
+        let mut roots = Roots::default();
+        for (name, path) in
+            [("comps", "comps"), ("shots", "comps/shots"), ("work", "same"), ("plates", "plates")]
+        {
+            roots.insert(name, dir.path().join(path));
+        }
+        for (name, one) in [
+            ("comps/shots/sh010/v001", "shots/sh010/v001"),
+            ("shots/sh010/v001", "shots/sh010/v001"),
+            ("work/shots/sh010", "shots/sh010"),
+            ("work/sh010", "comps/sh010"),
+            ("comps/shots010", "comps/shots010"),
+            ("plates/sh010", "plates/sh010"),
+            ("other/sh010", "other/sh010"),
+            // A root itself is no output: it keeps the name that it can have.
+            ("comps/shots", "comps/shots"),
+        ] {
+            let found = roots.one_name(&name.parse().expect("a path"));
+            assert_eq!(found.as_str(), one, "{name}");
+        }
     }
 
     #[test]

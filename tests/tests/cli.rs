@@ -79,7 +79,8 @@ async fn a_day_at_the_command_line() {
     assert_eq!(code, Some(0));
     let jobs: Value = serde_json::from_str(&out).expect("json");
     assert_eq!((jobs.as_array().map(Vec::len), &jobs[0]["priority"]), (Some(1), &70.into()));
-    assert_eq!(hearth(&["cancel", "5"]).1, "job 5 (sh010/plate) is cancelled\n");
+    let cancelled = hearth(&["cancel", "5"]).1;
+    assert!(cancelled.starts_with("job 5 (sh010/plate) is cancelled"), "{cancelled}");
     assert_eq!(hearth(&["watch", "5"]).0, Some(4), "a cancelled job has its own exit code");
     // Several, by number, and by what they have in common; one that is refused keeps none of the others.
     let (code, out, err) = hearth(&["pause", "5", "1"]);
@@ -91,7 +92,7 @@ async fn a_day_at_the_command_line() {
     let (code, _, err) = hearth(&["cancel", "--state", "done"]);
     assert!(code == Some(1) && err.contains("with --yes"), "{err}");
     let (code, _, err) = hearth(&["resume", "5"]);
-    assert_eq!((code, err.as_str()), (Some(1), "hearth: job 5 has already been cancelled\n"));
+    assert!(code == Some(1) && err.starts_with("hearth: job 5 has already been cancelled"), "{err}");
 
     let nodes: Value = serde_json::from_str(&hearth(&["nodes", "--json"]).1).expect("json");
     let name = nodes[0]["name"].as_str().expect("a name").to_owned();

@@ -2,6 +2,7 @@
 //! nothing is written outside.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -106,7 +107,7 @@ async fn survives(transfer: Transfer) {
     assert_eq!(fs::read_dir(&outside_output).expect("there").count(), 0, "written outside");
     for job in &jobs {
         let output = farm.path(&job.output);
-        for (name, picture) in if output.is_dir() { clips::read(&output) } else { Default::default() } {
+        for (name, picture) in if output.is_dir() { clips::read(&output) } else { BTreeMap::new() } {
             assert!(picture.to_rgb8().pixels().any(|pixel| *pixel != OUTSIDE), "{name} was read outside");
         }
     }
@@ -115,7 +116,7 @@ async fn survives(transfer: Transfer) {
     let library = Library::read::<&str>(&[]);
     let workflow = library.get("resize-sharpen").expect("shipped");
     let expected =
-        unsplit(workflow, &Default::default(), &clip, FrameRange::new(1, FRAMES).expect("range")).await;
+        unsplit(workflow, &BTreeMap::new(), &clip, FrameRange::new(1, FRAMES).expect("range")).await;
     assert_eq!(job.state(), v1::JobState::Done, "{failures:?}");
     assert_right(&farm.path("comps/sh010"), "peace", &expected);
     farm.stop().await;

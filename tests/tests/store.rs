@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hearth_coordinator::{
     farm::{
-        AssignedWork, AttemptId, Command, Effect, FailureKind, Farm, JobFilter, Key, NodeName, Outcome,
+        AssignedWork, AttemptId, Command, Edit, Effect, FailureKind, Farm, JobFilter, Key, NodeName, Outcome,
         Priority, Record, Session, Step, Timestamp, invariants,
     },
     store::{Changed, Embedded, Epoch, Group, Happened, Lead, Redis, RedisOptions, Store, StoreError, Trust},
@@ -147,6 +147,11 @@ impl Life {
             (4, Some(job)) => Command::Pause(job),
             (5, Some(job)) => Command::Resume(job),
             (6, Some(job)) if self.rng.random_bool(0.3) => Command::Cancel(job),
+            // A spec gets members that it had not, and loses them again.
+            (7, Some(job)) if self.rng.random_bool(0.5) => {
+                let max_nodes = Some(self.rng.random_range(0..2));
+                Command::Edit(job, Box::new(Edit { max_nodes, ..Edit::default() }))
+            }
             (7, Some(job)) => {
                 Command::SetPriority(job, Priority::new(self.rng.random_range(0..=100)).expect("valid"))
             }

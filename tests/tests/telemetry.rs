@@ -126,7 +126,7 @@ async fn a_job_is_one_trace_from_the_client_to_the_prompt() {
             let failed = |(_, span): &&(String, Span)| {
                 span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error)
             };
-            assert!(!of_job.iter().any(|span| failed(span)), "{of_job:?}");
+            assert!(!of_job.iter().any(failed), "{of_job:?}");
             let refused = spans.iter().filter(failed).any(|(_, span)| {
                 span.name == "submit"
                     && span.status.as_ref().is_some_and(|status| status.message.contains("exists"))

@@ -122,7 +122,7 @@ pub struct Job {
     pub chore_tries: u32,
     /// Who made what, by number of the attempt; together they are `done`.
     pub pieces: BTreeMap<u32, Piece>,
-    /// Of a finished job, the nodes that have made it, [`MOST_MAKERS`] of them at most.
+    /// Of a finished job, the nodes that have made it, 64 of them at most.
     pub makers: Vec<NodeName>,
     pub running: BTreeSet<AttemptId>,
     pub next_attempt: u32,

@@ -237,7 +237,7 @@ impl FarmService {
             clips.push(if job.clip.is_empty() { job.output.clone() } else { job.clip.clone() });
             prepared.push(self.prepare(job, &mut outputs).await);
         }
-        let checks = prepared.into_iter().map(async |prepared| prepared?.check().await);
+        let checks = prepared.into_iter().map(|prepared| async move { prepared?.check().await });
         let mut checks = pin!(stream::iter(checks).buffered(AT_ONCE));
         let (mut checked, mut wrong) = (Vec::with_capacity(count), Vec::new());
         for (index, clip) in clips.into_iter().enumerate() {

@@ -239,6 +239,7 @@ fn one(
         given => given.parse(),
     }
     .map_err(SubmissionError::OutputPath)?;
+    let output = roots.one_name(&output);
     replace::check(&output, overwrite, roots)?;
     if !delivery.frame_rate.is_empty() {
         delivery.frame_rate.parse::<Rate>().map_err(SubmissionError::FrameRate)?;

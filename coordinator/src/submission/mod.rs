@@ -71,6 +71,7 @@ pub fn check(
     let takes = takes::of(&request, &workflow, &parameters)?;
 
     let output: RootPath = request.output.parse().map_err(SubmissionError::OutputPath)?;
+    let output = roots.one_name(&output);
     let split = split(&workflow, &parameters)?;
     let input = match workflow.manifest().clip {
         Some(_) => match maker {

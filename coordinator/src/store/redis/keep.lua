@@ -24,7 +24,7 @@ if ARGV[7] ~= '' then
   elseif type(jobs) == 'table' then
     return jobs
   end
-  if not redis.call('HGET', KEYS[3], 'tag') or jobs < tonumber(ARGV[7]) then
+  if #redis.call('HGETALL', KEYS[3]) == 0 or jobs < tonumber(ARGV[7]) then
     return 'behind'
   end
 end
