@@ -377,6 +377,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_lies_in_a_root() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (base, outside) = (dir.path().join("plates"), dir.path().join("outside"));
+        for folder in [base.join("sh010"), outside.clone()] {
+            std::fs::create_dir_all(&folder).expect("mkdir");
+            std::fs::write(folder.join("1.png"), "p").expect("written");
+        }
+        let link =
+            |from: PathBuf, to: &str| std::os::unix::fs::symlink(from, base.join(to)).expect("symlink");
+        link(base.join("sh010"), "same");
+        link(outside.clone(), "out");
+        link(outside.join("1.png"), "sh010/2.png");
+        link(base.join("sh010/1.png"), "sh010/3.png");
+        let mut roots = Roots::default();
+        roots.insert("plates", &base);
+        let hold = |path: &str| roots.hold(&path.parse().expect("a path"));
+        assert!(hold("plates/sh010/1.png").is_ok() && hold("plates/same/1.png").is_ok());
+        for out in ["plates/out", "plates/out/1.png", "plates/sh010/2.png"] {
+            assert!(matches!(hold(out), Err(RootsError::Outside { .. })), "{out}");
+        }
+        let folder = hold("plates/same").expect("there");
+        assert!(roots.hold_file(&folder, "3.png").is_ok());
+        assert!(matches!(roots.hold_file(&folder, "2.png"), Err(RootsError::LinksOut { .. })));
+        assert!(matches!(roots.hold_file(&folder, "4.png"), Err(RootsError::Open { .. })));
+        roots.make_folder(&base.join("same/new")).expect("through a link that stays inside");
+        assert!(base.join("sh010/new").is_dir());
+        assert!(roots.make_folder(&base.join("out/new")).is_err());
+        assert!(!outside.join("new").exists());
+    }
+
+    #[test]
     fn a_place_has_one_name_where_roots_lie_in_each_other() {
         let dir = tempfile::tempdir().expect("tempdir");
         std::fs::create_dir_all(dir.path().join("comps/shots")).expect("mkdir");
