@@ -10,7 +10,7 @@ use super::{
     attempt::{Estimate, Work},
     command::{Effect, JobEvent, Outcome, Step},
     ids::{AttemptId, JobId, NodeName, Session, Timestamp},
-    job::{Ended, Job, MOST_MAKERS, Phase, Piece},
+    job::{Ended, FailureKind, Job, MOST_MAKERS, Phase, Piece},
     pace::Runner,
     records::Key,
 };
@@ -58,6 +58,16 @@ impl Farm {
         };
         let ours = ours.is_some();
         let is_chore = handed.is_none();
+        // A chore's success is looked at before it is told here, and known by having no frames: with some of them it has
+        // not been.
+        let outcome = match outcome {
+            Outcome::Succeeded { .. } if is_chore && !frames.is_empty() => Outcome::Failed {
+                kind: FailureKind::Internal,
+                message: "its node tells of frames, and it has none; look which agent runs there".to_owned(),
+                frames: FrameSet::new(),
+            },
+            outcome => outcome,
+        };
         let frames = &match handed {
             Some(handed) if handed == frames => Cow::Borrowed(frames),
             handed => Cow::Owned(handed.map(|handed| handed.intersection(frames)).unwrap_or_default()),

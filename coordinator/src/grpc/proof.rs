@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hearth_storage::{Calls, Roots, manifest::SequenceManifest};
+use hearth_storage::{Calls, Roots, RootsError, manifest::SequenceManifest};
 use hearth_workflows::FrameSet;
 use tracing::warn;
 
@@ -49,11 +49,13 @@ impl Proof {
             .read(move |farm| {
                 let view = farm.job(id)?;
                 let job = match (&view.spec.task, view.state) {
-                    (Task::Render(_), JobState::Assembling) => {
+                    // A clean-up leaves nothing to look at.
+                    (_, JobState::Cancelled) => return None,
+                    // Whatever the job is at by now: nothing but its sequence proves that there is one.
+                    (Task::Render(_), _) => {
                         Some((view.spec.work_dir(&tag.0, id.0).to_string(), view.spec.frames.clone()))
                     }
-                    (Task::Deliver(_), JobState::Delivering) => None,
-                    _ => return None,
+                    (Task::Deliver(_), _) => None,
                 };
                 let output = view.spec.output.clone();
                 Some(Place { root: output.root().to_owned(), output, job })
@@ -78,7 +80,12 @@ impl Proof {
             let (roots, place) = (self.roots.clone(), place.clone());
             let root = place.root.clone();
             let seen = self.calls.run([root], move || {
-                let Ok(output) = roots.resolve(&place.output) else { return true };
+                let output = match roots.resolve(&place.output) {
+                    Err(RootsError::Unknown { .. }) => return true,
+                    // A root that cannot be reached just now is no proof of anything.
+                    Err(_) => return false,
+                    Ok(output) => output,
+                };
                 match &place.job {
                     Some((job, frames)) => SequenceManifest::read(&output)
                         .is_some_and(|found| found.job == *job && found.frames() == *frames),
