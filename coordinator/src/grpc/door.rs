@@ -14,7 +14,10 @@ const WORD: usize = 200;
 /// Bytes of a sentence for people: why it is not ready, what happened.
 const SENTENCE: usize = 8_192;
 
-/// Pools and storage roots of a node, attempts that it holds.
+/// Pools of a node.
+const POOLS: usize = 64;
+
+/// Storage roots of a node, attempts that it holds.
 const MANY: usize = 256;
 
 /// Seconds that a chunk can take; more is a mistake.
@@ -64,13 +67,13 @@ pub(super) fn readiness(told: v1::NodeReadiness) -> v1::NodeReadiness {
 }
 
 fn capabilities(told: v1::Capabilities) -> v1::Capabilities {
-    let words = |all: Vec<String>| all.into_iter().take(MANY).map(word).collect();
+    let words = |all: Vec<String>, most| all.into_iter().take(most).map(word).collect();
     v1::Capabilities {
-        pools: words(told.pools),
+        pools: words(told.pools, POOLS),
         device: word(told.device),
         vram_bytes: told.vram_bytes.min(MOST_VRAM),
         comfyui_version: word(told.comfyui_version),
-        roots: words(told.roots),
+        roots: words(told.roots, MANY),
         node_classes_digest: word(told.node_classes_digest),
         models_digest: word(told.models_digest),
         ffmpeg: told.ffmpeg,
@@ -127,7 +130,7 @@ mod tests {
             node: "n".to_owned(),
             host: "a\u{1b}]52;c;eA==\u{7}\nb".to_owned(),
             capabilities: Some(v1::Capabilities {
-                pools: vec!["p".repeat(WORD + 1); MANY + 1],
+                pools: vec!["p".repeat(WORD + 1); POOLS + 1],
                 vram_bytes: u64::MAX,
                 ..v1::Capabilities::default()
             }),
@@ -141,7 +144,7 @@ mod tests {
         let taken = hello(told);
         assert_eq!(taken.host, "a ]52;c;eA==  b");
         let capabilities = taken.capabilities.expect("some");
-        assert_eq!((capabilities.pools.len(), capabilities.vram_bytes), (MANY, MOST_VRAM));
+        assert_eq!((capabilities.pools.len(), capabilities.vram_bytes), (POOLS, MOST_VRAM));
         assert!(capabilities.pools[0].len() < WORD + 4);
         assert!(taken.readiness.expect("some").reason.len() < SENTENCE + 4);
         assert_eq!(taken.held.len(), MANY);
