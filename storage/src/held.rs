@@ -168,11 +168,10 @@ impl Held {
         }
     }
 
-    /// Gives this file another name, or copies it where links cannot be had. A copy shares its blocks where the file system
-    /// can (Btrfs, XFS).
+    /// Copies this file; the copy shares its blocks where the file system can (Btrfs, XFS).
     ///
     /// # Errors
-    /// When it can be neither.
+    /// When it is no regular file, or cannot be read or written.
     pub fn copy(&self, to: &Path) -> io::Result<()> {
         // A pipe would be waited for.
         if !fs::metadata(self.path())?.is_file() {

@@ -164,9 +164,11 @@ impl<S: Store> Engine<S> {
     fn restored(&mut self, records: &BTreeMap<Key, Record>) -> Result<Option<Farm>, StoreError> {
         let now = self.clock.now();
         let (farm, aside) = Farm::restore_readable(now, &self.options.farm, records)?;
-        let read = farm.as_ref().map(Farm::keys).unwrap_or_default().into_iter().collect::<BTreeSet<Key>>();
-        let is_aside = |key: &&Key| !aside.is_empty() && !read.contains(*key);
-        self.aside = records.keys().filter(is_aside).cloned().collect();
+        self.aside.clear();
+        if !aside.is_empty() {
+            let read: BTreeSet<Key> = farm.iter().flat_map(Farm::keys).collect();
+            self.aside.extend(records.keys().filter(|key| !read.contains(*key)).cloned());
+        }
         for failure in aside {
             error!(
                 error = %chain(&failure),

@@ -237,8 +237,7 @@ impl Farm {
 
     /// Takes up a job that was cancelled together with one that it waits for, as far as its place is free.
     fn take_up(&mut self, id: JobId, step: &mut Step) {
-        self.unkeep(id);
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get(&id) else { return };
         let is_free = self.outputs.get(job.spec.output.as_str()).is_none_or(|other| *other == id);
         // What is being cleaned up is lost.
         let is_cleaned =
@@ -246,6 +245,8 @@ impl Farm {
         if !is_free || is_cleaned || !matches!(job.phase, Phase::Ended(Ended::Cancelled { .. })) {
             return;
         }
+        self.unkeep(id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
         let ended = job.ended.take();
         job.paused = false;
         job.message.clear();
