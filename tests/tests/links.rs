@@ -24,13 +24,15 @@ use hearth_tests::{
 };
 use hearth_workflows::{FrameRange, library::Library};
 use image::Rgb;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 const FRAMES: i64 = 24;
 
 /// What all of a picture outside is.
 const OUTSIDE: Rgb<u8> = Rgb([255, 0, 255]);
 
-/// Swaps a folder for a link to another one and back, over and over.
+/// Swaps a folder for a link to another one and back, over and over. The two are exchanged in one step: the name is never
+/// free, so nobody has a reason to make the folder anew.
 struct Swapper {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<u64>,
@@ -41,14 +43,15 @@ impl Swapper {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let away = folder.with_extension("away");
+        symlink(&outside, &away).expect("linked");
         let swaps = move || {
+            let exchange =
+                || renameat_with(CWD, &folder, CWD, &away, RenameFlags::EXCHANGE).expect("exchanged");
             let mut swaps = 0;
             while !stopped.load(Ordering::Relaxed) {
-                fs::rename(&folder, &away).expect("moved");
-                symlink(&outside, &folder).expect("linked");
+                exchange();
                 thread::sleep(Duration::from_micros(300));
-                fs::remove_file(&folder).expect("unlinked");
-                fs::rename(&away, &folder).expect("back");
+                exchange();
                 swaps += 1;
                 thread::sleep(Duration::from_micros(1_500));
             }
