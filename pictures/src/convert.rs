@@ -1,6 +1,9 @@
 //! From one format and colour space to another.
 
-use hearth_workflows::format::{ColourSpace, Encoding, PictureFormat};
+use hearth_workflows::{
+    View,
+    format::{ColourSpace, Encoding, PictureFormat},
+};
 
 use crate::{
     colour,
@@ -12,11 +15,35 @@ use crate::{
 pub struct Converter {
     from: Encoding,
     to: Encoding,
+    on_the_way: OnTheWay,
     /// Whether colour is multiplied by alpha in what it makes.
     multiplied: bool,
     matrix: Option<[[f32; 3]; 3]>,
     /// What every possible sample of 8, 16 or half-float bits becomes, where channels do not mix.
     table: Option<Vec<f32>>,
+}
+
+/// What is done to a picture beside its conversion.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct OnTheWay {
+    pub view: Option<ViewStep>,
+    /// What is below 0 and above 1 is cut off, though the format could hold it.
+    pub cut: bool,
+    /// Colour comes out multiplied by alpha, though the standard of the format may have it straight.
+    pub multiplied: bool,
+}
+
+/// Which way a view transform is gone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ViewStep {
+    To(View),
+    From(View),
+}
+
+impl OnTheWay {
+    fn changes_numbers(self) -> bool {
+        self.view.is_some() || self.cut
+    }
 }
 
 /// EXR multiplies colour by alpha (OpenEXR's convention), the others do not.
@@ -27,27 +54,29 @@ fn is_premultiplied(format: PictureFormat) -> bool {
 impl Converter {
     /// `None` when there is nothing to do: the same format, and the same numbers in it.
     pub fn new(from: Encoding, to: Encoding) -> Option<Self> {
-        (from != to).then(|| Self::with(from, to, is_premultiplied(to.format)))
+        Self::with(from, to, OnTheWay::default())
     }
 
-    /// The same with colour multiplied by alpha, though the standard of the format may have it straight.
-    pub fn multiplied(from: Encoding, to: Encoding) -> Option<Self> {
-        (from != to || !is_premultiplied(to.format)).then(|| Self::with(from, to, true))
-    }
-
-    fn with(from: Encoding, to: Encoding, multiplied: bool) -> Self {
+    /// As [`new`](Self::new), with more to do on the way. Data is never changed by it.
+    pub fn with(from: Encoding, to: Encoding, on_the_way: OnTheWay) -> Option<Self> {
         let data = [from.colour, to.colour].contains(&ColourSpace::Data);
+        let on_the_way = if data { OnTheWay { view: None, cut: false, ..on_the_way } } else { on_the_way };
+        let usual = is_premultiplied(to.format);
+        let multiplied = usual || on_the_way.multiplied;
+        if from == to && multiplied == usual && !on_the_way.changes_numbers() {
+            return None;
+        }
         let (from_colour, to_colour) =
             if data { (ColourSpace::Data, ColourSpace::Data) } else { (from.colour, to.colour) };
         let matrix = colour::matrix(from_colour, to_colour);
         let (from, to) = (Encoding { colour: from_colour, ..from }, Encoding { colour: to_colour, ..to });
-        let mut converter = Self { from, to, multiplied, matrix, table: None };
+        let mut converter = Self { from, to, on_the_way, multiplied, matrix, table: None };
         if converter.matrix.is_none()
             && !matches!(from.format, PictureFormat::ExrFloat | PictureFormat::TiffFloat)
         {
             converter.table = Some(converter.make_table());
         }
-        converter
+        Some(converter)
     }
 
     fn make_table(&self) -> Vec<f32> {
@@ -65,10 +94,35 @@ impl Converter {
     }
 
     fn curve(&self, number: f32) -> f32 {
-        if self.from.colour == self.to.colour {
+        if !self.is_curved() {
             return number;
         }
-        colour::from_light(self.to.colour, colour::to_light(self.from.colour, number))
+        if self.from.colour == self.to.colour && self.on_the_way.view.is_none() {
+            return self.cut(number);
+        }
+        self.coded(self.light(number))
+    }
+
+    /// Whether numbers change other than by alpha.
+    fn is_curved(&self) -> bool {
+        self.from.colour != self.to.colour || self.on_the_way.changes_numbers()
+    }
+
+    /// Numbers of the old encoding as light of its primaries.
+    fn light(&self, number: f32) -> f32 {
+        let light = colour::to_light(self.from.colour, number);
+        if let Some(ViewStep::From(view)) = self.on_the_way.view { view.undone(light) } else { light }
+    }
+
+    /// Light of the new primaries as numbers of the new encoding.
+    fn coded(&self, light: f32) -> f32 {
+        let light = if let Some(ViewStep::To(view)) = self.on_the_way.view { view.of(light) } else { light };
+        self.cut(colour::from_light(self.to.colour, light))
+    }
+
+    fn cut(&self, number: f32) -> f32 {
+        // Not `clamp`, which keeps what is no number.
+        if self.on_the_way.cut { number.max(0.0).min(1.0) } else { number }
     }
 
     /// The picture in the other encoding. Formats without a data window get the whole display window.
@@ -131,7 +185,7 @@ impl Converter {
         let columns = left as usize..right as usize;
         let (unmultiply, multiply) = match alpha {
             Some(_) => {
-                let curved = self.from.colour != self.to.colour;
+                let curved = self.is_curved();
                 let (from, to) = (is_premultiplied(self.from.format), self.multiplied);
                 (from && (curved || !to), to && (curved || !from))
             }
@@ -159,11 +213,10 @@ impl Converter {
             }
             (None, Some(matrix), [red, green, blue]) => {
                 for column in columns.clone() {
-                    let light = [*red, *green, *blue]
-                        .map(|index| colour::to_light(self.from.colour, rows[index][column]));
+                    let light = [*red, *green, *blue].map(|index| self.light(rows[index][column]));
                     for (index, row) in [*red, *green, *blue].into_iter().zip(matrix) {
                         let mixed = row[0] * light[0] + row[1] * light[1] + row[2] * light[2];
-                        rows[index][column] = colour::from_light(self.to.colour, mixed);
+                        rows[index][column] = self.coded(mixed);
                     }
                 }
             }

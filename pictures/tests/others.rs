@@ -9,10 +9,13 @@ use std::{
 };
 
 use hearth_pictures::{
-    Converter, Effort, Metadata, PictureError, Plane, Raster, Samples, Window, inspect, look, read, verify,
-    write,
+    Converter, Effort, Metadata, OnTheWay, PictureError, Plane, Raster, Samples, ViewStep, Window, inspect,
+    look, read, verify, write,
 };
-use hearth_workflows::format::{ColourSpace, Encoding, PictureFormat};
+use hearth_workflows::{
+    View,
+    format::{ColourSpace, Encoding, PictureFormat},
+};
 
 /// Runs a program; its text.
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -414,6 +417,47 @@ fn premultiplied_alpha_is_respected() {
     assert_eq!(numbers(&straight, "A"), [0.5, 0.0]);
     let back = Converter::new(tiff, exr).expect("something to do").convert(&straight);
     assert!(furthest(&back, &picture, &RGBA) < 1e-6);
+}
+
+/// A view transform is gone on light that is not multiplied by alpha, and both ways.
+#[test]
+fn a_view_is_had_back_behind_alpha_and_other_primaries() {
+    let window = Window::of_size(3, 1);
+    let plane = |name: &str, samples: [f32; 3]| Plane {
+        name: name.to_owned(),
+        samples: Samples::F32(samples.to_vec()),
+    };
+    let planes = vec![
+        plane("R", [6.0, 0.5, 0.09]),
+        plane("G", [4.0, 0.5, 0.09]),
+        plane("B", [5.0, 0.5, 0.09]),
+        plane("A", [0.5, 1.0, 0.5]),
+    ];
+    let picture = Raster { display: window, data: window, planes, metadata: Metadata::default() };
+    let view: View = "white=16".parse().expect("a view");
+    let there = OnTheWay { view: Some(ViewStep::To(view)), cut: true, ..OnTheWay::default() };
+    let back = OnTheWay { view: Some(ViewStep::From(view)), ..OnTheWay::default() };
+    for colour in [ColourSpace::Linear, ColourSpace::Acescg] {
+        let light = Encoding { format: PictureFormat::ExrFloat, colour };
+        for shown in [
+            Encoding { format: PictureFormat::ExrFloat, colour: ColourSpace::Srgb },
+            Encoding { format: PictureFormat::TiffFloat, colour: ColourSpace::Srgb },
+        ] {
+            let made = Converter::with(light, shown, there).expect("something to do").convert(&picture);
+            let (red, alpha) = (numbers(&made, "R"), numbers(&made, "A"));
+            let most = if shown.format.is_exr() { alpha[0] } else { 1.0 };
+            assert!(red[0] > 0.0 && red[0] <= most, "{red:?} behind {alpha:?}");
+            let made = Converter::with(shown, light, back).expect("something to do").convert(&made);
+            assert!(furthest(&made, &picture, &RGBA) < 1e-3, "{shown} {colour}");
+        }
+    }
+    // Nothing to convert, and something to cut; data is left alone.
+    let srgb = Encoding { format: PictureFormat::ExrFloat, colour: ColourSpace::Srgb };
+    let cut = OnTheWay { cut: true, ..OnTheWay::default() };
+    let made = Converter::with(srgb, srgb, cut).expect("something to do").convert(&picture);
+    assert_eq!(numbers(&made, "R"), [0.5, 0.5, 0.09]);
+    let data = Encoding { format: PictureFormat::ExrFloat, colour: ColourSpace::Data };
+    assert!(Converter::with(data, data, cut).is_none());
 }
 
 #[test]

@@ -169,6 +169,9 @@ pub struct SubmissionManifest {
     pub frames: String,
     pub chunk_frames: u32,
     pub colour_space: String,
+    /// As SubmitJobRequest.view.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub view: String,
     pub output: String,
 }
 

@@ -171,6 +171,7 @@ impl World {
                     path: "plates/plate.%04d.exr".parse().expect("a path"),
                     encoding: Encoding { format: PictureFormat::ExrHalf, colour: ColourSpace::Linear },
                     pixels: 0,
+                    view: None,
                     made_by: None,
                 }),
                 clip_range: clip,

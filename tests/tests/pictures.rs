@@ -13,7 +13,7 @@ use hearth_tests::{
     clips,
     farm::{Farm, Setup, request, source},
 };
-use hearth_workflows::Frame;
+use hearth_workflows::{Frame, View};
 
 /// The mean over `radius` neighbours on each side; EXR in, EXR out.
 fn temporal_mean(radius: u32, split: &str) -> v1::submit_job_request::Workflow {
@@ -234,6 +234,43 @@ async fn a_float_clip_comes_back_as_floats_from_a_workflow_of_eight_bits() {
             }
         }
     }
+    farm.stop().await;
+}
+
+/// Light far above white goes through 8 bits and comes back, in steps as coarse as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_transform_brings_light_through_eight_bits() {
+    let farm = Farm::start(Setup::default()).await;
+    let folder = farm.path("plates/sh010");
+    clips::make_exr(&folder, 1..=8, 24, 16);
+    let mut request = request("sh010", "resize-sharpen", "out");
+    request.clip = "plates/sh010/plate.%04d.exr".to_owned();
+    request.parameters = [("sharpen".to_owned(), "0".to_owned())].into();
+    for (index, view) in ["white=16", "white=2,exposure=-1", "exposure=-2"].into_iter().enumerate() {
+        request.output = format!("comps/out{index}");
+        request.view = view.to_owned();
+        let (job, failures) = farm.run(request.clone()).await;
+        assert_eq!(job.state(), JobState::Done, "{failures:?}");
+        assert_eq!(job.view.parse::<View>(), view.parse());
+        let made = sequence(&farm.path(&request.output));
+        let view: View = view.parse().expect("a view");
+        // As sRGB codes it in 8 bits.
+        let step = |light: f32| match view.of(light) {
+            dark if dark <= 0.003_130_8 => dark * 12.92 * 255.0,
+            light => (1.055 * light.powf(1.0 / 2.4) - 0.055) * 255.0,
+        };
+        let mut brightest = 0.0_f32;
+        for (name, made) in made {
+            let clip = numbers(&read(&folder.join(&name)).expect("read"));
+            for (made, clip) in numbers(&made).into_iter().zip(clip) {
+                assert!((step(made) - step(clip)).abs() <= 2.0, "{view}, {name}: {made} is not {clip}");
+                brightest = brightest.max(made);
+            }
+        }
+        assert!(brightest > 3.0, "{view}: {brightest} at most");
+    }
+    let manifest = SequenceManifest::read(&farm.path("comps/out1")).expect("a manifest");
+    assert_eq!(manifest.submission.expect("what was asked for").view, "white=2,exposure=-1");
     farm.stop().await;
 }
 

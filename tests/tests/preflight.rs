@@ -187,6 +187,26 @@ async fn light_is_not_cut_off_in_silence() {
     };
     let refused = farm.client.submit(of("resize-sharpen", "sharp")).await.expect_err("8 bits").to_string();
     assert!(refused.contains("8-bit PNG") && refused.contains("--allow-clipping"), "{refused}");
+    let of_model = farm.client.submit(of("flux-upscale", "large")).await.expect_err("a model").to_string();
+    assert!(of_model.contains("works on values from 0 to 1"), "{of_model}");
+    for (view, told) in
+        [("white=0", "white lies between 1 and 65504"), ("bright", "each part is NAME=NUMBER")]
+    {
+        let view = v1::SubmitJobRequest { view: view.to_owned(), ..of("resize-sharpen", "sharp") };
+        let refused = farm.client.submit(view).await.expect_err("no view").to_string();
+        assert!(refused.contains(told), "{refused}");
+    }
+    let needless = v1::SubmitJobRequest { view: "white=16".to_owned(), ..of("film-look", "look") };
+    let refused = farm.client.submit(needless).await.expect_err("floats all the way").to_string();
+    assert!(refused.contains("film-look loses nothing of this clip"), "{refused}");
+    let shown =
+        v1::SubmitJobRequest { view: "white=16,exposure=1".to_owned(), ..of("resize-sharpen", "sharp") };
+    let told = farm.client.check(shown).await.expect("it could be");
+    assert!(
+        told.warnings.iter().any(|warning| warning.contains("above 8 is cut off")),
+        "{:?}",
+        told.warnings
+    );
     let allowed = v1::SubmitJobRequest { allow_clipping: true, ..of("resize-sharpen", "sharp") };
     let told = farm.client.check(allowed.clone()).await.expect("it could be");
     let warned = told.warnings.iter().any(|warning| warning.contains("cut off"));

@@ -18,6 +18,7 @@ pub mod path;
 pub mod sequences;
 pub mod signatures;
 pub mod split;
+pub mod view;
 
 mod declared;
 mod error;
@@ -27,4 +28,5 @@ pub use error::WorkflowError;
 pub use frames::{Frame, FrameRange, FrameSet};
 pub use path::{RootPath, SequencePath};
 pub use split::Split;
+pub use view::View;
 pub use workflow::{Requirements, Workflow, WorkflowId};

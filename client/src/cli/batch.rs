@@ -71,7 +71,7 @@ A batch file, in TOML or, with the same names, in JSON:
   parameters = { screen = \"blue\" }
   deliver = [\"h264\"]
 
-A job also takes frames, name, pool, user, priority, urgent, colour_space, allow_clipping, chunk_frames and takes; deliver = [] leaves out
+A job also takes frames, name, pool, user, priority, urgent, colour_space, view, allow_clipping, chunk_frames and takes; deliver = [] leaves out
 what the workflow usually delivers. A batch is called by the number of its first job; the number of any of them will do.")]
 pub(crate) struct BatchSubmit {
     /// A file that ends in .toml or .json, or a folder of the farm's storage, e.g. plates/dune: every clip in it and
@@ -104,6 +104,9 @@ pub(crate) struct BatchSubmit {
     /// What clips hold below 0 and above 1 may be cut off, in jobs that do not say otherwise
     #[arg(long)]
     pub(crate) allow_clipping: bool,
+    /// How light is brought between 0 and 1 and had back, as in `hearth submit`, in jobs that do not say otherwise
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) view: String,
     /// Pools may be ones that the farm does not have yet
     #[arg(long)]
     pub(crate) anyway: bool,
@@ -152,6 +155,7 @@ struct Entry {
     user: String,
     pool: String,
     colour_space: String,
+    view: String,
     priority: Option<u32>,
     urgent: Option<bool>,
     allow_clipping: Option<bool>,
@@ -193,6 +197,7 @@ impl Entry {
             (&mut self.user, &defaults.user),
             (&mut self.pool, &defaults.pool),
             (&mut self.colour_space, &defaults.colour_space),
+            (&mut self.view, &defaults.view),
         ];
         for (own, default) in pairs {
             if own.is_empty() {
@@ -253,6 +258,7 @@ impl Entry {
             urgent: self.urgent.unwrap_or(false),
             allow_clipping: self.allow_clipping.unwrap_or(false),
             colour_space: self.colour_space,
+            view: self.view,
             chunk_frames: self.chunk_frames.unwrap_or(0),
             takes: self.takes.unwrap_or(1),
             deliveries: deliveries.collect::<Result<_, _>>()?,
@@ -313,6 +319,7 @@ async fn submit(client: &FarmClient, flags: BatchSubmit, as_json: bool) -> Resul
         user: flags.user,
         priority: flags.priority,
         allow_clipping: flags.allow_clipping.then_some(true),
+        view: flags.view,
         ..Entry::default()
     };
     let flagged = flagged.beside(Path::new(""));

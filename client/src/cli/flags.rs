@@ -338,6 +338,10 @@ pub(crate) struct Submit {
     /// What the clip holds below 0 and above 1 may be cut off, where the workflow works on fewer bits
     #[arg(long)]
     pub(crate) allow_clipping: bool,
+    /// How the light of a float clip is brought between 0 and 1 for a workflow that cuts off the rest, and had back in
+    /// its results: white=16,exposure=-1 (a curve brings 16 to 1, after the light was halved)
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) view: String,
     /// Submit nothing: say what is wrong, which nodes could run it and what the others lack, and what it would cost
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -26,6 +26,7 @@ pub(super) fn job(job: &v1::Job) -> Value {
         "batch": job.batch,
         "parameters": job.parameters,
         "clip": job.clip,
+        "view": job.view,
         "output": job.output,
         "sequences": job.sequences,
         "state": tables::state_name(job.state()),

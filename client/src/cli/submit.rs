@@ -51,6 +51,7 @@ pub(super) fn request(flags: Submit) -> Result<v1::SubmitJobRequest, CliError> {
         deliveries,
         overwrite: flags.overwrite,
         allow_clipping: flags.allow_clipping || again.allow_clipping,
+        view: or(flags.view, again.view),
         anyway: flags.anyway,
         urgent: flags.urgent,
         deadline_unix_ms: deadline(&flags.deadline)?,
@@ -146,6 +147,7 @@ pub(super) fn redo(job: v1::Job, flags: Redo) -> Result<v1::SubmitJobRequest, Cl
         frames: flags.frames,
         output: job.output,
         colour_space: job.colour_space,
+        view: job.view,
         overwrite: true,
         no_deliveries: true,
         // As it was before.
@@ -178,6 +180,7 @@ fn again(path: &Path) -> Result<v1::SubmitJobRequest, CliError> {
         frames: before.frames,
         chunk_frames: before.chunk_frames,
         colour_space: before.colour_space,
+        view: before.view,
         // As it was before.
         allow_clipping: true,
         ..v1::SubmitJobRequest::default()

@@ -86,6 +86,7 @@ pub(super) fn job(job: &v1::Job) -> String {
         fact("makes", format!("frames {}", job.frames));
     } else {
         fact("clip", format!("{} ({})", job.clip, job.frames));
+        fact("view", job.view.clone());
     }
     fact("output", job.output.clone());
     fact(

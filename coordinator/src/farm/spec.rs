@@ -7,7 +7,7 @@ use std::{
 
 use hearth_storage::StorageId;
 use hearth_workflows::{
-    Frame, FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, WorkflowId,
+    Frame, FrameRange, FrameSet, RootPath, SequencePath, Split, View, Workflow, WorkflowId,
     delivery::{Curve, DeliveryFormat},
     format::{ColourSpace, Encoding, PictureFormat},
     parameters::{ParameterTexts, ParameterType},
@@ -117,6 +117,9 @@ pub struct JobClip {
     /// not say.
     #[serde(default)]
     pub pixels: u64,
+    /// How its light is shown to a workflow that takes only 0 to 1, and had back from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<View>,
     /// Who makes it: its frames are worked on as they are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<MadeBy>,

@@ -198,7 +198,14 @@ pub(crate) fn job(tag: &FarmTag, view: JobView) -> v1::Job {
             .render()
             .and_then(|render| render.clip.as_ref())
             .map_or_else(String::new, |clip| clip.encoding.colour.to_string()),
+        view: spec.render().map(view_text).unwrap_or_default(),
     }
+}
+
+/// Empty: none.
+fn view_text(render: &Render) -> String {
+    let view = render.clip.as_ref().and_then(|clip| clip.view);
+    view.map(|view| view.to_string()).unwrap_or_default()
 }
 
 fn lost(lost: &LostFrames) -> v1::LostFrames {
@@ -335,6 +342,7 @@ pub(crate) fn job_definition(
         clip_format: clip.map(|clip| clip.encoding.format.to_string()).unwrap_or_default(),
         clip_colour_space: clip.map(|clip| clip.encoding.colour.to_string()).unwrap_or_default(),
         storage: storage(spec),
+        view: view_text(render),
     })
 }
 
@@ -364,6 +372,7 @@ fn submission(spec: &JobSpec, render: &Render, workflow: &Workflow) -> v1::Submi
         output: spec.output.to_string(),
         chunk_frames: render.chunk_frames.unwrap_or(0) as u32,
         colour_space: clip.map(|clip| clip.encoding.colour.to_string()).unwrap_or_default(),
+        view: view_text(render),
         ..v1::SubmitJobRequest::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use hearth_proto::v1;
-use hearth_workflows::{WorkflowId, parameters::ParameterTexts};
+use hearth_workflows::{View, WorkflowId, parameters::ParameterTexts};
 use tokio::time::{Duration, Instant};
 use tonic::Status;
 
@@ -219,8 +219,9 @@ fn message(
         let staged = manifest.staged(clip.encoding).unwrap_or(clip.encoding).format;
         let (from, to) = (clip.encoding.format, staged);
         if manifest.clips(clip.encoding) {
-            let by = manifest.clipped_by(clip.encoding).name();
-            warnings.push(format!("what is below 0 and above 1 is cut off: it works on {by}"));
+            let by = manifest.clipped_by(clip.encoding);
+            let top = clip.view.map_or(1.0, View::brightest);
+            warnings.push(format!("what is below 0 and above {top} is cut off: it works on {by}"));
         } else if to.bits() < from.bits() && !(from.is_float() && to.is_float()) {
             warnings.push(format!(
                 "it works on {}: of {} bits, {} are kept",

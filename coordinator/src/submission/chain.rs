@@ -77,6 +77,7 @@ pub(super) fn input(
         path,
         encoding,
         pixels: clip.map_or(0, |clip| clip.pixels),
+        view: None,
         made_by: Some(MadeBy { job: maker.id, pass: pass.pass }),
     };
     Ok(Input { clip: Some(clip), range, results })

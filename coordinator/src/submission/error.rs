@@ -6,6 +6,7 @@ use hearth_pictures::NoRate;
 use hearth_storage::{CallError, ClipError, RootsError, marker::MARKER_FILE};
 use hearth_workflows::{
     FrameSet, RootPath, WorkflowError, format::UnknownName, frames::FramesError, path::PathError,
+    view::NoView,
 };
 
 use crate::farm::JobId;
@@ -80,9 +81,15 @@ pub enum SubmissionError {
     )]
     OutputHolds { output: RootPath, inner: String },
     #[error(
-        "clip {clip} holds values below 0 and above 1 ({found}), and workflow {workflow} works on {staged}, which cuts them off; allow that with --allow-clipping, or choose a workflow that reads EXR"
+        "clip {clip} holds values below 0 and above 1 ({found}), and workflow {workflow} works on {staged}, which cuts them off; keep them by a view transform such as --view white=16, allow the loss with --allow-clipping, or choose a workflow that reads EXR"
     )]
     Clipping { clip: String, found: String, workflow: String, staged: String },
+    #[error("view transform")]
+    View(#[from] NoView),
+    #[error(
+        "a view transform is for a float clip in a workflow that works on values from 0 to 1, and {workflow} loses nothing of this clip; leave it out"
+    )]
+    NeedlessView { workflow: String },
     #[error("at least {min} nodes are more than the {max} that it may have at most")]
     Nodes { min: usize, max: usize },
     #[error("frames that go first")]

@@ -16,7 +16,7 @@ use hearth_pictures::Picture;
 use hearth_proto::v1;
 use hearth_storage::{Clip, Roots};
 use hearth_workflows::{
-    FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow,
+    FrameRange, FrameSet, RootPath, SequencePath, Split, View, Workflow,
     format::{ColourSpace, Encoding, PictureFormat},
     library::Library,
     parameters::{self, ParameterTexts},
@@ -80,9 +80,8 @@ pub fn check(
         },
         None => no_input(&request, &workflow, split)?,
     };
-    if let Some(clip) = input.clip.as_ref().filter(|_| !request.allow_clipping) {
-        check_range(&workflow, clip)?;
-    }
+    let view = view(&request, &workflow, input.clip.as_ref())?;
+    let input = Input { clip: input.clip.map(|clip| JobClip { view, ..clip }), ..input };
     let name = match (&input.clip, request.name.as_str()) {
         (Some(clip), "") => name_of(&clip.path),
         (None, "") => workflow.name().to_owned(),
@@ -219,7 +218,8 @@ fn input(
     let pixels = u64::from(width) * u64::from(height);
     let encoding = Encoding { format, colour: colour_of(&request.colour_space, format)? };
     check_format(workflow, &sequence, encoding)?;
-    Ok(Input { clip: Some(JobClip { path: sequence, encoding, pixels, made_by: None }), range, results })
+    let clip = JobClip { path: sequence, encoding, pixels, view: None, made_by: None };
+    Ok(Input { clip: Some(clip), range, results })
 }
 
 fn no_input(
@@ -370,18 +370,26 @@ fn name_of(clip: &SequencePath) -> String {
     }
 }
 
-/// Light that is lost in silence is found at the delivery: whoever submits says that it may be.
-fn check_range(workflow: &Workflow, clip: &JobClip) -> Result<(), SubmissionError> {
+/// How the clip's light is shown to the workflow. Light that is lost in silence is found at the delivery: whoever submits
+/// says that it may be, or how it is kept.
+fn view(
+    request: &v1::SubmitJobRequest,
+    workflow: &Workflow,
+    clip: Option<&JobClip>,
+) -> Result<Option<View>, SubmissionError> {
     let manifest = workflow.manifest();
-    if !manifest.clips(clip.encoding) {
-        return Ok(());
+    let clipped = clip.filter(|clip| manifest.clips(clip.encoding));
+    match (request.view.as_str(), clipped) {
+        ("", Some(clip)) if !request.allow_clipping => Err(SubmissionError::Clipping {
+            clip: clip.path.to_string(),
+            found: clip.encoding.format.name().to_owned(),
+            workflow: workflow.name().to_owned(),
+            staged: manifest.clipped_by(clip.encoding).to_owned(),
+        }),
+        ("", _) => Ok(None),
+        (text, Some(_)) => Ok(Some(text.parse()?)),
+        (_, None) => Err(SubmissionError::NeedlessView { workflow: workflow.name().to_owned() }),
     }
-    Err(SubmissionError::Clipping {
-        clip: clip.path.to_string(),
-        found: clip.encoding.format.name().to_owned(),
-        workflow: workflow.name().to_owned(),
-        staged: manifest.clipped_by(clip.encoding).name().to_owned(),
-    })
 }
 
 fn check_format(workflow: &Workflow, clip: &SequencePath, found: Encoding) -> Result<(), SubmissionError> {

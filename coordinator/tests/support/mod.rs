@@ -173,6 +173,7 @@ pub(crate) fn submission(name: &str, frames: &str, priority: u32, workflow: &Arc
                 path: "plates/plate.%04d.png".parse().expect("path"),
                 encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
                 pixels: 0,
+                view: None,
                 made_by: None,
             }),
             clip_range: hearth_workflows::FrameRange {

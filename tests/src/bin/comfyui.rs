@@ -218,6 +218,8 @@ fn request(one: &str, output: &str, chunk_frames: u32) -> v1::SubmitJobRequest {
         chunk_frames,
         parameters,
         no_deliveries: true,
+        // Both are cut off alike.
+        allow_clipping: true,
         ..v1::SubmitJobRequest::default()
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use hearth_pictures::{Converter, Effort, Metadata, PictureError, look, read, thumbnail, write};
+use hearth_pictures::{
+    Converter, Effort, Metadata, OnTheWay, PictureError, ViewStep, look, read, thumbnail, write,
+};
 use hearth_storage::{
     Held, SequenceFolder,
     manifest::{THUMBNAIL_FOLDER, write_whole},
@@ -46,11 +48,16 @@ impl Finish {
     ) -> Result<Self, Failure> {
         let manifest = task.workflow.manifest();
         let encoding = task.clip.as_ref().map(|clip| clip.encoding);
-        let multiplied = manifest.is_multiplied(pass, &task.parameters);
-        let converter = if multiplied { Converter::multiplied } else { Converter::new };
         let (saved, result) = (manifest.saved(pass, encoding), manifest.result(pass, encoding));
+        // A result of whole numbers is a picture to look at: it stays as it was shown.
+        let view = task.clip.as_ref().and_then(|clip| clip.view).filter(|_| result.format.is_float());
+        let on_the_way = OnTheWay {
+            view: view.map(ViewStep::From),
+            multiplied: manifest.is_multiplied(pass, &task.parameters),
+            ..OnTheWay::default()
+        };
         Ok(Self {
-            converter: converter(saved, result).map(Arc::new),
+            converter: Converter::with(saved, result, on_the_way).map(Arc::new),
             result,
             extension: result.format.extension(),
             clip,

@@ -22,7 +22,7 @@ use hearth_storage::{
     manifest::{ChunkManifest, ManifestDigest},
 };
 use hearth_workflows::{
-    FrameRange, FrameSet, RootPath, SequencePath, Split, Workflow, format::Encoding, manifest::Load,
+    FrameRange, FrameSet, RootPath, SequencePath, Split, View, Workflow, format::Encoding, manifest::Load,
     split::ChunkPlan,
 };
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,8 @@ pub struct TaskClip {
     pub encoding: Encoding,
     /// How the node that loads the frames gets them.
     pub staged: Encoding,
+    /// How its light is shown to the workflow.
+    pub view: Option<View>,
     pub load: Load,
     /// Of a clip that is still being made.
     pub source: Option<Source>,
@@ -126,6 +128,10 @@ impl ChunkTask {
                     encoding,
                     // The coordinator has refused what cannot be staged.
                     staged: workflow.manifest().staged(encoding).unwrap_or(encoding),
+                    view: match job.view.as_str() {
+                        "" => None,
+                        text => Some(text.parse().map_err(|error| unreadable("view", &error))?),
+                    },
                     load: input.load,
                     source: chunk
                         .source

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use hearth_pictures::{Converter, Picture, PictureError, inspect};
+use hearth_pictures::{Converter, OnTheWay, Picture, PictureError, ViewStep, inspect};
 use hearth_proto::v1::FailureKind;
 use hearth_storage::{Held, Roots, RootsError, SequenceFolder};
 use hearth_workflows::{Frame, RootPath, Split, bind::StagedClip, manifest::Load, split::ChunkPlan};
@@ -31,7 +31,12 @@ pub(super) async fn stage(
     source::fetch(bench, task, clip, plan).await?;
     let folder = source::folder(bench, task, clip)?;
     look_at(task, clip, plan, folder.clone()).await?;
-    let files = match Converter::new(clip.encoding, clip.staged) {
+    let on_the_way = OnTheWay {
+        view: clip.view.map(ViewStep::To),
+        cut: task.workflow.manifest().cuts(),
+        ..OnTheWay::default()
+    };
+    let files = match Converter::with(clip.encoding, clip.staged, on_the_way) {
         Some(converter) => convert_all(bench, task, clip, plan, &folder, converter).await?,
         None => plan.loaded.iter().map(|frame| Handed::Frame(folder.clone(), *frame)).collect(),
     };

@@ -412,6 +412,7 @@ fn submission(request: v1::SubmitJobRequest) -> SubmissionManifest {
         frames: request.frames,
         chunk_frames: request.chunk_frames,
         colour_space: request.colour_space,
+        view: request.view,
         output: request.output,
     }
 }

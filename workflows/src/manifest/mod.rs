@@ -108,6 +108,20 @@ pub struct ClipInput {
     /// it reads comes as it is.
     #[serde(default)]
     pub colour: Option<ColourSpace>,
+    /// What its nodes can take; frames are cut to it, in formats that hold more, too.
+    #[serde(default)]
+    pub range: Range,
+}
+
+/// The numbers that make sense to the nodes of a workflow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Range {
+    /// All that the format holds.
+    #[default]
+    Any,
+    /// 0 to 1, for which image models are made.
+    Unit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -362,15 +376,24 @@ impl Manifest {
         // Depth, mattes and the like are not the clip's own numbers.
         colour.peek().is_some()
             && clip.format.is_float()
-            && !(self.staged(clip).is_some_and(holds) && colour.any(holds))
+            && !(self.staged(clip).is_some_and(holds) && !self.cuts() && colour.any(holds))
     }
 
-    /// Of a workflow that [clips](Self::clips), the format that does.
-    pub fn clipped_by(&self, clip: Encoding) -> PictureFormat {
+    /// Whether frames are cut to 0 to 1 whatever their format.
+    pub fn cuts(&self) -> bool {
+        self.clip.as_ref().is_some_and(|clip| clip.range == Range::Unit)
+    }
+
+    /// Of a workflow that [clips](Self::clips), what does: for messages.
+    pub fn clipped_by(&self, clip: Encoding) -> &'static str {
+        if self.cuts() {
+            return "values from 0 to 1";
+        }
         let staged = self.staged(clip).unwrap_or(clip);
         let mut saved = self.passes.iter().map(|pass| self.saved(pass, Some(clip)));
         let of_pass = saved.find(|saved| saved.colour != ColourSpace::Data && !saved.format.is_float());
-        if staged.format.is_float() { of_pass.unwrap_or(staged).format } else { staged.format }
+        let format = if staged.format.is_float() { of_pass.unwrap_or(staged).format } else { staged.format };
+        format.name()
     }
 
     /// How the node that saves `pass` writes it, for a clip of this encoding; `None`: no clip comes in.

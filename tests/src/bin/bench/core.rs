@@ -154,6 +154,7 @@ pub(crate) fn spec(workflow: &Workflow, range: FrameRange, number: u64, chunk: u
                 path: "plates/plate.%04d.png".parse().expect("a path"),
                 encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
                 pixels: 0,
+                view: None,
                 made_by: None,
             }),
             clip_range: range,

@@ -202,6 +202,7 @@ impl Scheduler for Hearth<'_> {
                     path: "plates/plate.%04d.png".parse().expect("a path"),
                     encoding: Encoding { format: PictureFormat::Png8, colour: ColourSpace::Srgb },
                     pixels: 0,
+                    view: None,
                     made_by: None,
                 }),
                 clip_range: range,
