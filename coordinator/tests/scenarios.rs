@@ -24,8 +24,8 @@ mod support;
 use std::{collections::HashMap, env, fmt::Write as _, fs, path::Path, time::Duration};
 
 use hearth_coordinator::farm::{
-    Answer, AssignedWork, AttemptId, Command, Edit, Effect, FailureKind, Held, JobEvent, JobId, NodeName,
-    Outcome, Priority, Session, Step, Terms, Timestamp,
+    Answer, AssignedWork, AttemptId, Command, Edit, Effect, FailureKind, FarmConfig, Held, JobEvent, JobId,
+    NodeName, Outcome, Priority, Session, Step, Terms, Timestamp,
 };
 use hearth_workflows::FrameSet;
 use support::{Kept, about, capabilities, config, deliver, follow, render, submission, workflow};
@@ -80,7 +80,7 @@ struct Story {
 impl Default for Story {
     fn default() -> Self {
         Self {
-            kept: Kept::new(config(), 1),
+            kept: Kept::new(FarmConfig { max_nodes: 6, ..config() }, 1),
             now: Timestamp(1_000_000),
             sessions: HashMap::new(),
             jobs: HashMap::new(),

@@ -50,6 +50,11 @@ impl Process {
         assert!(sent.success(), "kill {name} {pid}");
     }
 
+    /// Whether it has not ended by itself.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
     /// What it has said, for messages of failing tests.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -67,6 +72,14 @@ impl Drop for Process {
             eprintln!("--- {}\n{}", self.log.display(), said.get(from..).unwrap_or(&said));
         }
     }
+}
+
+/// The most memory that a process has had, in MiB.
+pub fn peak_mebibytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux, and it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("told");
+    let kibibytes: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+    kibibytes / 1_024
 }
 
 /// A program of this workspace, as built beside the test.

@@ -15,6 +15,7 @@ use hearth_simulator::{Config, Simulator};
 use hearth_tests::{
     clips,
     farm::{Farm, Setup, assert_right, finish, request, until},
+    processes::peak_mebibytes,
     reference::unsplit,
 };
 use hearth_workflows::{FrameRange, library::Library};
@@ -45,10 +46,7 @@ fn number(name: &str, usual: u64) -> u64 {
 
 /// The most memory that this process has had, in MiB.
 fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("told");
-    let kibibytes: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
-    kibibytes / 1_024
+    peak_mebibytes(std::process::id())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

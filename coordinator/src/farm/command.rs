@@ -241,6 +241,10 @@ pub enum Refusal {
         "node {node} is connected already, by an agent on {host}; yours is on {own}: give each its own name, with --host"
     )]
     NodeTaken { node: NodeName, host: String, own: String },
+    #[error(
+        "the farm has {limit} nodes, its limit, each connected, drained or holding frames, and {node} would be one more; disconnect or undrain some"
+    )]
+    TooManyNodes { node: NodeName, limit: usize },
     #[error("no preset {0}; `hearth preset list` lists them")]
     NoSuchPreset(String),
     #[error("the farm has {limit} presets, its limit; delete some")]

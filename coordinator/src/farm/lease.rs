@@ -33,6 +33,9 @@ impl Farm {
     ) -> Result<(), Refusal> {
         let name = about.name.clone();
         let lease = self.config.lease;
+        if !self.nodes.contains_key(&name) && self.nodes.len() >= self.config.max_nodes {
+            self.forget_longest_gone(&name, step)?;
+        }
         let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(about.clone(), now));
         if node.session.is_some_and(|newer| newer > session) {
             return Ok(());
@@ -72,6 +75,18 @@ impl Farm {
         self.reopen(&name);
         self.fill_chores(now, step);
         self.fill_open(now, step);
+        Ok(())
+    }
+
+    /// Makes place for a new node. Drained nodes stay: an operator has said something about them.
+    fn forget_longest_gone(&mut self, new: &NodeName, step: &mut Step) -> Result<(), Refusal> {
+        let gone = self.nodes.values().filter(|node| node.is_forgettable());
+        let gone = gone.min_by_key(|node| (node.last_seen, &node.about.name));
+        let Some(name) = gone.map(|node| node.about.name.clone()) else {
+            return Err(Refusal::TooManyNodes { node: new.clone(), limit: self.config.max_nodes });
+        };
+        self.drop_node(&name);
+        step.changes.push(Key::Node(name));
         Ok(())
     }
 

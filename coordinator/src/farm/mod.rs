@@ -122,6 +122,8 @@ pub struct FarmConfig {
     pub max_active: usize,
     /// A node that was not heard of for so long is forgotten, unless it is drained.
     pub forget_node: Duration,
+    /// Maximum number of nodes that are remembered; beyond it, nodes that are gone are forgotten, longest gone first.
+    pub max_nodes: usize,
     /// What shows have had counts half after so long.
     pub half_life: Duration,
     /// How far a show may be behind its share for the sake of loaded models, as part of what it is due in an hour.
@@ -147,6 +149,7 @@ impl Default for FarmConfig {
             max_ended: 10_000,
             max_active: 100_000,
             forget_node: Duration::from_secs(7 * 24 * 3600),
+            max_nodes: 20_000,
             half_life: Duration::from_secs(3600),
             share_slack: 0.02,
             shows: BTreeMap::new(),

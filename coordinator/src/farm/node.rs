@@ -122,6 +122,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Nothing is lost with it but how fast it was.
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.session.is_none() && !self.drained && self.chunks.is_empty() && self.chore.is_none()
+    }
+
     pub(super) fn new(about: NodeAbout, now: Timestamp) -> Self {
         Self {
             about,

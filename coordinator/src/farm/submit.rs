@@ -183,13 +183,7 @@ impl Farm {
             }
         }
         let deadline = self.config.forget_node;
-        let is_due = |node: &&super::Node| {
-            node.session.is_none()
-                && !node.drained
-                && node.chunks.is_empty()
-                && node.chore.is_none()
-                && now.since(node.last_seen) > deadline
-        };
+        let is_due = |node: &&super::Node| node.is_forgettable() && now.since(node.last_seen) > deadline;
         let due: Vec<_> = self.nodes.values().filter(is_due).map(|node| node.about.name.clone()).collect();
         for name in due {
             self.drop_node(&name);

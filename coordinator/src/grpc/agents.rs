@@ -28,7 +28,7 @@ use crate::{
     driver::{Driver, DriverError, Opened, ToNode},
     farm::{
         AssignedWork, Assignment, AttemptId, Capabilities, Command, FarmTag, Held, JobId, NodeAbout,
-        NodeName, Outcome, Session, Timestamp,
+        NodeName, Outcome, Refusal, Session, Timestamp,
     },
 };
 
@@ -133,6 +133,9 @@ impl v1::agents_server::Agents for AgentsService {
         // It is refused where another agent works under this name.
         let taken = answered.await.unwrap_or(Err(DriverError::Stopped));
         taken.map_err(|error| match error {
+            DriverError::Refused(refusal @ Refusal::TooManyNodes { .. }) => {
+                Status::resource_exhausted(chain(&refusal))
+            }
             DriverError::Refused(refusal) => Status::already_exists(chain(&refusal)),
             error => unavailable(&error),
         })?;

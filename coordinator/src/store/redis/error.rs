@@ -41,6 +41,10 @@ pub enum RedisError {
     Certificate { path: std::path::PathBuf, source: std::io::Error },
     #[error("Redis at {server} holds something else under the farm's keys; give the farm another prefix")]
     Foreign { server: String, source: redis::RedisError },
+    #[error(
+        "Redis at {server} gives an answer to {what} that makes no sense; look what else lies on the way to it"
+    )]
+    NoSense { server: String, what: &'static str },
     #[error("Redis at {server} refuses a command")]
     Refused { server: String, source: redis::RedisError },
 }
@@ -74,6 +78,6 @@ impl RedisError {
 
     /// Whether waiting may help. The others need a person, and stop a coordinator that has just started.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Away { .. } | Self::Full { .. } | Self::Disk { .. })
+        matches!(self, Self::Away { .. } | Self::Full { .. } | Self::Disk { .. } | Self::NoSense { .. })
     }
 }

@@ -97,14 +97,23 @@ struct Scripts {
     follow: Script,
 }
 
+const LEAD: &str = include_str!("lead.lua");
+const KEEP: &str = include_str!("keep.lua");
+const COMMIT: &str = include_str!("commit.lua");
+const FOLLOW: &str = include_str!("follow.lua");
+
 impl Scripts {
     fn new() -> Self {
         Self {
-            lead: Script::new(include_str!("lead.lua")),
-            keep: Script::new(include_str!("keep.lua")),
-            commit: Script::new(include_str!("commit.lua")),
-            follow: Script::new(include_str!("follow.lua")),
+            lead: Script::new(LEAD),
+            keep: Script::new(KEEP),
+            commit: Script::new(COMMIT),
+            follow: Script::new(FOLLOW),
         }
+    }
+
+    fn all(&self) -> [(&Script, &'static str); 4] {
+        [(&self.lead, LEAD), (&self.keep, KEEP), (&self.commit, COMMIT), (&self.follow, FOLLOW)]
     }
 }
 
@@ -143,9 +152,17 @@ impl Redis {
         }
         let (mut connection, server) =
             self.address.connect(self.certificate.as_deref(), self.patience()).await?;
-        for script in [&self.scripts.lead, &self.scripts.keep, &self.scripts.commit, &self.scripts.follow] {
-            let loaded = script.load_async(&mut connection).await;
-            loaded.map_err(|error| RedisError::of(&self.address, error))?;
+        for (script, text) in self.scripts.all() {
+            // Not `Script::load_async`, which panics when it is told another digest.
+            let mut load = redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(text);
+            let loaded = load.query_async::<String>(&mut connection).await;
+            let digest = loaded.map_err(|error| RedisError::of(&self.address, error))?;
+            if digest != script.get_hash() {
+                return Err(
+                    RedisError::NoSense { server: self.address.to_string(), what: "SCRIPT LOAD" }.into()
+                );
+            }
         }
         if server.run_id != self.server.run_id {
             info!(redis = %self.address, "connected");
