@@ -34,6 +34,9 @@ const MOST_FOLLOWED: usize = 20_000;
 /// Records asked for in one round trip of a load.
 const LOADED_AT_ONCE: usize = 500;
 
+/// Maximum epoch and revision: up to here every whole number is exact in the numbers of Redis' scripts.
+const MOST_COUNTED: u64 = 1 << 53;
+
 /// What a store in Redis needs to know beside the address.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
@@ -186,6 +189,20 @@ impl Redis {
         })
     }
 
+    /// Refuses an epoch or revision that no farm reaches: another command's answer, or one that was damaged on its way.
+    fn counted(&mut self, number: Option<u64>, what: &'static str) -> Result<u64, StoreError> {
+        match number {
+            Some(number) if number <= MOST_COUNTED => Ok(number),
+            _ => Err(self.no_sense(what)),
+        }
+    }
+
+    /// What the next answers on this connection belong to is not known: it is not used again.
+    fn no_sense(&mut self, what: &'static str) -> StoreError {
+        self.connection = None;
+        RedisError::NoSense { server: self.address.to_string(), what }.into()
+    }
+
     /// `jobs`: as in [`Store::keep`]; `None`: whatever is in it.
     async fn keep_for(
         &mut self,
@@ -225,20 +242,27 @@ impl Store for Redis {
         call.arg(&self.holder).arg(&self.advertise).arg(self.lease.as_millis().to_string()).arg(self.epoch);
         let answer = call.query_async::<Vec<String>>(&mut connection).await;
         let answer = self.told(answer)?;
-        let word = |at: usize| answer.get(at).map_or("", String::as_str);
-        if word(0) != "ours" {
-            return Ok(Lead::Theirs { address: word(1).to_owned() });
+        let (epoch, found, server, before) = match &answer[..] {
+            [theirs, address @ ..] if theirs == "theirs" => {
+                return Ok(Lead::Theirs { address: address.first().cloned().unwrap_or_default() });
+            }
+            [ours, epoch, found, server, before] if ours == "ours" => {
+                let mut count = |text: &str| self.counted(text.parse().ok(), "the call to lead");
+                (count(epoch)?, count(found)?, server, count(before)?)
+            }
+            _ => return Err(self.no_sense("the call to lead")),
+        };
+        if epoch <= self.epoch {
+            return Err(self.no_sense("the call to lead"));
         }
-        self.epoch = word(1).parse().unwrap_or(self.epoch + 1);
-        let (found, server) = (word(2).parse::<u64>().unwrap_or(0), word(3));
-        let before = word(4).parse::<u64>().unwrap_or(0);
+        self.epoch = epoch;
         let trust = if found < self.highest && before <= self.copied {
             Trust::Behind
         } else if found < self.highest {
             // Another has led since, without what Redis had lost: what is remembered here is another history.
             self.highest = found;
             Trust::Suspect
-        } else if !server.is_empty() && server != self.server.run_id {
+        } else if !server.is_empty() && *server != self.server.run_id {
             Trust::Suspect
         } else {
             Trust::Whole
@@ -318,8 +342,9 @@ impl Store for Redis {
                 }
             }
         }
-        self.copied = epoch.unwrap_or(0);
-        self.revision = revision.unwrap_or(0);
+        let (copied, revision) = (epoch.or(Some(0)), revision.or(Some(0)));
+        self.copied = self.counted(copied, "the question for the fence")?;
+        self.revision = self.counted(revision, "the question for the fence")?;
         self.highest = self.highest.max(self.revision);
         Ok(records)
     }
@@ -383,6 +408,8 @@ impl Store for Redis {
         let news: (u64, u64, String, String, Vec<String>, Vec<redis::Value>, Vec<String>) =
             self.told(answer)?;
         let (revision, epoch, leader, kind, keys, values, events) = news;
+        let revision = self.counted(Some(revision), "the question for news")?;
+        let epoch = self.counted(Some(epoch), "the question for news")?;
         self.epoch = self.epoch.max(epoch);
         let leader = (!leader.is_empty()).then_some(leader);
         match kind.as_str() {
