@@ -22,17 +22,16 @@ impl Farm {
         Ok(Answer::Done)
     }
 
-    pub(super) fn resume(&mut self, now: Timestamp, id: JobId, step: &mut Step) -> Result<Answer, Refusal> {
+    pub(super) fn resume(&mut self, id: JobId, step: &mut Step) -> Result<Answer, Refusal> {
         self.active(id)?.paused = false;
         self.changed(id, step);
-        self.fill_chores(now, step);
-        self.fill_open(now, step);
+        self.touched.chores();
+        self.touched.open_nodes();
         Ok(Answer::Done)
     }
 
     pub(super) fn set_priority(
         &mut self,
-        now: Timestamp,
         id: JobId,
         priority: Priority,
         step: &mut Step,
@@ -46,7 +45,7 @@ impl Farm {
             }
         }
         self.changed(id, step);
-        self.fill_open(now, step);
+        self.touched.open_nodes();
         Ok(Answer::Done)
     }
 
@@ -70,14 +69,14 @@ impl Farm {
                 if keep.is_zero() {
                     self.let_go(id, step);
                 }
-                self.fill_chores(now, step);
+                self.touched.chores();
                 return Ok(Answer::Done);
             }
             Phase::Rendering | Phase::Assembling | Phase::Delivering | Phase::Ended(Ended::Failed) => {}
         }
         self.abandon(now, id, keep, step);
-        self.fill_chores(now, step);
-        self.fill_open(now, step);
+        self.touched.chores();
+        self.touched.open_nodes();
         Ok(Answer::Done)
     }
 
@@ -85,14 +84,11 @@ impl Farm {
     /// storage is cleaned up then.
     pub(super) fn abandon(&mut self, now: Timestamp, id: JobId, keep: Duration, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        // First of all it wants no chunk any more: the nodes that are freed below must not get one of it.
-        job.phase = Phase::Ended(Ended::Cancelled { cleaned: false });
         let running = job.running.clone();
         if !running.is_empty() {
             // What was running may still be writing: clean up once nobody can be.
             job.chore_not_before = now.after(self.config.lease);
         }
-        self.rank(id);
         for attempt in running {
             self.withdraw(now, attempt, "the job was cancelled", step);
         }
@@ -230,8 +226,8 @@ impl Farm {
                 }
             }
         }
-        self.fill_chores(now, step);
-        self.fill_open(now, step);
+        self.touched.chores();
+        self.touched.open_nodes();
         Ok(Answer::Done)
     }
 
@@ -266,7 +262,6 @@ impl Farm {
 
     pub(super) fn set_drained(
         &mut self,
-        now: Timestamp,
         name: &NodeName,
         drained: bool,
         step: &mut Step,
@@ -280,8 +275,8 @@ impl Farm {
         step.changes.push(Key::Node(name.clone()));
         self.reopen(name);
         if !drained {
-            self.fill_chores(now, step);
-            self.fill_node(now, name, step);
+            self.touched.chores();
+            self.touched.node(name);
         }
         Ok(Answer::Done)
     }
@@ -344,7 +339,7 @@ impl Farm {
         if let Some(session) = session {
             step.effects.push(super::Effect::Cancel { session, attempt: id, reason });
         }
-        self.fill_node(now, &attempt.node, step);
+        self.touched.node(&attempt.node);
     }
 
     pub(super) fn active(&mut self, id: JobId) -> Result<&mut Job, Refusal> {

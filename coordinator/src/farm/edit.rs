@@ -85,11 +85,11 @@ impl Farm {
         }
         self.follow(id);
         self.changed(id, step);
-        self.settle(now, id, step);
+        self.touched.job(id);
         self.room_made = true;
-        self.fill_chores(now, step);
-        self.fill_open(now, step);
-        self.make_room(now, step);
+        self.touched.chores();
+        self.touched.open_nodes();
+        self.touched.urgent();
         Ok(Answer::Done)
     }
 
@@ -130,6 +130,14 @@ impl Farm {
         if !frames.is_subset(&render.clip_range.into()) {
             return refused("its clip had no others when it was submitted");
         }
+        if let Some(maker) = spec.follows().and_then(|maker| self.jobs.get(&maker)) {
+            let (split, shape) = (render.split(&known.workflow), known.workflow.manifest().shape());
+            let loaded =
+                frames.runs().flat_map(|run| split.plan(&run.into(), render.clip_range, shape).loaded);
+            if !loaded.collect::<FrameSet>().is_subset(&maker.spec.frames) {
+                return refused("the job that makes its clip does not make all that they need");
+            }
+        }
         if !self.dependents_of(id).is_empty() {
             return refused("other jobs work on its frames");
         }
@@ -167,8 +175,6 @@ impl Farm {
         job.pieces.retain(|_, piece| !piece.frames.is_empty());
         job.phase = Phase::Rendering;
         job.phase = job.open_phase();
-        // Before any node is given work below, the queue must know which of its frames wait.
-        self.rank(id);
         self.shrink_others(now, id, &removed, "its frames are not wanted any more", step);
     }
 }

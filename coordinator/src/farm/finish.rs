@@ -120,9 +120,9 @@ impl Farm {
                     }
                     None => self.chunk_done(now, name, id, brought, &FrameSet::new(), step),
                 }
-                self.settle(now, id.job, step);
-                self.fill_chores(now, step);
-                self.fill_node(now, name, step);
+                self.touched.job(id.job);
+                self.touched.chores();
+                self.touched.node(name);
             }
         }
     }
@@ -157,8 +157,6 @@ impl Farm {
         job.pieces.insert(id.number, Piece { node: name.clone(), frames: fresh.clone(), published });
         step.changes.push(Key::Piece(id));
         let convicted = job.convicted(name);
-        // Before any node is given work below, the queue must know that these frames wait no more.
-        self.rank(id.job);
         if let Some(node) = self.nodes.get_mut(name) {
             node.frames_done += fresh.len();
             node.chunks_done += 1;

@@ -73,8 +73,8 @@ impl Farm {
         }
         // Only now is it known what the node has room for, and which frames nobody holds.
         self.reopen(&name);
-        self.fill_chores(now, step);
-        self.fill_open(now, step);
+        self.touched.chores();
+        self.touched.open_nodes();
         Ok(())
     }
 
@@ -170,7 +170,7 @@ impl Farm {
         if slots == 0 {
             self.take_back_what_waits(now, name, step);
         }
-        self.fill_node(now, name, step);
+        self.touched.node(name);
     }
 
     /// The node takes no more work: others may have what has not begun there.
@@ -186,7 +186,7 @@ impl Farm {
             self.withdraw(now, *id, "its node takes no more work", step);
         }
         if !waits.is_empty() {
-            self.fill_open(now, step);
+            self.touched.open_nodes();
         }
     }
 
@@ -254,7 +254,6 @@ impl Farm {
             };
             self.fail(now, id, FailureKind::Lost, message, &FrameSet::new(), step);
         }
-        self.fill_open(now, step);
     }
 
     /// Forgets that nodes should leave jobs alone, where the time is over. True when any was.
@@ -349,14 +348,14 @@ impl Farm {
         Some(attempt)
     }
 
-    /// Ends an attempt and lets its frames, or its chore, wait again. Gives nobody any work.
+    /// Ends an attempt and lets its frames, or its chore, wait again.
     fn put_back(&mut self, now: Timestamp, id: AttemptId, step: &mut Step) {
         let Some(attempt) = self.release(now, id, step) else { return };
         if let (Work::Chunk(frames), Some(job)) = (&attempt.work, self.jobs.get_mut(&id.job)) {
             job.waiting.insert_all(frames);
         }
         self.changed(id.job, step);
-        self.settle(now, id.job, step);
+        self.touched.job(id.job);
     }
 
     /// No node gets the job for a while.

@@ -22,6 +22,7 @@ mod choose;
 mod classes;
 mod command;
 mod control;
+mod dispatch;
 mod edit;
 mod explain;
 mod finish;
@@ -83,6 +84,7 @@ pub use spec::{Deliver, JobClip, JobSpec, MadeBy, PassFiles, Render, Task, Terms
 pub use view::{AttemptView, JobFilter, JobState, JobView, NodeState, NodeView};
 
 use classes::Classes;
+use dispatch::Touched;
 use limits::Holders;
 use pace::{Pace, PaceRecord};
 use queue::Queue;
@@ -244,6 +246,7 @@ pub struct Farm {
     /// Jobs with a deadline.
     deadlines: BTreeSet<(Timestamp, JobId)>,
     deadlines_judged_at: Timestamp,
+    touched: Touched,
 }
 
 impl Farm {
@@ -286,6 +289,7 @@ impl Farm {
             batches: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             deadlines_judged_at: Timestamp(0),
+            touched: Touched::default(),
         }
     }
 
@@ -331,27 +335,38 @@ impl Farm {
         self.config.shows.get(show).unwrap_or(USUAL)
     }
 
-    /// Applies one command at the time `now`.
+    /// Applies one command at the time `now`: changes what it changes, moves jobs on, and hands out work.
     pub fn apply(&mut self, now: Timestamp, command: Command) -> Step {
         let mut step = Step::default();
         self.now = now;
-        step.answer = match command {
-            Command::Submit(submission) => self.submit(now, *submission, &mut step),
-            Command::Pause(job) => self.pause(job, &mut step),
-            Command::Resume(job) => self.resume(now, job, &mut step),
-            Command::Cancel(job) => self.cancel(now, job, self.config.keep_cancelled, &mut step),
-            Command::Remove(job) => self.cancel(now, job, Duration::ZERO, &mut step),
-            Command::Retry(job) => self.retry_failed(now, job, &mut step),
-            Command::SetPriority(job, priority) => self.set_priority(now, job, priority, &mut step),
-            Command::Edit(job, edit) => self.edit(now, job, *edit, &mut step),
-            Command::Drain(node) => self.set_drained(now, &node, true, &mut step),
-            Command::Undrain(node) => self.set_drained(now, &node, false, &mut step),
-            Command::ChangePreset(id, change) => self.change_preset(now, id, change, &mut step),
+        let is_tick = matches!(command, Command::Tick);
+        step.answer = self.handle(now, command, &mut step);
+        self.settle_touched(now, &mut step);
+        self.dispatch(now, &mut step);
+        if is_tick {
+            self.help_out(now, &mut step);
+        }
+        step
+    }
+
+    fn handle(&mut self, now: Timestamp, command: Command, step: &mut Step) -> Result<Answer, Refusal> {
+        match command {
+            Command::Submit(submission) => self.submit(now, *submission, step),
+            Command::Pause(job) => self.pause(job, step),
+            Command::Resume(job) => self.resume(job, step),
+            Command::Cancel(job) => self.cancel(now, job, self.config.keep_cancelled, step),
+            Command::Remove(job) => self.cancel(now, job, Duration::ZERO, step),
+            Command::Retry(job) => self.retry_failed(now, job, step),
+            Command::SetPriority(job, priority) => self.set_priority(job, priority, step),
+            Command::Edit(job, edit) => self.edit(now, job, *edit, step),
+            Command::Drain(node) => self.set_drained(&node, true, step),
+            Command::Undrain(node) => self.set_drained(&node, false, step),
+            Command::ChangePreset(id, change) => self.change_preset(now, id, change, step),
             Command::Hello { session, about, capabilities, slots, reason, held } => self
-                .hello(now, session, *about, *capabilities, (slots, reason), held, &mut step)
+                .hello(now, session, *about, *capabilities, (slots, reason), held, step)
                 .map(|()| Answer::Done),
             Command::Readiness { session, node, slots, reason, capabilities } => {
-                self.readiness(now, session, &node, (slots, reason), capabilities, &mut step);
+                self.readiness(now, session, &node, (slots, reason), capabilities, step);
                 Ok(Answer::Done)
             }
             Command::Heartbeat { session, node, attempts, clock } => {
@@ -359,39 +374,38 @@ impl Farm {
                 Ok(Answer::Done)
             }
             Command::TryMemory(node) => {
-                self.try_memory(node.as_ref(), &mut step);
+                self.try_memory(node.as_ref(), step);
                 Ok(Answer::Done)
             }
             Command::Gone { session, node } => {
-                self.gone(now, session, &node, &mut step);
+                self.gone(now, session, &node, step);
                 Ok(Answer::Done)
             }
             Command::Progress { session, node, attempt, progress } => {
-                self.progress(now, session, &node, attempt, progress, &mut step);
+                self.progress(now, session, &node, attempt, progress, step);
                 Ok(Answer::Done)
             }
             Command::Result { session, node, attempt, frames, outcome } => {
-                self.result(now, session, &node, attempt, &frames, outcome, &mut step);
+                self.result(now, session, &node, attempt, &frames, outcome, step);
                 Ok(Answer::Done)
             }
             Command::Tick => {
-                self.tick(now, &mut step);
+                self.tick(now, step);
                 Ok(Answer::Done)
             }
             Command::Disconnected => {
-                self.disconnect(now, &mut step);
+                self.disconnect(now, step);
                 Ok(Answer::Done)
             }
             Command::Distrust => {
-                self.distrust(&mut step);
+                self.distrust(step);
                 Ok(Answer::Done)
             }
             Command::Surveyed { job, found, assembled } => {
-                self.surveyed(now, job, found, assembled, &mut step);
+                self.surveyed(now, job, found, assembled, step);
                 Ok(Answer::Done)
             }
-        };
-        step
+        }
     }
 
     /// Time has passed: leases run out, nodes may be given again what they failed, old jobs are forgotten.
@@ -401,12 +415,11 @@ impl Farm {
         self.count_able();
         let woken = self.wake(now);
         if std::mem::take(&mut self.room_made) || woken {
-            self.fill_open(now, step);
+            self.touched.open_nodes();
         }
-        self.make_room(now, step);
-        self.help_out(now, step);
+        self.touched.urgent();
+        self.touched.chores();
         self.end_keeping(now, step);
-        self.fill_chores(now, step);
         self.forget(now, step);
         self.keep_shares(now, step);
         if now.since(self.deadlines_judged_at) >= JUDGE_DEADLINES {

@@ -112,7 +112,7 @@ impl Farm {
             }
             step.changes.push(Key::Node(name.clone()));
             self.reopen(&name);
-            self.fill_node(now, &name, step);
+            self.touched.node(&name);
         }
     }
 }

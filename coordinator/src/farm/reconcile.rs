@@ -108,14 +108,13 @@ impl Farm {
                 self.revive(id);
             }
         }
-        // Not before all of it is known: nodes that were freed above must not get what another piece brings.
         if let Some(job) = self.jobs.get_mut(&id) {
             job.surveying = false;
         }
         self.changed(id, step);
-        self.settle(now, id, step);
-        self.fill_chores(now, step);
-        self.fill_open(now, step);
+        self.touched.job(id);
+        self.touched.chores();
+        self.touched.open_nodes();
     }
 
     fn was_rendered(&mut self, now: Timestamp, id: JobId, piece: Found, step: &mut Step) {
@@ -150,15 +149,12 @@ impl Farm {
     }
 
     fn was_assembled(&mut self, now: Timestamp, id: JobId, step: &mut Step) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let running = job.running.clone();
-        // The nodes that are freed must not get anything of it.
-        job.phase = Phase::Assembling;
-        self.rank(id);
+        let running = self.jobs.get(&id).map(|job| job.running.clone()).unwrap_or_default();
         for attempt in running {
             self.withdraw(now, attempt, "the sequence is in its place already", step);
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.phase = Phase::Assembling;
         job.waiting = FrameSet::new();
         job.suspects.clear();
         job.failed = FrameSet::new();

@@ -169,9 +169,9 @@ impl Farm {
         }
         step.event(id.job, JobEvent::ChunkFailed(failure));
         self.changed(id.job, step);
-        self.settle(now, id.job, step);
-        self.fill_chores(now, step);
-        self.fill_open(now, step);
+        self.touched.job(id.job);
+        self.touched.chores();
+        self.touched.open_nodes();
     }
 
     fn fail_chunk(
@@ -346,19 +346,13 @@ impl Farm {
         if !hopeless || job.waiting.is_empty() {
             return;
         }
-        let left = std::mem::take(&mut job.waiting);
-        job.give_up(&left, kind, message);
         let on = if nodes > 1 { format!("on {nodes} nodes") } else { "on one node".to_owned() };
         job.message = format!("stopped: {row} chunks in a row have failed {on}, the latest with: {message}");
         let running = job.running.clone();
-        // The nodes that are freed must not get a chunk of it.
-        job.phase = Phase::Ended(Ended::Failed);
-        self.rank(id);
         for attempt in running {
             self.withdraw(now, attempt, "the job was stopped: nothing of it succeeds", step);
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.phase = Phase::Rendering;
         let left = std::mem::take(&mut job.waiting);
         job.give_up(&left, kind, message);
     }

@@ -50,9 +50,9 @@ impl Farm {
             step.event(id, JobEvent::Changed);
         }
         step.changes.push(Key::Meta);
-        self.fill_open(now, step);
-        self.make_room(now, step);
-        self.fill_chores(now, step);
+        self.touched.open_nodes();
+        self.touched.urgent();
+        self.touched.chores();
         Ok(Answer::Submitted { job: first, already: false })
     }
 
@@ -175,7 +175,7 @@ impl Farm {
                 // What a failed job rendered is still on storage: clean up first, forget later.
                 Phase::Ended(Ended::Failed | Ended::Partial) => {
                     self.abandon(now, id, Duration::ZERO, step);
-                    self.fill_chores(now, step);
+                    self.touched.chores();
                 }
                 // Cleaned up first.
                 Phase::Ended(Ended::Cancelled { cleaned: false }) => self.let_go(id, step),

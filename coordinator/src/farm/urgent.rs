@@ -3,6 +3,7 @@
 use super::{
     Farm,
     command::Step,
+    dispatch::Touched,
     ids::{AttemptId, JobId, NodeName, Timestamp},
 };
 
@@ -24,7 +25,7 @@ impl Farm {
                 if before == 0 {
                     break;
                 }
-                self.withdraw(now, behind, "an urgent job goes first", step);
+                self.preempt(now, behind, "an urgent job goes first", step);
                 if waiting(self) == before {
                     // Those who are at it end it sooner.
                     break;
@@ -32,9 +33,17 @@ impl Farm {
             }
             let idle = self.jobs.get(&id).is_some_and(|job| job.wants_chunk() && job.running.is_empty());
             if idle && let Some(victim) = self.cheapest_to_interrupt(now, id) {
-                self.withdraw(now, victim, "an urgent job interrupts it", step);
+                self.preempt(now, victim, "an urgent job interrupts it", step);
             }
         }
+    }
+
+    /// Takes an attempt back and gives its node what is best for it now.
+    fn preempt(&mut self, now: Timestamp, id: AttemptId, reason: &'static str, step: &mut Step) {
+        let Some(name) = self.attempts.get(&id).map(|attempt| attempt.node.clone()) else { return };
+        self.withdraw(now, id, reason, step);
+        self.touched = Touched::default();
+        self.fill_node(now, &name, step);
     }
 
     /// Chunks that have not begun on nodes that could have one of the job, those first whose node is free first.
