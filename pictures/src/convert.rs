@@ -122,6 +122,7 @@ impl Converter {
 
     fn cut(&self, number: f32) -> f32 {
         // Not `clamp`, which keeps what is no number.
+        #[expect(clippy::manual_clamp, reason = "what is no number becomes 0")]
         if self.on_the_way.cut { number.max(0.0).min(1.0) } else { number }
     }
 
