@@ -2,14 +2,16 @@
 
 use hearth_workflows::FrameSet;
 
-use super::{
-    Farm,
-    attempt::Work,
-    carve::may_prefetch,
-    command::{AssignedWork, Assignment, Effect, Step},
-    ids::{JobId, Timestamp},
-    job::{Ended, Job, Phase},
-    node::Node,
+use crate::farm::{
+    model::{
+        attempt::Work,
+        command::{AssignedWork, Assignment, Effect, Step},
+        ids::{JobId, Timestamp},
+        job::{Ended, Job, Phase},
+        node::Node,
+    },
+    scheduler::carve::may_prefetch,
+    state::Farm,
 };
 
 /// Checks every invariant of the farm; the text says which is broken, and where.

@@ -1,0 +1,48 @@
+//! What a command has touched, for `settle` and `dispatch` to look at.
+
+use crate::farm::model::ids::{JobId, NodeName};
+
+/// What a command has touched. Empty between two commands.
+#[derive(Debug, Clone, Default)]
+pub(in crate::farm) struct Touched {
+    /// Jobs of which no frame may wait or run any more.
+    pub(in crate::farm) jobs: Vec<JobId>,
+    /// Nodes that may have capacity now.
+    pub(in crate::farm) nodes: Vec<NodeName>,
+    /// Any open node may find work now.
+    pub(in crate::farm) open_nodes: bool,
+    /// A chore may wait, or a node may take one.
+    pub(in crate::farm) chores: bool,
+    /// Urgent work may be new.
+    pub(in crate::farm) urgent: bool,
+}
+
+impl Touched {
+    pub(in crate::farm) fn job(&mut self, id: JobId) {
+        if !self.jobs.contains(&id) {
+            self.jobs.push(id);
+        }
+    }
+
+    pub(in crate::farm) fn node(&mut self, name: &NodeName) {
+        if !self.nodes.contains(name) {
+            self.nodes.push(name.clone());
+        }
+    }
+
+    pub(in crate::farm) fn open_nodes(&mut self) {
+        self.open_nodes = true;
+    }
+
+    pub(in crate::farm) fn chores(&mut self) {
+        self.chores = true;
+    }
+
+    pub(in crate::farm) fn urgent(&mut self) {
+        self.urgent = true;
+    }
+
+    pub(in crate::farm) fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.nodes.is_empty() && !self.open_nodes && !self.chores && !self.urgent
+    }
+}
