@@ -59,7 +59,13 @@ impl TryFrom<RootsText> for Roots {
     fn try_from(text: RootsText) -> Result<Self, RootsError> {
         match text {
             RootsText::Text(text) => text.parse(),
-            RootsText::Table(paths) => Ok(Self { paths, storage: BTreeMap::new() }),
+            RootsText::Table(paths) => {
+                let mut roots = Self::default();
+                for (name, path) in paths {
+                    roots.insert_checked(&name, &path)?;
+                }
+                Ok(roots)
+            }
         }
     }
 }
@@ -87,6 +93,16 @@ impl Roots {
 
     pub fn insert(&mut self, name: &str, path: impl Into<PathBuf>) {
         self.paths.insert(name.to_owned(), path.into());
+    }
+
+    /// As [`insert`](Self::insert), for what people have written: a name that can stand in paths, an absolute path.
+    fn insert_checked(&mut self, name: &str, path: &Path) -> Result<(), RootsError> {
+        let is_plain = !name.is_empty() && !name.contains(['/', '\\', '.']);
+        if !is_plain || !path.is_absolute() {
+            return Err(RootsError::Syntax { text: format!("{name}={}", path.display()) });
+        }
+        self.insert(name, path);
+        Ok(())
     }
 
     /// Where `path` lies on this host. It need not exist; what of it exists must lie inside the root.
@@ -286,11 +302,7 @@ impl FromStr for Roots {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let syntax = || RootsError::Syntax { text: part.to_owned() };
             let (name, path) = part.split_once('=').ok_or_else(syntax)?;
-            let plain = !name.is_empty() && !name.contains(['/', '\\', '.']);
-            if !plain || !Path::new(path).is_absolute() {
-                return Err(syntax());
-            }
-            roots.insert(name, path);
+            roots.insert_checked(name, Path::new(path))?;
         }
         Ok(roots)
     }

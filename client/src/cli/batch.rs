@@ -90,16 +90,16 @@ pub(crate) struct BatchSubmit {
     #[arg(long, short, default_value = "", hide_default_value = true)]
     pub(crate) output: String,
     /// The show it is for
-    #[arg(long, env = "HEARTH_SHOW", default_value = "")]
+    #[arg(long, env = "HEARTH_SHOW", default_value = "", hide_default_value = true)]
     pub(crate) show: String,
     /// Who it is for
-    #[arg(long, env = "USER", default_value = "")]
+    #[arg(long, env = "USER", default_value = "", hide_default_value = true)]
     pub(crate) user: String,
     /// 0 (whenever) to 100 (first)
     #[arg(long)]
     pub(crate) priority: Option<u32>,
     /// This host's storage roots, to understand absolute paths
-    #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
+    #[arg(long, env = "HEARTH_ROOTS", default_value = "", hide_default_value = true)]
     pub(crate) roots: String,
     /// What clips hold below 0 and above 1 may be cut off, in jobs that do not say otherwise
     #[arg(long)]

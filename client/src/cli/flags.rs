@@ -62,16 +62,16 @@ pub(crate) enum Command {
         #[arg(long, short)]
         all: bool,
         /// Only of this show
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         show: String,
         /// Only of this user
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         user: String,
         /// Only in these states, e.g. failed,partial; ended ones too
         #[arg(long, value_delimiter = ',', value_parser = state)]
         state: Vec<JobState>,
         /// Only those in whose name, clip, output or workflow this stands
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         text: String,
         /// At most so many
         #[arg(long, default_value_t = 50)]
@@ -168,7 +168,7 @@ pub(crate) struct Redo {
     #[arg(long = "param", short)]
     pub(crate) parameters: Vec<String>,
     /// Who it is for
-    #[arg(long, env = "USER", default_value = "")]
+    #[arg(long, env = "USER", default_value = "", hide_default_value = true)]
     pub(crate) user: String,
     /// 0 (whenever) to 100 (first) [default: that of the job]
     #[arg(long)]
@@ -269,16 +269,16 @@ pub(crate) struct Submit {
     #[arg(long = "param", short)]
     pub(crate) parameters: Vec<String>,
     /// Which frames, e.g. 1001-1100, 1-10x2 or 1,5,9-12 [default: the whole clip]
-    #[arg(long, short, default_value = "")]
+    #[arg(long, short, default_value = "", hide_default_value = true)]
     pub(crate) frames: String,
     /// Name shown to people [default: the clip's]
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) name: String,
     /// The show it is for
-    #[arg(long, env = "HEARTH_SHOW", default_value = "")]
+    #[arg(long, env = "HEARTH_SHOW", default_value = "", hide_default_value = true)]
     pub(crate) show: String,
     /// Who it is for
-    #[arg(long, env = "USER", default_value = "")]
+    #[arg(long, env = "USER", default_value = "", hide_default_value = true)]
     pub(crate) user: String,
     /// 0 (whenever) to 100 (first)
     #[arg(long)]
@@ -306,7 +306,7 @@ pub(crate) struct Submit {
     #[arg(long)]
     pub(crate) early_look: bool,
     /// Only nodes of this pool; of all of several as comp+a100, of none as !desktop
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) pool: String,
     /// Its pool and limits may be ones that the farm does not have yet
     #[arg(long)]
@@ -346,10 +346,10 @@ pub(crate) struct Submit {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Your own id of this submission: sent twice, it makes one job
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) request_id: String,
     /// This host's storage roots, to understand absolute paths
-    #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
+    #[arg(long, env = "HEARTH_ROOTS", default_value = "", hide_default_value = true)]
     pub(crate) roots: String,
     /// Follow the job to its end
     #[arg(long)]
@@ -386,10 +386,10 @@ pub(crate) struct Deliver {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) colour_space: String,
     /// The show it is for
-    #[arg(long, env = "HEARTH_SHOW", default_value = "")]
+    #[arg(long, env = "HEARTH_SHOW", default_value = "", hide_default_value = true)]
     pub(crate) show: String,
     /// Who it is for
-    #[arg(long, env = "USER", default_value = "")]
+    #[arg(long, env = "USER", default_value = "", hide_default_value = true)]
     pub(crate) user: String,
     /// 0 (whenever) to 100 (first)
     #[arg(long)]
@@ -398,7 +398,7 @@ pub(crate) struct Deliver {
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// This host's storage roots, to understand absolute paths
-    #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
+    #[arg(long, env = "HEARTH_ROOTS", default_value = "", hide_default_value = true)]
     pub(crate) roots: String,
     /// Follow the deliveries to their end
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! The `hearth` command: tables for people, `--json` for programs.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the job failed, 4 the job was cancelled, 5 no
-//! coordinator answers.
+//! coordinator answers, 6 the job is done but for frames that failed.
 
 mod batch;
 mod chosen;

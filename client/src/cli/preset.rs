@@ -19,7 +19,7 @@ use crate::FarmClient;
 #[derive(Debug, Args)]
 pub(crate) struct Whose {
     /// Those of this user
-    #[arg(long, env = "USER", default_value = "")]
+    #[arg(long, env = "USER", default_value = "", hide_default_value = true)]
     pub(crate) user: String,
     /// Those that this show shares
     #[arg(long)]
@@ -70,7 +70,7 @@ pub(crate) enum PresetCommand {
         #[arg(long, default_value = "", hide_default_value = true)]
         note: String,
         /// This host's storage roots, to understand absolute paths
-        #[arg(long, env = "HEARTH_ROOTS", default_value = "")]
+        #[arg(long, env = "HEARTH_ROOTS", default_value = "", hide_default_value = true)]
         roots: String,
     },
     /// Save an old version once more, as the latest: soft@2

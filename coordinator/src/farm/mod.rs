@@ -7,17 +7,24 @@
 //! `changes` name the records that the command touched; the driver writes them as one group. `effects`
 //! and `answer` may be released only after that write is durable (as in a Raft `Ready`).
 //!
-//! Each rule has its file: `submit`, `control`, `choose` (which job for a node), `fit` (what suits what it has loaded),
-//! `share` (what shows have had), `limits` (who may have no more), `carve` (how many frames), `pace` (how long things
-//! take), `urgent` (who makes room), `spare` (what idle nodes do for others), `hand_out` and `lease` (who holds what,
-//! and until when), `retry` and `suspects` (what has failed), `quarantine` (who has failed), `finish`, `explain` (what
-//! people ask), `reconcile` (what a store or a connection has lost).
-//! Frames are the truth: a job keeps interval sets, chunks are only leases on frames.
+//! A command is applied in three steps: its *handler* changes the state and marks what it touches; *settle* moves the
+//! touched jobs to the phase that their frames ask for; *dispatch* hands out work, once.
 //!
-//! `records` says what is durable, `restore` makes a farm of it again.
+//! Rooms, and who may use whom (`tests/arrows.rs` reads it from the sources):
 //!
-//! Arrows between its rooms: `model` <- `state` <- `handlers`, `scheduler`, `queries`, `records` <- this file. Handlers and
-//! scheduler never name each other (`tests/arrows.rs`).
+//! ```text
+//! model <- state <- { handlers, scheduler, queries, records } <- this file
+//! ```
+//!
+//! - `model`: jobs, nodes, attempts, commands, and their own algebra
+//! - `state`: the farm's data with its indexes (queue, open nodes, leases), fair-share usage, limits, measured speeds
+//! - `handlers`: what happens, one file for each family of commands
+//! - `scheduler`: what runs next: which job (`choose`, `fit`), how many frames (`carve`), urgent work (`preempt`), late work (`help`)
+//! - `queries`: what people ask; `explain`, `eta` and `forecast` foresee with the scheduler's own rules
+//! - `records`: what is durable, and how a farm is made of it again
+//!
+//! Handlers and scheduler never use each other. Frames are the truth: a job keeps interval sets, chunks are only leases on
+//! frames.
 
 pub mod invariants;
 
@@ -57,30 +64,13 @@ pub use state::{Farm, FarmConfig};
 const JUDGE_DEADLINES: Duration = Duration::from_secs(10);
 
 impl Farm {
-    /// Jobs whose deadline will pass before they are done, or has passed; those that have just come to it or are not
-    /// late any more have changed.
-    fn judge_deadlines(&mut self, step: &mut Step) {
-        let late: Vec<(JobId, bool)> =
-            self.deadlines.iter().map(|(_, id)| (*id, self.is_late_for_people(*id))).collect();
-        for (id, late) in late {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
-            if std::mem::replace(&mut job.late, late) != late {
-                step.event(id, JobEvent::Changed);
-            }
-        }
-    }
-
     /// Applies one command at the time `now`: changes what it changes, moves jobs on, and hands out work.
     pub fn apply(&mut self, now: Timestamp, command: Command) -> Step {
         let mut step = Step::default();
         self.now = now;
-        let is_tick = matches!(command, Command::Tick);
         step.answer = self.handle(now, command, &mut step);
         self.settle_touched(now, &mut step);
         self.dispatch(now, &mut step);
-        if is_tick {
-            self.help_out(now, &mut step);
-        }
         step
     }
 
@@ -153,6 +143,7 @@ impl Farm {
             self.touched.open_nodes();
         }
         self.touched.urgent();
+        self.touched.idle();
         self.touched.chores();
         self.end_keeping(now, step);
         self.forget(now, step);
@@ -160,6 +151,19 @@ impl Farm {
         if now.since(self.deadlines_judged_at) >= JUDGE_DEADLINES {
             self.deadlines_judged_at = now;
             self.judge_deadlines(step);
+        }
+    }
+
+    /// Jobs whose deadline will pass before they are done, or has passed; those that have just come to it or are not
+    /// late any more have changed.
+    fn judge_deadlines(&mut self, step: &mut Step) {
+        let late: Vec<(JobId, bool)> =
+            self.deadlines.iter().map(|(_, id)| (*id, self.is_late_for_people(*id))).collect();
+        for (id, late) in late {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            if std::mem::replace(&mut job.late, late) != late {
+                step.event(id, JobEvent::Changed);
+            }
         }
     }
 }

@@ -28,6 +28,8 @@ pub enum SubmissionError {
     ClipPath(#[source] PathError),
     #[error("output path")]
     OutputPath(#[source] PathError),
+    #[error("path in parameter {parameter}")]
+    PlacePath { parameter: String, source: PathError },
     #[error("frames")]
     Frames(#[source] FramesError),
     #[error(transparent)]

@@ -34,7 +34,10 @@ pub(super) fn check(
                 kind: kind.name(),
                 reason,
             };
-            let path: RootPath = path.trim().parse().map_err(SubmissionError::OutputPath)?;
+            let path: RootPath = path
+                .trim()
+                .parse()
+                .map_err(|source| SubmissionError::PlacePath { parameter: name.clone(), source })?;
             roots.resolve(&path).map_err(|error| refused(error.to_string()))?;
             if request.after_job_ids.is_empty() {
                 let file = roots.hold(&path).map_err(|error| refused(hearth_telemetry::chain(&error)))?;

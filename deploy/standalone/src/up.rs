@@ -1,6 +1,10 @@
 //! A farm on real ComfyUI servers, in one process.
 
-use std::{env, net::SocketAddr, path::PathBuf};
+use std::{
+    env,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+};
 
 use clap::Args;
 use hearth_agent::{NodeConfig, Transfer};
@@ -45,17 +49,29 @@ pub(crate) async fn run(flags: Flags) -> Result<(), StandaloneError> {
         .map(|url| NodeConfig { comfyui: url.clone(), transfer, ..NodeConfig::default() })
         .collect();
     let workflows = flags.workflows;
-    let farm = farm::start(&state, flags.listen, &roots, nodes, |coordinator, _| {
+    let farm = farm::start(&state, flags.listen, &roots, nodes, |coordinator, agent| {
         coordinator.workflows = workflows;
+        coordinator.metrics_listen = usual_metrics(hearth_coordinator::Config::default().metrics_listen);
+        agent.metrics_listen = usual_metrics(hearth_agent::Config::default().metrics_listen);
     })
     .await?;
     println!("the farm is up at {}", farm.url);
+    println!(
+        "metrics: http://{}/metrics (coordinator), http://{}/metrics (agent)",
+        farm.coordinator.metrics_address, farm.agent.metrics_address
+    );
     println!("storage roots: {}", roots.names().collect::<Vec<_>>().join(", "));
     println!("submit with:  hearth --coordinator {} submit …", farm.url);
     // Ends early when a part of the farm does.
     farm.agent.work(until_stopped()).await?;
     println!("stopped; what ComfyUI runs goes on there and is taken up again by the next start");
     Ok(farm.coordinator.stop().await?)
+}
+
+/// The address that monitoring expects, or any port of it while another program has that.
+fn usual_metrics(usual: SocketAddr) -> SocketAddr {
+    let is_free = TcpListener::bind(usual).is_ok();
+    if is_free { usual } else { SocketAddr::new(usual.ip(), 0) }
 }
 
 fn state_dir() -> PathBuf {

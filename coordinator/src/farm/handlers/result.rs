@@ -212,16 +212,15 @@ impl Farm {
         reason: &'static str,
         step: &mut Step,
     ) {
-        // A node that is freed may take over a chunk from another one: looked up anew each time.
-        while let Some(other) = self.jobs.get(&id).and_then(|job| {
-            let shares = |other: &&AttemptId| {
-                let theirs = self.attempts.get(*other).and_then(|held| held.work.rendered());
-                theirs.is_some_and(|theirs| !theirs.intersection(fresh).is_empty())
-            };
-            job.running.iter().find(shares).copied()
-        }) {
+        let shares = |other: &&AttemptId| {
+            let theirs = self.attempts.get(*other).and_then(|held| held.work.rendered());
+            theirs.is_some_and(|theirs| !theirs.intersection(fresh).is_empty())
+        };
+        let running = self.jobs.get(&id).map(|job| &job.running);
+        let others: Vec<AttemptId> = running.into_iter().flatten().filter(shares).copied().collect();
+        for other in others {
             let held = self.attempts.get_mut(&other).map(|held| &mut held.work);
-            let Some(Work::Chunk(theirs) | Work::Spare { frames: theirs, .. }) = held else { return };
+            let Some(Work::Chunk(theirs) | Work::Spare { frames: theirs, .. }) = held else { continue };
             theirs.remove_all(fresh);
             if theirs.is_empty() {
                 self.withdraw(now, other, reason, step);

@@ -1,9 +1,6 @@
 //! What was submitted: a clip through a workflow, or a finished sequence to deliver.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_storage::StorageId;
 use hearth_workflows::{
@@ -263,18 +260,25 @@ impl JobSpec {
 
 impl Render {
     /// What makes its frames cost more or less than others of the workflow: numbers and choices, and the size of
-    /// the pictures. A seed does not.
+    /// the pictures. A seed does not. It stands in durable records: two builds must find the same.
     pub(in crate::farm) fn variant(&self, workflow: &Workflow) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.clip.as_ref().map(|clip| clip.pixels).hash(&mut hasher);
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        };
+        add(&self.clip.as_ref().map(|clip| clip.pixels.to_string()).unwrap_or_default());
         let declared = &workflow.manifest().parameters;
         let costs = |name: &String| {
             let kind = declared.get(name).map(|parameter| parameter.kind);
             !name.contains("seed")
                 && kind.is_some_and(|kind| kind != ParameterType::Text && !kind.is_on_storage())
         };
-        self.parameters.iter().filter(|(name, _)| costs(name)).for_each(|pair| pair.hash(&mut hasher));
-        hasher.finish()
+        for (name, value) in self.parameters.iter().filter(|(name, _)| costs(name)) {
+            add(name);
+            add(value);
+        }
+        let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 
     /// How it is split. Its parameters were checked when it was submitted.
@@ -292,7 +296,33 @@ fn plain(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hearth_workflows::library::Library;
+
     use super::*;
+
+    /// A build that finds others would take what was measured for something else.
+    #[test]
+    fn variants_are_the_same_in_every_build() {
+        let library = Library::read::<&str>(&[]);
+        let workflow = library.get("resize-sharpen").expect("shipped");
+        let of = |parameters: &[(&str, &str)]| {
+            let parameters =
+                parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let render = Render {
+                workflow: workflow.id().clone(),
+                workflow_name: workflow.name().to_owned(),
+                parameters,
+                clip: None,
+                clip_range: FrameRange::new(1, 4).expect("a range"),
+                chunk_frames: None,
+                pictures: Vec::new(),
+            };
+            render.variant(workflow)
+        };
+        assert_eq!(of(&[("scale", "2"), ("filter", "lanczos")]), 15_535_501_109_339_037_857);
+        assert_ne!(of(&[("scale", "2")]), of(&[("scale", "4")]));
+        assert_ne!(of(&[("scale", "2"), ("filter", "area")]), of(&[("scale", "2filter"), ("area", "")]));
+    }
 
     #[test]
     fn a_spec_is_read_as_it_was_written_and_as_older_versions_wrote_it() {

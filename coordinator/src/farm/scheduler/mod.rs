@@ -15,10 +15,15 @@ use crate::farm::{
 };
 
 impl Farm {
-    /// Hands out work to what was touched: chores, then chunks, then what preemption frees.
+    /// Hands out work to what was touched: chores, then chunks, then what preemption frees, then what is late elsewhere.
     pub(in crate::farm) fn dispatch(&mut self, now: Timestamp, step: &mut Step) {
         let touched = std::mem::take(&mut self.touched);
         debug_assert!(touched.jobs.is_empty(), "jobs are settled before anything is handed out");
+        debug_assert!(
+            step.changes.iter().all(|key| self.is_indexed(key)),
+            "an index does not say what has changed: {:?}",
+            step.changes.iter().find(|key| !self.is_indexed(key))
+        );
         if touched.chores {
             self.fill_chores(now, step);
         }
@@ -30,6 +35,9 @@ impl Farm {
         }
         if touched.urgent {
             self.make_room(now, step);
+        }
+        if touched.idle {
+            self.help_out(now, step);
         }
         debug_assert!(self.touched.is_empty(), "handing out work has touched something: {:?}", self.touched);
     }

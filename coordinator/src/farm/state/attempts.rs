@@ -94,12 +94,14 @@ impl Farm {
             self.behind.insert(id, urgent);
         }
         self.leases.insert((attempt.lease_until, id));
-        self.attempts.insert(id, attempt);
+        let before = self.attempts.insert(id, attempt);
+        debug_assert!(before.is_none(), "attempt {id} is handed out twice");
     }
 
     pub(in crate::farm) fn renew(&mut self, now: Timestamp, id: AttemptId) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        self.leases.remove(&(attempt.lease_until, id));
+        let was_leased = self.leases.remove(&(attempt.lease_until, id));
+        debug_assert!(was_leased, "attempt {id} has no lease");
         attempt.lease_until = now.after(self.config.lease);
         self.leases.insert((attempt.lease_until, id));
     }
@@ -126,13 +128,17 @@ impl Farm {
         step: &mut Step,
     ) -> Option<Attempt> {
         let mut attempt = self.attempts.remove(&id)?;
-        self.leases.remove(&(attempt.lease_until, id));
+        let was_leased = self.leases.remove(&(attempt.lease_until, id));
+        debug_assert!(was_leased, "attempt {id} has no lease");
         self.behind.remove(&id);
         if let Some(job) = self.jobs.get_mut(&id.job) {
-            job.running.remove(&id);
+            let was_running = job.running.remove(&id);
+            debug_assert!(was_running, "attempt {id} is not among its job's");
         }
         if let Some(node) = self.nodes.get_mut(&attempt.node) {
-            node.chunks.remove(&id);
+            let was_held = node.chunks.remove(&id);
+            // A follower may hear of the node's next chore first.
+            debug_assert!(was_held == attempt.work.is_chunk(), "{} and attempt {id}", attempt.node);
             let next = node.chunks.iter().filter_map(|id| Some((self.attempts.get(id)?.assigned, *id))).min();
             if let Some((_, next)) = next {
                 self.behind.remove(&next);

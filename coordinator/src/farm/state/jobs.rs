@@ -88,6 +88,30 @@ impl Farm {
         self.lead(id);
     }
 
+    /// Returns whether the queue, the chores and the counts say of the job what its frames say. For assertions.
+    fn is_ranked(&self, id: JobId, job: &Job) -> bool {
+        let may_begin = self.may_begin(&job.spec);
+        let waiting = if job.wants_chunk() && may_begin { job.open().len() } else { 0 };
+        let rank = Rank { priority: Reverse(job.priority), job: id };
+        job.counted_waiting == waiting
+            && self.queue.contains(&place(job), id) == (waiting > 0)
+            && self.chores.contains(&rank) == (job.wants_chore() && may_begin)
+    }
+
+    /// Returns whether the indexes over what a key names say what it says. For assertions.
+    pub(in crate::farm) fn is_indexed(&self, key: &Key) -> bool {
+        match key {
+            Key::Job(id) => self.jobs.get(id).is_none_or(|job| self.is_ranked(*id, job)),
+            Key::Node(name) => self.nodes.get(name).is_none_or(|node| {
+                let at = node.is_open().then_some(node.chunks.len());
+                node.open_at == at
+                    && node.counted_ready == node.is_ready()
+                    && at.is_none_or(|at| self.open.contains(&(at, name.clone())))
+            }),
+            _ => true,
+        }
+    }
+
     /// A show has something to do again.
     fn wakes(&mut self, show: &str) {
         let (now, half_life) = (self.now, self.config.half_life);

@@ -29,7 +29,11 @@ impl Holders {
     }
 
     pub(in crate::farm) fn ends(&mut self, name: &str, node: &NodeName) {
-        let Some(nodes) = self.0.get_mut(name) else { return };
+        let Some(nodes) = self.0.get_mut(name) else {
+            debug_assert!(false, "nobody holds {name}");
+            return;
+        };
+        debug_assert!(nodes.contains_key(node), "{node} does not hold {name}");
         if let Some(chunks) = nodes.get_mut(node) {
             *chunks -= 1;
             if *chunks == 0 {

@@ -84,6 +84,12 @@ impl Queue {
         }
     }
 
+    pub(in crate::farm) fn contains(&self, place: &Place, job: JobId) -> bool {
+        let level = self.shows.get(&place.show).and_then(|show| show.get(&place.level));
+        let jobs = level.and_then(|level| level.get(&(place.user.clone(), place.class)));
+        jobs.is_some_and(|jobs| jobs.contains(&job))
+    }
+
     pub(in crate::farm) fn has_show(&self, show: &str) -> bool {
         self.shows.contains_key(show)
     }

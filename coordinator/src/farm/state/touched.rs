@@ -15,6 +15,8 @@ pub(in crate::farm) struct Touched {
     pub(in crate::farm) chores: bool,
     /// Urgent work may be new.
     pub(in crate::farm) urgent: bool,
+    /// Time has passed: idle nodes may help others.
+    pub(in crate::farm) idle: bool,
 }
 
 impl Touched {
@@ -42,7 +44,12 @@ impl Touched {
         self.urgent = true;
     }
 
+    pub(in crate::farm) fn idle(&mut self) {
+        self.idle = true;
+    }
+
     pub(in crate::farm) fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.nodes.is_empty() && !self.open_nodes && !self.chores && !self.urgent
+        let Self { jobs, nodes, open_nodes, chores, urgent, idle } = self;
+        jobs.is_empty() && nodes.is_empty() && !open_nodes && !chores && !urgent && !idle
     }
 }
