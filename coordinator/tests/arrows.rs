@@ -98,6 +98,11 @@ fn no_room_of_the_farm_uses_one_above_it() {
     for (room, may_use) in ROOMS {
         for (file, code) in sources(room) {
             let allowed = |other: &str| other == room || may_use.contains(&other);
+            let is_hidden =
+                |(at, found): (usize, &str)| code[at + found.len()..].starts_with(char::is_uppercase);
+            if code.match_indices("crate::farm::").any(is_hidden) {
+                wrong.push(format!("{file} names something of the farm without its room"));
+            }
             for other in rooms_named(&code).into_iter().filter(|other| !allowed(other)) {
                 wrong.push(format!("{file} names {other}"));
             }

@@ -29,8 +29,19 @@ pub struct OnTheWay {
     pub view: Option<ViewStep>,
     /// What is below 0 and above 1 is cut off, though the format could hold it.
     pub cut: bool,
-    /// Colour comes out multiplied by alpha, though the standard of the format may have it straight.
-    pub multiplied: bool,
+    pub alpha: Alpha,
+}
+
+/// What colour has to do with alpha in what is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Alpha {
+    /// As the standard of the format has it.
+    #[default]
+    Usual,
+    /// Colour is multiplied by alpha.
+    Multiplied,
+    /// It is not: for nodes that read the colours alone.
+    Straight,
 }
 
 /// Which way a view transform is gone.
@@ -57,12 +68,16 @@ impl Converter {
         Self::with(from, to, OnTheWay::default())
     }
 
-    /// As [`new`](Self::new), with more to do on the way. Data is never changed by it.
+    /// As [`new`](Self::new), with more to do on the way. Data has no light that could be viewed.
     pub fn with(from: Encoding, to: Encoding, on_the_way: OnTheWay) -> Option<Self> {
         let data = [from.colour, to.colour].contains(&ColourSpace::Data);
-        let on_the_way = if data { OnTheWay { view: None, cut: false, ..on_the_way } } else { on_the_way };
+        let on_the_way = if data { OnTheWay { view: None, ..on_the_way } } else { on_the_way };
         let usual = is_premultiplied(to.format);
-        let multiplied = usual || on_the_way.multiplied;
+        let multiplied = match on_the_way.alpha {
+            Alpha::Usual => usual,
+            Alpha::Multiplied => true,
+            Alpha::Straight => false,
+        };
         if from == to && multiplied == usual && !on_the_way.changes_numbers() {
             return None;
         }

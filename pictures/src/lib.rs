@@ -18,7 +18,7 @@ mod raster;
 
 pub use blend::blend;
 pub use check::verify;
-pub use convert::{Converter, OnTheWay, ViewStep};
+pub use convert::{Alpha, Converter, OnTheWay, ViewStep};
 pub use display::{Display, Projector, thumbnail};
 pub use error::PictureError;
 pub use file::{Effort, Picture, inspect, look, look_at, read, write};

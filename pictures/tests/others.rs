@@ -9,8 +9,8 @@ use std::{
 };
 
 use hearth_pictures::{
-    Converter, Effort, Metadata, OnTheWay, PictureError, Plane, Raster, Samples, ViewStep, Window, inspect,
-    look, read, verify, write,
+    Alpha, Converter, Effort, Metadata, OnTheWay, PictureError, Plane, Raster, Samples, ViewStep, Window,
+    inspect, look, read, verify, write,
 };
 use hearth_workflows::{
     View,
@@ -457,7 +457,12 @@ fn a_view_is_had_back_behind_alpha_and_other_primaries() {
     let made = Converter::with(srgb, srgb, cut).expect("something to do").convert(&picture);
     assert_eq!(numbers(&made, "R"), [0.5, 0.5, 0.09]);
     let data = Encoding { format: PictureFormat::ExrFloat, colour: ColourSpace::Data };
-    assert!(Converter::with(data, data, cut).is_none());
+    let made = Converter::with(data, data, cut).expect("something to do").convert(&picture);
+    assert_eq!(numbers(&made, "R"), [1.0, 0.5, 0.09]);
+    // For nodes that read the colours alone.
+    let straight = OnTheWay { alpha: Alpha::Straight, ..OnTheWay::default() };
+    let made = Converter::with(srgb, srgb, straight).expect("something to do").convert(&picture);
+    assert_eq!((numbers(&made, "R"), numbers(&made, "A")), (vec![12.0, 0.5, 0.18], vec![0.5, 1.0, 0.5]));
 }
 
 #[test]

@@ -97,6 +97,9 @@ async fn whatever_a_redis_says_no_frame_is_lost() {
     for name in ["first", "second", "after"] {
         assert_right(&comps, name, &expected);
     }
+    for member in &mut facility.coordinators {
+        assert!(member.process.is_alive(), "a coordinator has ended: {}", member.process.said());
+    }
     let check = facility.hearth(&["farm", "check", "--store", &facility.redis.url()]);
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }

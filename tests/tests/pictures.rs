@@ -274,6 +274,47 @@ async fn a_view_transform_brings_light_through_eight_bits() {
     farm.stop().await;
 }
 
+/// Nodes that are made for 0 to 1 get nothing else, though they read floats; a view brings the rest along, exactly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_for_a_range_get_no_other_numbers() {
+    let farm = Farm::start(Setup::default()).await;
+    let folder = farm.path("plates/sh010");
+    clips::make_exr(&folder, 1..=8, 24, 16);
+    let Some(v1::submit_job_request::Workflow::WorkflowSource(mut workflow)) =
+        Some(temporal_mean(0, "kind = \"per-frame\""))
+    else {
+        panic!("a source")
+    };
+    workflow.manifest =
+        workflow.manifest.replace("colour = \"linear\"", "colour = \"linear\"\n        range = \"unit\"");
+    let of = |output: &str, view: &str, allow_clipping| v1::SubmitJobRequest {
+        clip: "plates/sh010/plate.%04d.exr".to_owned(),
+        workflow: Some(v1::submit_job_request::Workflow::WorkflowSource(workflow.clone())),
+        view: view.to_owned(),
+        allow_clipping,
+        ..request("sh010", "", output)
+    };
+    farm.client.submit(of("no", "", false)).await.expect_err("light would be lost");
+    let data = v1::SubmitJobRequest { colour_space: "data".to_owned(), ..of("no", "white=16", false) };
+    farm.client.submit(data).await.expect_err("data has no light");
+    let (cut, _) = done(&farm, of("cut", "none", true)).await;
+    let (kept, _) = done(&farm, of("kept", "white=16", false)).await;
+    let mut beyond = 0;
+    for (name, cut) in cut {
+        let clip = numbers(&read(&folder.join(&name)).expect("read"));
+        for ((cut, kept), clip) in numbers(&cut).into_iter().zip(numbers(&kept[&name])).zip(clip) {
+            assert!((cut - clip.clamp(0.0, 1.0)).abs() < 1e-3, "{name}: {clip} was cut to {cut}");
+            assert!(
+                (kept - clip.max(0.0)).abs() <= 2e-3 * clip.abs().max(1.0),
+                "{name}: {clip} came back as {kept}"
+            );
+            beyond += usize::from(!(0.0..=1.0).contains(&clip));
+        }
+    }
+    assert!(beyond > 100, "{beyond} numbers were beyond 0 and 1");
+    farm.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_bits_are_staged_as_a_node_reads_them() {
     let farm = Farm::start(Setup::default()).await;

@@ -198,7 +198,7 @@ async fn light_is_not_cut_off_in_silence() {
     }
     let needless = v1::SubmitJobRequest { view: "white=16".to_owned(), ..of("film-look", "look") };
     let refused = farm.client.submit(needless).await.expect_err("floats all the way").to_string();
-    assert!(refused.contains("film-look loses nothing of this clip"), "{refused}");
+    assert!(refused.contains("film-look cuts off no light of this clip"), "{refused}");
     let shown =
         v1::SubmitJobRequest { view: "white=16,exposure=1".to_owned(), ..of("resize-sharpen", "sharp") };
     let told = farm.client.check(shown).await.expect("it could be");

@@ -78,6 +78,9 @@ impl FromStr for View {
         if !(1.0..=Self::MOST_WHITE).contains(&view.white) {
             return Err(wrong("white lies between 1 and 65504"));
         }
+        if view.brightest() > Self::MOST_WHITE {
+            return Err(wrong("the light that becomes white, before the exposure, is at most 65504"));
+        }
         Ok(view)
     }
 }
@@ -140,6 +143,7 @@ mod tests {
             ("exposure=inf", "between -20 and 20"),
             ("white=4,white=5", "twice"),
             ("gamma=2", "nothing else"),
+            ("white=16,exposure=-13", "at most 65504"),
         ] {
             let error = text.parse::<View>().expect_err(text).to_string();
             assert!(error.contains(told), "{text}: {error}");

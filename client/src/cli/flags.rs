@@ -335,11 +335,13 @@ pub(crate) struct Submit {
     /// Replace a sequence of Hearth's that lies at the output already
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// What the clip holds below 0 and above 1 may be cut off, where the workflow works on fewer bits
+    /// What the clip holds below 0 and above 1 may be cut off, where the workflow works on fewer bits or on values from 0
+    /// to 1
     #[arg(long)]
     pub(crate) allow_clipping: bool,
     /// How the light of a float clip is brought between 0 and 1 for a workflow that cuts off the rest, and had back in
-    /// its results: white=16,exposure=-1 (a curve brings 16 to 1, after the light was halved)
+    /// its results: white=16,exposure=-1 (a curve brings 16 to 1, after the
+    /// light was halved), or none
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) view: String,
     /// Submit nothing: say what is wrong, which nodes could run it and what the others lack, and what it would cost

@@ -138,10 +138,9 @@ impl Farm {
         self.expire_leases(now, step);
         self.end_quarantines(now, step);
         self.count_able();
-        let woken = self.wake(now);
-        if std::mem::take(&mut self.room_made) || woken {
-            self.touched.open_nodes();
-        }
+        self.wake(now);
+        // Much becomes possible by time alone, or by what happened to another node.
+        self.touched.open_nodes();
         self.touched.urgent();
         self.touched.idle();
         self.touched.chores();

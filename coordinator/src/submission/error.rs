@@ -46,6 +46,10 @@ pub enum SubmissionError {
         "output {output} has frames {frames} of another workflow, or under other names, which would be lost; give another output, or render all frames"
     )]
     OutputOther { output: RootPath, frames: FrameSet },
+    #[error(
+        "output {output} holds {found}, and the workflow makes {made} of this clip now: some frames would be unlike the others; render all frames, or give another output"
+    )]
+    OutputFormat { output: RootPath, found: &'static str, made: &'static str },
     #[error("workflow {workflow} makes its frames out of nothing; leave out the {what}")]
     NoClipWanted { workflow: String, what: &'static str },
     #[error("workflow {workflow} has no preset '{preset}'; it has {known}")]
@@ -83,13 +87,13 @@ pub enum SubmissionError {
     )]
     OutputHolds { output: RootPath, inner: String },
     #[error(
-        "clip {clip} holds values below 0 and above 1 ({found}), and workflow {workflow} works on {staged}, which cuts them off; keep them by a view transform such as --view white=16, allow the loss with --allow-clipping, or choose a workflow that reads EXR"
+        "clip {clip} holds values below 0 and above 1 ({found}), and workflow {workflow} works on {staged}, which cuts them off; keep them by a view transform such as --view white=16, allow the loss with --allow-clipping, or choose a workflow that keeps floats"
     )]
     Clipping { clip: String, found: String, workflow: String, staged: String },
     #[error("view transform")]
     View(#[from] NoView),
     #[error(
-        "a view transform is for a float clip in a workflow that works on values from 0 to 1, and {workflow} loses nothing of this clip; leave it out"
+        "a view transform is for light of a float clip in a workflow that works on values from 0 to 1, and {workflow} cuts off no light of this clip; leave it out (--view none)"
     )]
     NeedlessView { workflow: String },
     #[error("at least {min} nodes are more than the {max} that it may have at most")]

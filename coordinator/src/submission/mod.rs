@@ -378,17 +378,20 @@ fn view(
     clip: Option<&JobClip>,
 ) -> Result<Option<View>, SubmissionError> {
     let manifest = workflow.manifest();
-    let clipped = clip.filter(|clip| manifest.clips(clip.encoding));
-    match (request.view.as_str(), clipped) {
-        ("", Some(clip)) if !request.allow_clipping => Err(SubmissionError::Clipping {
+    if !matches!(request.view.as_str(), "" | "none") {
+        let view = request.view.parse()?;
+        let is_needed = clip.is_some_and(|clip| manifest.takes_view(clip.encoding));
+        let needless = || SubmissionError::NeedlessView { workflow: workflow.name().to_owned() };
+        return if is_needed { Ok(Some(view)) } else { Err(needless()) };
+    }
+    match clip.filter(|clip| !request.allow_clipping && manifest.clips(clip.encoding)) {
+        Some(clip) => Err(SubmissionError::Clipping {
             clip: clip.path.to_string(),
             found: clip.encoding.format.name().to_owned(),
             workflow: workflow.name().to_owned(),
             staged: manifest.clipped_by(clip.encoding).to_owned(),
         }),
-        ("", _) => Ok(None),
-        (text, Some(_)) => Ok(Some(text.parse()?)),
-        (_, None) => Err(SubmissionError::NeedlessView { workflow: workflow.name().to_owned() }),
+        None => Ok(None),
     }
 }
 

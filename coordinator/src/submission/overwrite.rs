@@ -61,6 +61,30 @@ pub fn names_frames(request: &v1::SubmitJobRequest) -> bool {
     !request.frames.trim().is_empty() || SequencePath::frames_named(&request.clip).is_some()
 }
 
+/// What stays of a sequence must be of the format in which the job makes the others.
+fn check_kept(
+    spec: &JobSpec,
+    workflow: &Workflow,
+    old: &SequenceManifest,
+    place: &Path,
+) -> Result<(), SubmissionError> {
+    for pass in spec.pass_files(workflow) {
+        let frames = old.files.get(&pass.pass).into_iter().flat_map(BTreeMap::keys);
+        let Some(kept) = frames.copied().find(|frame| !spec.frames.contains(*frame)) else { continue };
+        let folder = pass.folder.as_ref().map_or_else(|| place.to_owned(), |folder| place.join(folder));
+        // A frame that cannot be read is found when the sequence is put together.
+        let Ok(found) = hearth_pictures::inspect(&folder.join(pass.name.file(kept))) else { continue };
+        if found.format != pass.encoding.format {
+            return Err(SubmissionError::OutputFormat {
+                output: spec.output.clone(),
+                found: found.format.name(),
+                made: pass.encoding.format.name(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// A job for certain frames leaves the others of the sequence as they are, if they are of the same passes and names.
 pub(super) fn check_frames(
     request: &v1::SubmitJobRequest,
@@ -73,7 +97,7 @@ pub(super) fn check_frames(
     let Some(old) = SequenceManifest::read(&place).filter(|_| named && spec.overwrite) else { return Ok(()) };
     let patterns = spec.pass_files(workflow).into_iter().map(|pass| (pass.pass.clone(), pass.pattern()));
     if old.passes == patterns.collect::<BTreeMap<_, _>>() {
-        return Ok(());
+        return check_kept(spec, workflow, &old, &place);
     }
     let mut lost: FrameSet = old.files.values().flat_map(BTreeMap::keys).copied().collect();
     lost.remove_all(&spec.frames);

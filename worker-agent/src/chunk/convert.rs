@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path, sync::Arc};
 
 use hearth_pictures::{
-    Converter, Effort, Metadata, OnTheWay, PictureError, ViewStep, look, read, thumbnail, write,
+    Alpha, Converter, Effort, Metadata, OnTheWay, PictureError, ViewStep, look, read, thumbnail, write,
 };
 use hearth_storage::{
     Held, SequenceFolder,
@@ -53,7 +53,11 @@ impl Finish {
         let view = task.clip.as_ref().and_then(|clip| clip.view).filter(|_| result.format.is_float());
         let on_the_way = OnTheWay {
             view: view.map(ViewStep::From),
-            multiplied: manifest.is_multiplied(pass, &task.parameters),
+            alpha: if manifest.is_multiplied(pass, &task.parameters) {
+                Alpha::Multiplied
+            } else {
+                Alpha::Usual
+            },
             ..OnTheWay::default()
         };
         Ok(Self {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use hearth_pictures::{Converter, OnTheWay, Picture, PictureError, ViewStep, inspect};
+use hearth_pictures::{Alpha, Converter, OnTheWay, Picture, PictureError, ViewStep, inspect};
 use hearth_proto::v1::FailureKind;
 use hearth_storage::{Held, Roots, RootsError, SequenceFolder};
 use hearth_workflows::{Frame, RootPath, Split, bind::StagedClip, manifest::Load, split::ChunkPlan};
@@ -34,7 +34,8 @@ pub(super) async fn stage(
     let on_the_way = OnTheWay {
         view: clip.view.map(ViewStep::To),
         cut: task.workflow.manifest().cuts(),
-        ..OnTheWay::default()
+        // Image models know nothing of alpha.
+        alpha: if task.workflow.manifest().cuts() { Alpha::Straight } else { Alpha::Usual },
     };
     let files = match Converter::with(clip.encoding, clip.staged, on_the_way) {
         Some(converter) => convert_all(bench, task, clip, plan, &folder, converter).await?,

@@ -367,7 +367,7 @@ impl Manifest {
     }
 
     /// Whether what is below 0 or above 1 in the clip is cut off on its way through: by the format in which its frames
-    /// are loaded, or in every colour pass by that in which it is saved. A logarithm keeps light in whole numbers.
+    /// are loaded, by the range of its nodes, or in every colour pass by the format in which it is saved. A logarithm keeps light in whole numbers.
     pub fn clips(&self, clip: Encoding) -> bool {
         let holds =
             |encoding: Encoding| encoding.format.is_float() || encoding.colour == ColourSpace::Acescct;
@@ -377,6 +377,12 @@ impl Manifest {
         colour.peek().is_some()
             && clip.format.is_float()
             && !(self.staged(clip).is_some_and(holds) && !self.cuts() && colour.any(holds))
+    }
+
+    /// Whether a clip of this encoding can be brought here by a view transform: light that is cut off otherwise.
+    pub fn takes_view(&self, clip: Encoding) -> bool {
+        let is_light = clip.format.is_float() && clip.colour != ColourSpace::Data;
+        is_light && (self.cuts() || self.clips(clip))
     }
 
     /// Whether frames are cut to 0 to 1 whatever their format.

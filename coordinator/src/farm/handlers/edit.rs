@@ -68,7 +68,6 @@ impl Farm {
         self.follow(id);
         self.changed(id, step);
         self.touched.job(id);
-        self.room_made = true;
         self.touched.chores();
         self.touched.open_nodes();
         self.touched.urgent();

@@ -71,19 +71,16 @@ impl Farm {
         }
     }
 
-    /// Forgets that nodes should leave jobs alone, where the time is over. True when any was.
-    pub(in crate::farm) fn wake(&mut self, now: Timestamp) -> bool {
-        let mut woken = false;
+    /// Forgets that nodes should leave jobs alone, where the time is over.
+    pub(in crate::farm) fn wake(&mut self, now: Timestamp) {
         while let Some(&(at, id)) = self.wakeups.first() {
             if at > now {
                 break;
             }
             self.wakeups.pop_first();
-            woken = true;
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.avoid.retain(|_, until| *until > now);
             }
         }
-        woken
     }
 }

@@ -79,10 +79,10 @@ impl Farm {
         Ok(())
     }
 
-    /// Makes place for a new node. Drained nodes stay: an operator has said something about them.
+    /// Makes place for a new node. Drained nodes stay: an operator has said something about them. Quarantined ones go last.
     fn forget_longest_gone(&mut self, new: &NodeName, step: &mut Step) -> Result<(), Refusal> {
         let gone = self.nodes.values().filter(|node| node.is_forgettable());
-        let gone = gone.min_by_key(|node| (node.last_seen, &node.about.name));
+        let gone = gone.min_by_key(|node| (node.quarantine.is_some(), node.last_seen, &node.about.name));
         let Some(name) = gone.map(|node| node.about.name.clone()) else {
             return Err(Refusal::TooManyNodes { node: new.clone(), limit: self.config.max_nodes });
         };
@@ -185,6 +185,7 @@ impl Farm {
         let waits: Vec<AttemptId> = waits.map(|(_, id)| id).collect();
         for id in &waits {
             self.withdraw(now, *id, "its node takes no more work", step);
+            self.rank(id.job);
         }
         if !waits.is_empty() {
             self.touched.open_nodes();

@@ -132,7 +132,6 @@ impl Farm {
             match ended {
                 Ended::Done => {
                     self.rank(dependent);
-                    self.room_made = true;
                 }
                 Ended::Cancelled { .. } if open => {
                     self.abandon(now, dependent, self.config.keep_cancelled, step);
@@ -143,7 +142,7 @@ impl Farm {
         }
     }
 
-    /// Moves touched jobs to the phase that their frames ask for. A job that ends may touch others.
+    /// Moves touched jobs to the phase that their frames ask for.
     pub(in crate::farm) fn settle_touched(&mut self, now: Timestamp, step: &mut Step) {
         while let Some(id) = self.touched.jobs.pop() {
             self.settle(now, id, step);

@@ -120,7 +120,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Nothing is lost with it but how fast it was.
+    /// Whether no work and no word of an operator is lost with it.
     pub(in crate::farm) fn is_forgettable(&self) -> bool {
         self.session.is_none() && !self.drained && self.chunks.is_empty() && self.chore.is_none()
     }

@@ -45,6 +45,7 @@ impl Farm {
     fn preempt(&mut self, now: Timestamp, id: AttemptId, reason: &'static str, step: &mut Step) {
         let Some(name) = self.attempts.get(&id).map(|attempt| attempt.node.clone()) else { return };
         self.withdraw(now, id, reason, step);
+        self.rank(id.job);
         self.touched = Touched::default();
         self.fill_node(now, &name, step);
     }

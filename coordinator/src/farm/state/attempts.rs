@@ -63,7 +63,8 @@ impl Farm {
         }
     }
 
-    /// Takes an attempt back from its node and tells the node; its frames go back to waiting.
+    /// Takes an attempt back from its node and tells the node; its frames go back to waiting. The job is ranked by the
+    /// caller, once it is what it will be.
     pub(in crate::farm) fn withdraw(
         &mut self,
         now: Timestamp,
@@ -81,7 +82,6 @@ impl Farm {
             job.waiting.insert_all(frames);
         }
         step.changes.push(Key::Job(id.job));
-        self.rank(id.job);
         if let Some(session) = session {
             step.effects.push(Effect::Cancel { session, attempt: id, reason });
         }

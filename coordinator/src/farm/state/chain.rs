@@ -101,8 +101,6 @@ impl Farm {
             if self.jobs.get(&follower).is_some_and(|job| job.spec.follows() == Some(id) && !job.is_ended()) {
                 self.follow(follower);
                 self.rank(follower);
-                // The node that has brought it is looked after at once, others with the next tick.
-                self.room_made = true;
             }
         }
     }

@@ -152,10 +152,5 @@ impl Farm {
         for limit in &job.spec.terms.limits {
             self.in_use.ends(limit, name);
         }
-        let terms = &job.spec.terms;
-        if !terms.limits.is_empty() || terms.max_nodes > 0 || self.policy(&job.spec.show).max_nodes > 0 {
-            // Others than the node that is free now may have waited for that.
-            self.room_made = true;
-        }
     }
 }

@@ -1,5 +1,6 @@
-//! The state of a farm, and the indexes over it. Each index is kept right by the functions of this room alone: handlers
-//! and scheduler change jobs, nodes and attempts through them.
+//! The state of a farm, and the indexes over it. The functions of this room keep queue, chores, open nodes, leases and
+//! limits right; `is_indexed` asserts it before anything is handed out. Handlers keep the lists of ended and kept jobs, of
+//! outputs and of wakeups themselves.
 //!
 //! Must never decide anything: neither what a failure means nor what runs next.
 
@@ -165,8 +166,6 @@ pub struct Farm {
     /// The nodes that work for each show, and those that use what there is only so much of.
     pub(in crate::farm) holders: Holders,
     pub(in crate::farm) in_use: Holders,
-    /// A show, a job or a limit has room again, or frames can be made that could not before.
-    pub(in crate::farm) room_made: bool,
     /// Other nodes can run some jobs than when they were last counted, perhaps.
     pub(in crate::farm) able_changed: bool,
     /// By show, jobs with frames to hand out that want some nodes at least.
@@ -221,7 +220,6 @@ impl Farm {
             shares: Shares::default(),
             holders: Holders::default(),
             in_use: Holders::default(),
-            room_made: false,
             able_changed: false,
             minima: BTreeMap::new(),
             kept_shares: None,

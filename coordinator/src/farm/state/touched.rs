@@ -21,15 +21,11 @@ pub(in crate::farm) struct Touched {
 
 impl Touched {
     pub(in crate::farm) fn job(&mut self, id: JobId) {
-        if !self.jobs.contains(&id) {
-            self.jobs.push(id);
-        }
+        self.jobs.push(id);
     }
 
     pub(in crate::farm) fn node(&mut self, name: &NodeName) {
-        if !self.nodes.contains(name) {
-            self.nodes.push(name.clone());
-        }
+        self.nodes.push(name.clone());
     }
 
     pub(in crate::farm) fn open_nodes(&mut self) {

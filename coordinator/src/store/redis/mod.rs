@@ -34,8 +34,8 @@ const MOST_FOLLOWED: usize = 20_000;
 /// Records asked for in one round trip of a load.
 const LOADED_AT_ONCE: usize = 500;
 
-/// Maximum epoch and revision: up to here every whole number is exact in the numbers of Redis' scripts.
-const MOST_COUNTED: u64 = 1 << 53;
+/// Maximum epoch and revision: far below 2^53, up to which every whole number is exact in the numbers of Redis' scripts.
+const MOST_COUNTED: u64 = 1 << 50;
 
 /// What a store in Redis needs to know beside the address.
 #[derive(Debug, Clone)]
