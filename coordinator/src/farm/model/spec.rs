@@ -277,8 +277,8 @@ impl Render {
             add(name);
             add(value);
         }
-        let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        let digest = hasher.finalize();
+        digest.as_bytes().iter().take(8).rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     /// How it is split. Its parameters were checked when it was submitted.
