@@ -17,7 +17,7 @@ use crate::farm::{
 impl Farm {
     /// Hands out work to what was touched: chores, then chunks, then what preemption frees, then what is late elsewhere.
     pub(in crate::farm) fn dispatch(&mut self, now: Timestamp, step: &mut Step) {
-        let touched = std::mem::take(&mut self.touched);
+        let mut touched = std::mem::take(&mut self.touched);
         debug_assert!(touched.jobs.is_empty(), "jobs are settled before anything is handed out");
         debug_assert!(
             step.changes.iter().all(|key| self.is_indexed(key)),
@@ -40,5 +40,8 @@ impl Farm {
             self.help_out(now, step);
         }
         debug_assert!(self.touched.is_empty(), "handing out work has touched something: {:?}", self.touched);
+        // Its memory serves the next command.
+        touched.clear();
+        self.touched = touched;
     }
 }

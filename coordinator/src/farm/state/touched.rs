@@ -44,6 +44,13 @@ impl Touched {
         self.idle = true;
     }
 
+    pub(in crate::farm) fn clear(&mut self) {
+        let Self { jobs, nodes, .. } = std::mem::take(self);
+        *self = Self { jobs, nodes, ..Self::default() };
+        self.jobs.clear();
+        self.nodes.clear();
+    }
+
     pub(in crate::farm) fn is_empty(&self) -> bool {
         let Self { jobs, nodes, open_nodes, chores, urgent, idle } = self;
         jobs.is_empty() && nodes.is_empty() && !open_nodes && !chores && !urgent && !idle
