@@ -23,7 +23,7 @@ pub struct Converter {
     table: Option<Vec<f32>>,
 }
 
-/// What is done to a picture beside its conversion.
+/// Steps beside the conversion itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct OnTheWay {
     pub view: Option<ViewStep>,
@@ -32,7 +32,7 @@ pub struct OnTheWay {
     pub alpha: Alpha,
 }
 
-/// What colour has to do with alpha in what is made.
+/// Relation of colour to alpha in the converted picture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Alpha {
     /// As the standard of the format has it.
@@ -44,7 +44,7 @@ pub enum Alpha {
     Straight,
 }
 
-/// Which way a view transform is gone.
+/// Direction of a view transform.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ViewStep {
     To(View),
@@ -118,7 +118,7 @@ impl Converter {
         self.coded(self.light(number))
     }
 
-    /// Whether numbers change other than by alpha.
+    /// Returns true if numbers change other than by alpha.
     fn is_curved(&self) -> bool {
         self.from.colour != self.to.colour || self.on_the_way.changes_numbers()
     }

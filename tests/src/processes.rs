@@ -50,7 +50,7 @@ impl Process {
         assert!(sent.success(), "kill {name} {pid}");
     }
 
-    /// Whether it has not ended by itself.
+    /// Returns false once the process has ended by itself.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
     }

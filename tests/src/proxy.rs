@@ -38,7 +38,7 @@ impl Link {
     }
 }
 
-/// What a Redis may say instead of what it should.
+/// Answers that a lying Redis gives instead of its own.
 const ANSWERS: [&[u8]; 19] = [
     b"-READONLY You can't write against a read only replica.\r\n",
     b"-LOADING Redis is loading the dataset in memory\r\n",
@@ -181,7 +181,7 @@ struct Liar {
 const GREETINGS: u32 = 6;
 
 impl Liar {
-    /// What is passed on instead of `block`; `None`: the connection ends.
+    /// Returns the bytes to pass on instead of `block`; `None` ends the connection.
     async fn says(&mut self, seed: u64, block: &[u8]) -> Option<Vec<u8>> {
         let rng =
             self.rng.get_or_insert_with(|| StdRng::seed_from_u64(seed.wrapping_mul(1 << 20) + self.number));

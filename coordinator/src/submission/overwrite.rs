@@ -61,7 +61,7 @@ pub fn names_frames(request: &v1::SubmitJobRequest) -> bool {
     !request.frames.trim().is_empty() || SequencePath::frames_named(&request.clip).is_some()
 }
 
-/// What stays of a sequence must be of the format in which the job makes the others.
+/// Checks that the frames that stay have the format in which the job makes the others.
 fn check_kept(
     spec: &JobSpec,
     workflow: &Workflow,

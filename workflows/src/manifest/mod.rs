@@ -108,7 +108,7 @@ pub struct ClipInput {
     /// it reads comes as it is.
     #[serde(default)]
     pub colour: Option<ColourSpace>,
-    /// What its nodes can take; frames are cut to it, in formats that hold more, too.
+    /// Range of numbers for its nodes. Frames are cut to it, even in formats that hold more.
     #[serde(default)]
     pub range: Range,
 }
@@ -379,13 +379,13 @@ impl Manifest {
             && !(self.staged(clip).is_some_and(holds) && !self.cuts() && colour.any(holds))
     }
 
-    /// Whether a clip of this encoding can be brought here by a view transform: light that is cut off otherwise.
+    /// Returns true if light of a clip of this encoding would be cut off, so that a view transform keeps it.
     pub fn takes_view(&self, clip: Encoding) -> bool {
         let is_light = clip.format.is_float() && clip.colour != ColourSpace::Data;
         is_light && (self.cuts() || self.clips(clip))
     }
 
-    /// Whether frames are cut to 0 to 1 whatever their format.
+    /// Returns true if frames are cut to 0 to 1 whatever their format.
     pub fn cuts(&self) -> bool {
         self.clip.as_ref().is_some_and(|clip| clip.range == Range::Unit)
     }

@@ -120,7 +120,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Whether no work and no word of an operator is lost with it.
+    /// Returns true if the node is gone, holds no work and is not drained.
     pub(in crate::farm) fn is_forgettable(&self) -> bool {
         self.session.is_none() && !self.drained && self.chunks.is_empty() && self.chore.is_none()
     }

@@ -2,7 +2,7 @@
 
 use crate::farm::model::ids::{JobId, NodeName};
 
-/// What a command has touched. Empty between two commands.
+/// Marks that handlers leave for `settle` and `dispatch`. Empty between two commands.
 #[derive(Debug, Clone, Default)]
 pub(in crate::farm) struct Touched {
     /// Jobs of which no frame may wait or run any more.
@@ -44,11 +44,12 @@ impl Touched {
         self.idle = true;
     }
 
+    /// Removes every mark and keeps the memory.
     pub(in crate::farm) fn clear(&mut self) {
-        let Self { jobs, nodes, .. } = std::mem::take(self);
-        *self = Self { jobs, nodes, ..Self::default() };
-        self.jobs.clear();
-        self.nodes.clear();
+        let Self { jobs, nodes, open_nodes, chores, urgent, idle } = self;
+        jobs.clear();
+        nodes.clear();
+        [open_nodes, chores, urgent, idle].into_iter().for_each(|mark| *mark = false);
     }
 
     pub(in crate::farm) fn is_empty(&self) -> bool {

@@ -197,7 +197,7 @@ impl Redis {
         }
     }
 
-    /// What the next answers on this connection belong to is not known: it is not used again.
+    /// Drops the connection: nobody knows which questions its next answers belong to.
     fn no_sense(&mut self, what: &'static str) -> StoreError {
         self.connection = None;
         RedisError::NoSense { server: self.address.to_string(), what }.into()
